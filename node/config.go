@@ -1,0 +1,91 @@
+package node
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/musterhq/muster/discovery"
+	"github.com/musterhq/muster/discovery/driver"
+)
+
+// Config is everything a node needs. Cluster and Registry are mandatory; the rest
+// is useful at zero.
+type Config struct {
+	// Cluster is the name of the cluster. Nodes of other clusters are turned away.
+	Cluster string
+
+	// NodeID names the node across restarts. Default: the host name. Of two live
+	// processes with one NodeID the later one stays and the earlier one leaves.
+	NodeID string
+
+	// Zone, Tags, Meta, AppAddrs and Version are shown to the other members.
+	Zone     string
+	Tags     []string
+	Meta     map[string]string
+	AppAddrs map[string]string
+	Version  string
+
+	// Bind is the HOST:PORT of the one port. Default: 0.0.0.0:7946. Port 0 takes a
+	// free one.
+	Bind string
+
+	// Advertise says how the address that others dial is found: auto, HOST:PORT,
+	// env or interface:NAME. Default: auto. See package registrar/advertise.
+	Advertise string
+
+	// Voter is the entry of the static list that stands for this node, where it is
+	// not the advertised address.
+	Voter string
+
+	// DataDir keeps what must survive a restart. Default:
+	// $XDG_STATE_HOME/muster/<cluster>/<node id>.
+	DataDir string
+
+	// Registry finds the peers and grants mastership. The caller closes it after
+	// the node has ended.
+	Registry *discovery.Registry
+
+	Bootstrap  Bootstrap
+	Mastership Mastership
+
+	// TLS secures the traffic between nodes, mutually, with TLS 1.3. Zero: none.
+	TLS driver.TLS
+
+	// Logger takes the node's records. Default: none are written.
+	Logger *slog.Logger
+}
+
+// Bootstrap says when a cluster may be formed for the first time.
+type Bootstrap struct {
+	// Mode is Auto by default.
+	Mode BootstrapMode
+	// Expect is how many members the cluster is meant to have. A first master is
+	// granted only once so many are seen, and from then on no master stands that
+	// does not see a majority of them. 0: not known; with a static list the number
+	// of voters serves.
+	Expect int
+}
+
+// BootstrapMode is a rule of formation.
+type BootstrapMode string
+
+// The rules of formation.
+const (
+	// Auto forms the cluster where none is recorded and Expect is met.
+	Auto BootstrapMode = "auto"
+	// JoinOnly never forms a cluster: it waits for one that exists.
+	JoinOnly BootstrapMode = "join-only"
+	// Single is one node alone, for development. It refuses any other member.
+	Single BootstrapMode = "single"
+)
+
+// Mastership says how this node takes part in mastership.
+type Mastership struct {
+	// Ineligible keeps the node from ever being master. It may still vote.
+	Ineligible bool
+	// TTL is how long a crashed master is missed. 0: the provider's default.
+	TTL time.Duration
+	// DrainTimeout bounds how long the functions of WhileMaster have to return
+	// when mastership is given up in good order. 0: 1 s.
+	DrainTimeout time.Duration
+}
