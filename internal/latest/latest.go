@@ -1,0 +1,71 @@
+// Package latest holds a value of which only the newest matters, and lets any
+// number of listeners follow it.
+package latest
+
+import (
+	"context"
+	"iter"
+	"sync"
+)
+
+// Value holds the newest T. The zero Value holds nothing; it is ready for use and
+// must not be copied. All methods are safe for concurrent use, and none blocks on
+// a listener.
+type Value[T any] struct {
+	mu      sync.Mutex
+	value   T
+	version uint64        // counts the calls of Store
+	changed chan struct{} // closed by the next Store; nil while nobody waits
+}
+
+// Store replaces the value and wakes every listener.
+func (v *Value[T]) Store(value T) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.value = value
+	v.version++
+	if v.changed != nil {
+		close(v.changed)
+		v.changed = nil
+	}
+}
+
+// Load returns the newest value, and false if none was stored yet.
+func (v *Value[T]) Load() (T, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.value, v.version > 0
+}
+
+// Watch yields the value, if there is one, and then the newest value each time
+// that it was replaced, until ctx ends. A listener that is slow misses values but
+// never the newest, and never sees them out of order.
+func (v *Value[T]) Watch(ctx context.Context) iter.Seq[T] {
+	return func(yield func(T) bool) {
+		var seen uint64
+		for {
+			value, version, changed := v.next()
+			if version != seen {
+				seen = version
+				if ctx.Err() != nil || !yield(value) {
+					return
+				}
+				continue
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+func (v *Value[T]) next() (value T, version uint64, changed <-chan struct{}) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.changed == nil {
+		v.changed = make(chan struct{})
+	}
+	return v.value, v.version, v.changed
+}
