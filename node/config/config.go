@@ -1,0 +1,128 @@
+// Package config is the configuration of a node: YAML, environment and flags.
+//
+// Every key has three forms. node.zone in the file is MUSTER_NODE_ZONE in the
+// environment and --node-zone on the command line; a flag beats the environment,
+// which beats the file, which beats the default. The keys of a provider come from
+// the provider's package: those that the program imports can be configured, and
+// this package imports none. docs/configuration.md lists all keys.
+//
+// [Load] is strict. It reports everything that is wrong at once, one line each,
+// with the place, the key, the value and the mend:
+//
+//	muster.yaml:4: node.zon: "eu-1": unknown key; did you mean "zone"?
+//
+// It reads files and checks what can be checked on this machine. It does not
+// reach out to a provider: that one is down is no error of the configuration.
+package config
+
+import (
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/musterhq/muster/discovery/driver"
+)
+
+// Options say where the configuration is read from.
+type Options struct {
+	// Path is the YAML file. Empty: none, as where the environment says it all.
+	Path string
+	// Env is the environment as KEY=value pairs. Nil: that of the process.
+	Env []string
+	// Flags are parsed flags, such as AddFlags made: those that were set and whose
+	// names stand for keys count. Nil: none.
+	Flags *pflag.FlagSet
+}
+
+// Config is the configuration of a node with its defaults filled in.
+type Config struct {
+	// Cluster is the name of the cluster, and the service under which its nodes
+	// are found.
+	Cluster string `yaml:"cluster" usage:"name of the cluster"`
+
+	Node Node `yaml:"node"`
+
+	// Provider holds the section of the one configured provider: its name, and
+	// the pointer to the provider's own configuration struct.
+	Provider map[string]any `yaml:"provider"`
+
+	Bootstrap  Bootstrap  `yaml:"bootstrap"`
+	Mastership Mastership `yaml:"mastership"`
+
+	// TLS secures the traffic between nodes, mutually. Zero: none.
+	TLS driver.TLS `yaml:"tls"`
+
+	HTTP HTTP `yaml:"http"`
+	Log  Log  `yaml:"log"`
+
+	schema  *schema
+	sources map[string]Source
+}
+
+// Node is what a node is and where it stands.
+type Node struct {
+	// ID names the node across restarts. Default: the host name.
+	ID string `yaml:"id" usage:"name of this node across restarts (default the host name)"`
+	// Zone, Tags and Meta are shown to the other members.
+	Zone string            `yaml:"zone" usage:"where this node runs"`
+	Tags []string          `yaml:"tags" usage:"tags of this node"`
+	Meta map[string]string `yaml:"meta" usage:"facts about this node"`
+	// AppAddrs are what clients of this node or of the master dial, by name.
+	AppAddrs map[string]string `yaml:"app_addrs" usage:"addresses that clients of this node dial, by name"`
+	// Bind is the HOST:PORT of the one port.
+	Bind string `yaml:"bind" usage:"HOST:PORT to listen on for other nodes"`
+	// Advertise says how the address that others dial is found.
+	Advertise string `yaml:"advertise" usage:"address that others dial: auto, HOST:PORT, env or interface:NAME"`
+	// Voter is the entry of a static list that stands for this node, where it is
+	// not the advertised address.
+	Voter string `yaml:"voter" usage:"entry of the static list that stands for this node"`
+	// DataDir keeps what must survive a restart. It is empty where no directory
+	// was named and the environment has none to stand in.
+	DataDir string `yaml:"data_dir" usage:"directory of what must survive a restart"`
+}
+
+// Bootstrap says when a cluster may be formed for the first time.
+type Bootstrap struct {
+	// Mode is auto, join-only or single.
+	Mode string `yaml:"mode" usage:"when a first cluster may be formed: auto, join-only or single"`
+	// Expect is how many members the cluster is meant to have. 0: not known.
+	Expect int `yaml:"expect" usage:"how many members the cluster is meant to have"`
+}
+
+// Mastership says how the node takes part in mastership.
+type Mastership struct {
+	// Eligible says whether the node may be master.
+	Eligible bool `yaml:"eligible" usage:"whether this node may be master"`
+	// TTL is how long a crashed master is missed. 0: the provider's default.
+	TTL time.Duration `yaml:"ttl" usage:"how long a crashed master is missed; 0s is the provider's default"`
+	// Authority names the provider that grants mastership. Empty: the only one.
+	Authority string `yaml:"authority" usage:"provider that grants mastership"`
+}
+
+// HTTP is the API of an agent.
+type HTTP struct {
+	// Addr is the HOST:PORT to serve on. Port 0 takes a free one.
+	Addr string `yaml:"addr" usage:"HOST:PORT of the HTTP API"`
+}
+
+// Log says what is logged and how.
+type Log struct {
+	// Level is debug, info, warn or error.
+	Level string `yaml:"level" usage:"least level that is logged: debug, info, warn or error"`
+	// Format is text or json.
+	Format string `yaml:"format" usage:"form of the log: text or json"`
+}
+
+// defaults returns a Config with every default that does not depend on the host.
+func defaults() *Config {
+	return &Config{
+		Node:       Node{Bind: "0.0.0.0:7946", Advertise: "auto"},
+		Bootstrap:  Bootstrap{Mode: "auto"},
+		Mastership: Mastership{Eligible: true},
+		HTTP:       HTTP{Addr: "127.0.0.1:7980"},
+		Log:        Log{Level: "info", Format: "text"},
+	}
+}
+
+// Source says where the value of key, such as "node.zone", comes from.
+func (c *Config) Source(key string) Source { return c.sources[key] }

@@ -1,0 +1,312 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// maxFileSize bounds the file, far above what any configuration needs.
+const maxFileSize = 1 << 20
+
+// layer is what one source says: values by key, of the types of the schema.
+type layer map[string]any
+
+// fileReader reads the YAML file against the schema.
+type fileReader struct {
+	name   string
+	schema *schema
+	faults *faults
+	// values are those that could be read.
+	values layer
+	// lines are where keys stand, with sections and, as "node.tags[1]", items.
+	lines map[string]int
+	// broken says that the file could not be read as YAML, and nothing is known
+	// of what it lacks.
+	broken bool
+}
+
+// readFile reads the file at path. What is wrong goes to faults.
+func readFile(path string, s *schema, f *faults) *fileReader {
+	r := &fileReader{name: path, schema: s, faults: f, values: make(layer), lines: make(map[string]int)}
+	if path == "" {
+		return r
+	}
+	data, err := readAll(path)
+	if err != nil {
+		reason := err
+		var pathErr *os.PathError
+		if errors.As(err, &pathErr) {
+			reason = pathErr.Err
+		}
+		r.broken = true
+		f.add(Source{File: path}, "", "", fmt.Sprintf("cannot be read: %v; name the file of the configuration", reason))
+		return r
+	}
+	r.read(data)
+	return r
+}
+
+func readAll(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, maxFileSize+1))
+	if err == nil && len(data) > maxFileSize {
+		err = fmt.Errorf("longer than %d bytes", maxFileSize)
+	}
+	return data, err
+}
+
+func (r *fileReader) read(data []byte) {
+	var doc, second yaml.Node
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	err := dec.Decode(&doc)
+	if errors.Is(err, io.EOF) {
+		return // an empty file says nothing
+	}
+	if err != nil {
+		r.syntax(err)
+		return
+	}
+	switch err := dec.Decode(&second); {
+	case errors.Is(err, io.EOF):
+	case err != nil:
+		r.syntax(err)
+		return
+	default:
+		r.broken = true
+		r.faults.add(r.at(&second), "", "", "a second YAML document; write one")
+		return
+	}
+	root := resolve(&doc)
+	if root.Kind == yaml.DocumentNode && len(root.Content) == 1 {
+		root = resolve(root.Content[0])
+	}
+	if isNull(root) {
+		return
+	}
+	if root.Kind != yaml.MappingNode {
+		r.broken = true
+		r.faults.add(r.at(root), "", "", "not a configuration; write keys and values, as cluster: orders")
+		return
+	}
+	r.section(r.schema.root, root)
+}
+
+var yamlLine = regexp.MustCompile(`^line (\d+): `)
+
+// syntax reports an error of the YAML library.
+func (r *fileReader) syntax(err error) {
+	r.broken = true
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	src := Source{File: r.name}
+	if m := yamlLine.FindStringSubmatch(text); m != nil {
+		src.Line, _ = strconv.Atoi(m[1])
+		text = text[len(m[0]):]
+	}
+	r.faults.add(src, "", "", "not YAML: "+text+"; mind the indentation, and quote special characters")
+}
+
+func (r *fileReader) at(n *yaml.Node) Source { return Source{File: r.name, Line: n.Line} }
+
+// source is where key stands, or else the nearest section above that the file
+// has, or else the file as such. A provider names the item of a list as
+// peers[1] or peers.1.
+func (r *fileReader) source(key string) Source {
+	key = itemDot.ReplaceAllString(key, "[$1]")
+	for key != "" {
+		if line, ok := r.lines[key]; ok {
+			return Source{File: r.name, Line: line}
+		}
+		key = key[:max(0, strings.LastIndexAny(key, ".["))]
+	}
+	return Source{File: r.name}
+}
+
+var itemDot = regexp.MustCompile(`\.(\d+)$`)
+
+// section reads the keys of n, which is a mapping.
+func (r *fileReader) section(e *entry, n *yaml.Node) {
+	seen := make(map[string]int)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		keyNode, value := resolve(n.Content[i]), resolve(n.Content[i+1])
+		name := keyNode.Value
+		key := join(e.key, name)
+		switch first, twice := seen[name]; {
+		case keyNode.Kind != yaml.ScalarNode:
+			r.faults.add(r.at(keyNode), e.key, brief(keyNode), "not a key; write a name")
+			continue
+		case twice:
+			r.faults.add(r.at(keyNode), key, r.unknown(nil, name, value),
+				fmt.Sprintf("the key stands twice, first on line %d; take one out", first))
+			continue
+		case keyNode.ShortTag() == "!!merge":
+			r.faults.add(r.at(keyNode), key, brief(value), "merge keys are not supported; write the keys out")
+			continue
+		}
+		seen[name] = keyNode.Line
+		child := e.child(name)
+		if child == nil {
+			r.faults.add(r.at(keyNode), key, r.unknown(e, name, value), r.schema.suggest(e, name))
+			continue
+		}
+		r.lines[key] = keyNode.Line
+		switch {
+		case child.section && value.Kind == yaml.MappingNode:
+			r.section(child, value)
+		case isNull(value):
+			// A key without a value is as if it were not there; a section without
+			// keys has its defaults.
+		case child.section:
+			r.faults.add(r.at(value), key, r.unknown(nil, name, value),
+				"a "+kind(value)+" where a section is wanted; write its keys below it: "+strings.Join(child.names(), ", "))
+		default:
+			r.value(child, value)
+		}
+	}
+}
+
+// value reads n as the value of e.
+func (r *fileReader) value(e *entry, n *yaml.Node) {
+	before := len(*r.faults)
+	v := reflect.New(e.typ).Elem()
+	switch {
+	case scalar(e.typ):
+		v = r.scalar(e, e.key, e.typ, n)
+	case e.typ.Kind() == reflect.Slice:
+		v.Set(reflect.MakeSlice(e.typ, 0, len(n.Content)))
+		if n.Kind != yaml.SequenceNode {
+			r.faults.add(r.at(n), e.key, r.brief(e, n), "a "+kind(n)+" where a list is wanted; write it in brackets, as [a, b]")
+			return
+		}
+		for i, item := range n.Content {
+			key := fmt.Sprintf("%s[%d]", e.key, i)
+			item = resolve(item)
+			r.lines[key] = item.Line
+			if isNull(item) {
+				r.faults.add(r.at(item), key, "", "an empty item; write it or take it out")
+				continue
+			}
+			v.Set(reflect.Append(v, r.scalar(e, key, e.typ.Elem(), item)))
+		}
+	default:
+		v.Set(reflect.MakeMap(e.typ))
+		if n.Kind != yaml.MappingNode {
+			r.faults.add(r.at(n), e.key, r.brief(e, n), "a "+kind(n)+" where a map is wanted; write names and values, as {name: value}")
+			return
+		}
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			nameNode, value := resolve(n.Content[i]), resolve(n.Content[i+1])
+			if nameNode.Kind != yaml.ScalarNode || nameNode.Value == "" {
+				r.faults.add(r.at(nameNode), e.key, brief(nameNode), "not a name; write text")
+				continue
+			}
+			key := join(e.key, nameNode.Value)
+			name := reflect.ValueOf(nameNode.Value).Convert(e.typ.Key())
+			if v.MapIndex(name).IsValid() {
+				r.faults.add(r.at(nameNode), key, r.brief(e, value), "the name stands twice; take one out")
+				continue
+			}
+			r.lines[key] = nameNode.Line
+			if isNull(value) {
+				v.SetMapIndex(name, reflect.Zero(e.typ.Elem()))
+				continue
+			}
+			v.SetMapIndex(name, r.scalar(e, key, e.typ.Elem(), value))
+		}
+	}
+	if len(*r.faults) == before {
+		r.values[e.key] = v.Interface()
+	}
+}
+
+func (r *fileReader) scalar(e *entry, key string, t reflect.Type, n *yaml.Node) reflect.Value {
+	problem := checkScalar(t, n)
+	v := reflect.Zero(t)
+	if problem == "" {
+		v, problem = parse(t, n.Value)
+	}
+	if problem != "" {
+		r.faults.add(r.at(n), key, r.brief(e, n), problem)
+	}
+	return v
+}
+
+// brief is what stands at n, redacted where e is secret.
+func (r *fileReader) brief(e *entry, n *yaml.Node) string {
+	if e.secret() {
+		return redacted
+	}
+	return brief(n)
+}
+
+// unknown is what stands at a key that means nothing. A misspelled password is
+// no less secret: the value is shown only where the key does not look like one.
+// e is the section where the key stands, if its names are to be compared.
+func (r *fileReader) unknown(e *entry, name string, n *yaml.Node) string {
+	if looksSecret(name) {
+		return redacted
+	}
+	if e != nil {
+		if near, _ := nearest(name, e.names()); near != "" {
+			if c := e.child(near); c != nil && c.secret() {
+				return redacted
+			}
+		}
+	}
+	return brief(n)
+}
+
+var secretWords = []string{"pass", "pwd", "secret", "token", "credential", "auth", "key"}
+
+func looksSecret(name string) bool {
+	name = strings.ToLower(name)
+	return slices.ContainsFunc(secretWords, func(word string) bool { return strings.Contains(name, word) })
+}
+
+// brief is n in a few words.
+func brief(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "{...}"
+	case yaml.SequenceNode:
+		return "[...]"
+	default:
+		return shown(n.Value)
+	}
+}
+
+func kind(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "section"
+	case yaml.SequenceNode:
+		return "list"
+	default:
+		return "single value"
+	}
+}
+
+// resolve follows an alias to what it stands for.
+func resolve(n *yaml.Node) *yaml.Node {
+	for n.Kind == yaml.AliasNode && n.Alias != nil {
+		n = n.Alias
+	}
+	return n
+}
+
+func isNull(n *yaml.Node) bool {
+	return n.Kind == 0 || n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null"
+}

@@ -1,0 +1,209 @@
+package config
+
+import (
+	"encoding"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/musterhq/muster/discovery/driver"
+)
+
+// schema is the tree of all keys: those of Config and those of the providers
+// that the program imports.
+type schema struct {
+	root *entry
+	// values are the entries that hold a value, in the order of their sections.
+	values []*entry
+	byKey  map[string]*entry
+}
+
+// entry is one key. It is a section where it has children, and holds a value
+// where not.
+type entry struct {
+	name     string // "zone"
+	key      string // "node.zone"
+	typ      reflect.Type
+	index    []int         // of the field in its struct
+	def      reflect.Value // the default of a value
+	usage    string
+	children []*entry
+	section  bool
+	// provider is set for the section of a provider and all below.
+	provider string
+}
+
+// newSchema reads the tags of Config and of the configuration structs of the
+// registered providers.
+func newSchema() (*schema, error) {
+	s := &schema{byKey: make(map[string]*entry)}
+	s.root = &entry{section: true}
+	if err := s.addFields(s.root, reflect.ValueOf(defaults()).Elem(), nil); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// addFields adds the fields of the struct v to parent. The struct is found at
+// index in the one that parent stands for: it differs from nil where it is inline.
+func (s *schema) addFields(parent *entry, v reflect.Value, index []int) error {
+	for i := range v.NumField() {
+		field := v.Type().Field(i)
+		name, options, _ := strings.Cut(field.Tag.Get("yaml"), ",")
+		if !field.IsExported() || name == "-" {
+			continue
+		}
+		at := append(slices.Clone(index), i)
+		if options == "inline" && field.Type.Kind() == reflect.Struct {
+			if err := s.addFields(parent, v.Field(i), at); err != nil {
+				return err
+			}
+			continue
+		}
+		if name == "" {
+			name = strings.ToLower(field.Name)
+		}
+		e := &entry{
+			name:     name,
+			key:      join(parent.key, name),
+			typ:      field.Type,
+			index:    at,
+			usage:    field.Tag.Get("usage"),
+			provider: parent.provider,
+		}
+		parent.children = append(parent.children, e)
+		s.byKey[e.key] = e
+		switch {
+		case e.key == "provider":
+			e.section = true
+			if err := s.addProviders(e); err != nil {
+				return err
+			}
+		case supported(field.Type):
+			e.def = v.Field(i)
+			s.values = append(s.values, e)
+		case field.Type.Kind() == reflect.Struct:
+			e.section = true
+			if err := s.addFields(e, v.Field(i), nil); err != nil {
+				return err
+			}
+		default:
+			return fmt.Errorf("configuration struct %s: field %s has type %s, for which there is no form in YAML and environment",
+				v.Type(), field.Name, field.Type)
+		}
+	}
+	return nil
+}
+
+func (s *schema) addProviders(parent *entry) error {
+	for _, name := range driver.Names() {
+		p, err := driver.Lookup(name)
+		if err != nil {
+			return err
+		}
+		v := reflect.ValueOf(p.NewConfig())
+		if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
+			return fmt.Errorf("provider %s: NewConfig returned %s, want a pointer to a struct", name, v.Type())
+		}
+		e := &entry{name: name, key: join(parent.key, name), typ: v.Elem().Type(), section: true, provider: name}
+		parent.children = append(parent.children, e)
+		s.byKey[e.key] = e
+		if err := s.addFields(e, v.Elem(), nil); err != nil {
+			return fmt.Errorf("provider %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (e *entry) child(name string) *entry {
+	for _, c := range e.children {
+		if c.name == name {
+			return c
+		}
+	}
+	return nil
+}
+
+// env is the variable that stands for the key.
+func (e *entry) env() string { return envPrefix + strings.ToUpper(strings.ReplaceAll(e.key, ".", "_")) }
+
+const envPrefix = "MUSTER_"
+
+// flag is the name of the flag that stands for the key.
+func (e *entry) flag() string { return strings.NewReplacer(".", "-", "_", "-").Replace(e.key) }
+
+// secret reports whether values of the key must not be shown.
+func (e *entry) secret() bool {
+	switch e.typ.Kind() {
+	case reflect.Slice, reflect.Map:
+		return e.typ.Elem() == secretType
+	default:
+		return e.typ == secretType
+	}
+}
+
+func join(parent, name string) string {
+	if parent == "" {
+		return name
+	}
+	return parent + "." + name
+}
+
+var (
+	secretType          = reflect.TypeFor[driver.Secret]()
+	durationType        = reflect.TypeFor[time.Duration]()
+	textUnmarshalerType = reflect.TypeFor[encoding.TextUnmarshaler]()
+)
+
+// supported reports whether t is the type of a value: a scalar, a list of
+// scalars or a map of text to scalars.
+func supported(t reflect.Type) bool {
+	switch t.Kind() {
+	case reflect.Slice:
+		return scalar(t.Elem())
+	case reflect.Map:
+		return t.Key().Kind() == reflect.String && scalar(t.Elem())
+	default:
+		return scalar(t)
+	}
+}
+
+func scalar(t reflect.Type) bool {
+	if reflect.PointerTo(t).Implements(textUnmarshalerType) {
+		return true
+	}
+	switch t.Kind() {
+	case reflect.String, reflect.Bool, reflect.Float32, reflect.Float64,
+		reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return true
+	}
+	return false
+}
+
+// typeName is what the documentation calls t.
+func typeName(t reflect.Type) string {
+	switch {
+	case t == secretType:
+		return "secret"
+	case t == durationType:
+		return "duration"
+	}
+	switch t.Kind() {
+	case reflect.Slice:
+		return "list"
+	case reflect.Map:
+		return "map"
+	case reflect.Bool:
+		return "bool"
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return "int"
+	case reflect.Float32, reflect.Float64:
+		return "number"
+	default:
+		return "string"
+	}
+}

@@ -1,0 +1,235 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/musterhq/muster/discovery/driver"
+)
+
+// bad reports what is wrong with key, unless something already is.
+func (l *loader) bad(key, value, problem string) {
+	if l.faults.has(key) {
+		return
+	}
+	l.faults.add(l.source(key), key, shown(value), problem)
+}
+
+// validate checks the values of everything but the providers.
+func (l *loader) validate() {
+	c := l.config
+	if c.Cluster == "" {
+		l.bad("cluster", "", "missing; name the cluster, as cluster: orders")
+	} else {
+		l.name("cluster", c.Cluster)
+	}
+	l.validateNode(c.Node)
+	l.oneOf("bootstrap.mode", c.Bootstrap.Mode, "auto", "join-only", "single")
+	if n := c.Bootstrap.Expect; n < 0 {
+		l.bad("bootstrap.expect", strconv.Itoa(n), "negative; write how many members the cluster is meant to have, or 0 if that is not known")
+	} else if n > 1 && c.Bootstrap.Mode == "single" {
+		l.bad("bootstrap.expect", strconv.Itoa(n), "does not go with bootstrap.mode: single; leave it out")
+	}
+	if ttl := c.Mastership.TTL; ttl < 0 {
+		l.bad("mastership.ttl", ttl.String(), "negative; write a duration, as 5s, or 0s for the provider's default")
+	} else if ttl > 0 && ttl < 100*time.Millisecond {
+		l.bad("mastership.ttl", ttl.String(), "too short to be renewed in time; write at least 100ms, or 0s for the provider's default")
+	}
+	if c.HTTP.Addr != "" {
+		l.listenAddr("http.addr", c.HTTP.Addr)
+	}
+	l.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	l.oneOf("log.format", c.Log.Format, "text", "json")
+	if c.TLS.Enabled() {
+		_, err := c.TLS.MutualConfig()
+		l.driverErrors("", err)
+	}
+}
+
+func (l *loader) validateNode(n Node) {
+	if n.ID != "" {
+		l.name("node.id", n.ID)
+	}
+	for i, tag := range n.Tags {
+		if tag == "" {
+			l.bad(fmt.Sprintf("node.tags[%d]", i), "", "an empty tag; write it or take it out")
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(n.AppAddrs)) {
+		addr, key := n.AppAddrs[name], "node.app_addrs."+name
+		if addr == "" {
+			l.bad(key, "", "missing; write the address that clients dial, as 10.0.0.5:8080")
+		} else if host, _, err := net.SplitHostPort(addr); err == nil {
+			if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+				l.bad(key, addr, "nobody can dial it; name an address of this host, as 10.0.0.5:8080")
+			}
+		}
+	}
+	l.listenAddr("node.bind", n.Bind)
+	l.advertise(n.Advertise)
+	if n.Voter != "" {
+		l.dialAddr("node.voter", n.Voter)
+	}
+}
+
+// name checks the name of a cluster or a node, which becomes part of keys in
+// registries and of paths.
+func (l *loader) name(key, value string) {
+	const most = 128
+	ok := len(value) <= most && value != "." && value != ".."
+	for _, c := range []byte(value) {
+		ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.')
+	}
+	if !ok {
+		l.bad(key, value, fmt.Sprintf("not a name; write letters, digits, '-', '_' and '.', at most %d", most))
+	}
+}
+
+func (l *loader) oneOf(key, value string, allowed ...string) {
+	if slices.Contains(allowed, value) {
+		return
+	}
+	problem := "unknown; write " + strings.Join(allowed[:len(allowed)-1], ", ") + " or " + allowed[len(allowed)-1]
+	if near, _ := nearest(value, allowed); near != "" {
+		problem = fmt.Sprintf("%s; did you mean %q?", problem, near)
+	}
+	l.bad(key, value, problem)
+}
+
+func (l *loader) advertise(spec string) {
+	name, isInterface := strings.CutPrefix(spec, "interface:")
+	switch {
+	case spec == "auto", spec == "env", isInterface && name != "":
+	case isInterface:
+		l.bad("node.advertise", spec, "names no interface; write it, as interface:eth0")
+	case strings.Contains(spec, ":"):
+		l.dialAddr("node.advertise", spec)
+	default:
+		l.oneOf("node.advertise", spec, "auto", "env", "interface:NAME", "HOST:PORT")
+	}
+}
+
+// dialAddr checks an address that others dial.
+func (l *loader) dialAddr(key, addr string) {
+	if problem := listenProblem(addr); problem != "" {
+		l.bad(key, addr, problem)
+		return
+	}
+	host, port, _ := net.SplitHostPort(addr)
+	ip, err := netip.ParseAddr(host)
+	switch {
+	case host == "", err == nil && ip.IsUnspecified():
+		l.bad(key, addr, "nobody can dial it; name an address of this host, as 10.0.0.5:7946")
+	case port == "0":
+		l.bad(key, addr, "nobody can dial port 0; write a port from 1 to 65535")
+	}
+}
+
+// listenAddr checks an address to listen on.
+func (l *loader) listenAddr(key, addr string) {
+	if problem := listenProblem(addr); problem != "" {
+		l.bad(key, addr, problem)
+	}
+}
+
+func listenProblem(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		if _, err := netip.ParseAddr(addr); err == nil || !strings.Contains(addr, ":") {
+			return "an address without a port; write HOST:PORT, as 10.0.0.5:7946, with IPv6 in brackets"
+		}
+		return "not an address; write HOST:PORT, as 10.0.0.5:7946, with IPv6 in brackets"
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return "not a port; write a number up to 65535"
+	}
+	if _, err := netip.ParseAddr(host); err != nil && strings.Trim(host, "0123456789.") == "" && host != "" {
+		return "not an IP address; write four numbers up to 255"
+	}
+	if strings.ContainsAny(host, " \t/@") {
+		return "not a host; write HOST:PORT, without a scheme or a path"
+	}
+	return ""
+}
+
+// validateProviders checks that there is one provider, and lets it check its
+// section.
+func (l *loader) validateProviders(configured []*entry) {
+	known := l.schema.byKey["provider"].names()
+	names := make([]string, len(configured))
+	for i, section := range configured {
+		names[i] = section.name
+	}
+	switch {
+	case len(known) == 0:
+		l.bad("provider", "", "no provider is built into this program; import one, as _ \"github.com/musterhq/muster/providers/static\"")
+	case len(configured) == 0 && !l.faults.has("provider"):
+		l.bad("provider", "", fmt.Sprintf(
+			`missing: without one nobody is found; configure %s, as provider: {static: {peers: ["10.0.0.5:7946"]}}`, strings.Join(known, " or ")))
+	case len(configured) > 1:
+		l.faults.add(l.sectionSource(configured[1]), "provider", strings.Join(names, ", "),
+			"more than one provider; keep the one that holds the cluster and take the others out")
+	}
+	if a := l.config.Mastership.Authority; a != "" && len(names) > 0 && !slices.Contains(names, a) {
+		l.bad("mastership.authority", a, fmt.Sprintf("no such provider is configured; write %s or leave it out", strings.Join(names, " or ")))
+	}
+	for _, section := range configured {
+		if !l.faults.has(section.key) {
+			l.driverErrors(section.key, l.tryOpen(section.name))
+		}
+	}
+}
+
+// tryOpen opens the driver, which checks its configuration, and closes it.
+func (l *loader) tryOpen(name string) error {
+	p, err := driver.Lookup(name)
+	if err != nil {
+		return err
+	}
+	d, err := p.Open(l.config.Provider[name])
+	if err != nil {
+		return err
+	}
+	return d.Close()
+}
+
+// sectionSource is where a section is configured: by the file, or else by the
+// first of its keys that has another source.
+func (l *loader) sectionSource(section *entry) Source {
+	if line, ok := l.file.lines[section.key]; ok {
+		return Source{File: l.file.name, Line: line}
+	}
+	for _, e := range l.schema.values {
+		if strings.HasPrefix(e.key, section.key+".") {
+			if src := l.explicit(e); src != (Source{}) {
+				return src
+			}
+		}
+	}
+	return l.file.source("provider")
+}
+
+// driverErrors reports the errors of the SPI, whose keys are those below section.
+func (l *loader) driverErrors(section string, err error) {
+	for _, err := range leaves(err) {
+		var ce *driver.ConfigError
+		if !errors.As(err, &ce) {
+			l.bad(section, "", err.Error())
+			continue
+		}
+		key := join(section, ce.Key)
+		value := shown(ce.Value)
+		if e, ok := l.schema.byKey[key]; ok {
+			value = shownFor(e, ce.Value)
+		}
+		// Two errors of one key from the provider are two: bad would drop the second.
+		l.faults.add(l.source(key), key, value, ce.Problem)
+	}
+}
