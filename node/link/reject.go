@@ -1,0 +1,161 @@
+package link
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"sync"
+	"time"
+)
+
+// Reason is why a connection was turned away. Its values are fit for the labels
+// of a metric.
+type Reason string
+
+// The reasons.
+const (
+	// ReasonNoHello: it was closed before it said anything, as by a port scan or a
+	// health check.
+	ReasonNoHello Reason = "no_hello"
+	// ReasonAborted: it was closed in the middle of the handshake.
+	ReasonAborted Reason = "aborted"
+	// ReasonTimeout: it did not finish the handshake in time.
+	ReasonTimeout Reason = "handshake_timeout"
+	// ReasonBusy: there were too many unfinished handshakes, or too many
+	// connections that nobody had accepted yet.
+	ReasonBusy Reason = "busy"
+	// ReasonGarbage: it does not speak the protocol of Muster.
+	ReasonGarbage Reason = "not_muster"
+	// ReasonVersion: it speaks another version of it.
+	ReasonVersion Reason = "wrong_version"
+	// ReasonCluster: it belongs to another cluster.
+	ReasonCluster Reason = "wrong_cluster"
+	// ReasonClusterOrVersion: the same, as the dialling end of TLS sees it, which
+	// is not told more.
+	ReasonClusterOrVersion Reason = "wrong_cluster_or_version"
+	// ReasonProtocol: there is no listener for what it asked for.
+	ReasonProtocol Reason = "unknown_protocol"
+	// ReasonPlain: it came without TLS to a link that demands it.
+	ReasonPlain Reason = "tls_missing"
+	// ReasonTLS: it came with TLS to a link that has none.
+	ReasonTLS Reason = "tls_unexpected"
+	// ReasonNoCertificate: it has no certificate.
+	ReasonNoCertificate Reason = "no_certificate"
+	// ReasonCertificate: its certificate is not valid or not of our authorities.
+	ReasonCertificate Reason = "bad_certificate"
+	// ReasonDistrust: it hung up because of our own certificate.
+	ReasonDistrust Reason = "our_certificate_refused"
+	// ReasonTLSFailed: the TLS handshake failed in another way, as with a client
+	// that does not know TLS 1.3.
+	ReasonTLSFailed Reason = "tls_failed"
+	// ReasonFrame: it broke the format of gossip after the handshake.
+	ReasonFrame Reason = "bad_frame"
+)
+
+// meaning is what a refused dial says to an operator.
+func (r Reason) meaning() string {
+	switch r {
+	case ReasonBusy:
+		return "it is busy"
+	case ReasonGarbage:
+		return "it answered, but not as a Muster node does"
+	case ReasonVersion:
+		return "it speaks another version of the link protocol"
+	case ReasonCluster:
+		return "it belongs to another cluster"
+	case ReasonClusterOrVersion:
+		return "it belongs to another cluster or speaks another version of the link protocol"
+	case ReasonProtocol:
+		return "it does not serve this protocol, or not yet"
+	case ReasonPlain:
+		return "it demands TLS; configure tls on this node too"
+	case ReasonTLS:
+		return "it speaks no TLS; configure tls on both nodes or on neither"
+	case ReasonCertificate:
+		return "its certificate is not accepted here; both must be signed by tls.ca_file and name the dialled host or tls.server_name"
+	case ReasonDistrust, ReasonNoCertificate:
+		return "it does not accept our certificate; both must be signed by the same authority"
+	case ReasonAborted, ReasonNoHello:
+		return "it hung up without an answer; it may be busy, no Muster node, or set up differently for TLS"
+	case ReasonTimeout:
+		return "it took the connection and did not answer in time"
+	}
+	return "the handshake failed"
+}
+
+// RefusedError is returned by Dial when someone answered at the address and the
+// two ends did not come to terms.
+type RefusedError struct {
+	// Addr and Protocol are those of the dial.
+	Addr, Protocol string
+	// Reason says why.
+	Reason Reason
+	// Err is the cause, if there is more to know.
+	Err error
+}
+
+func (e *RefusedError) Error() string {
+	s := fmt.Sprintf("link: dial %s for %q: %s", e.Addr, e.Protocol, e.Reason.meaning())
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+// Unwrap returns the cause.
+func (e *RefusedError) Unwrap() error { return e.Err }
+
+const logEvery = time.Minute
+
+// rejections counts those who were turned away, and logs them seldom.
+type rejections struct {
+	log *slog.Logger
+
+	mu     sync.Mutex
+	counts map[Reason]uint64
+	logged map[Reason]logMark
+}
+
+type logMark struct {
+	at    time.Time
+	count uint64
+}
+
+func (r *rejections) add(reason Reason, remote net.Addr, err error) {
+	now := time.Now()
+	r.mu.Lock()
+	if r.counts == nil {
+		r.counts = make(map[Reason]uint64)
+		r.logged = make(map[Reason]logMark)
+	}
+	r.counts[reason]++
+	count, last := r.counts[reason], r.logged[reason]
+	quiet := !last.at.IsZero() && now.Sub(last.at) < logEvery
+	if !quiet {
+		r.logged[reason] = logMark{now, count}
+	}
+	r.mu.Unlock()
+	if quiet {
+		return
+	}
+
+	level := slog.LevelWarn
+	if reason == ReasonNoHello {
+		level = slog.LevelDebug
+	}
+	attrs := []any{"reason", string(reason), "remote", remote, "since_last_record", count - last.count}
+	if err != nil {
+		attrs = append(attrs, "error", err)
+	}
+	r.log.Log(context.Background(), level, "connection turned away", attrs...)
+}
+
+func (r *rejections) snapshot() map[Reason]uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make(map[Reason]uint64, len(r.counts))
+	maps.Copy(out, r.counts)
+	return out
+}
