@@ -1,0 +1,362 @@
+package testserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+)
+
+// startTimeout bounds how long a server may take until it answers. It takes half a
+// second where the machine is idle.
+const startTimeout = 60 * time.Second
+
+// RootPassword is that of the user root of a server started WithAuth.
+const RootPassword = "root-secret"
+
+// Etcd is one etcd server.
+type Etcd struct {
+	t       testing.TB
+	program string
+	home    string // holds data and log
+	options etcdOptions
+	client  *clientv3.Client
+
+	clientURL, peerURL string
+	process            *process
+}
+
+type etcdOptions struct {
+	ca    *CA
+	auth  bool
+	flags []string
+}
+
+// EtcdOption changes how a server is started.
+type EtcdOption func(*etcdOptions)
+
+// WithTLS serves over TLS with a certificate for 127.0.0.1 and localhost that ca
+// signs, and demands one that ca signed of its clients.
+func WithTLS(ca *CA) EtcdOption { return func(o *etcdOptions) { o.ca = ca } }
+
+// WithAuth demands a user and a password. The user root has RootPassword; others
+// are made with AddUser.
+func WithAuth() EtcdOption { return func(o *etcdOptions) { o.auth = true } }
+
+// WithFlags adds flags to the command line of the server.
+func WithFlags(flags ...string) EtcdOption {
+	return func(o *etcdOptions) { o.flags = append(o.flags, flags...) }
+}
+
+// StartEtcd starts a server and waits until it answers. It is killed, and its data
+// removed, when the test ends; its log is shown if the test failed.
+func StartEtcd(t testing.TB, options ...EtcdOption) *Etcd {
+	t.Helper()
+	e, err := newEtcd(t, options)
+	if e != nil {
+		t.Cleanup(func() {
+			if t.Failed() {
+				t.Logf("log of etcd at %s:\n%s", e.clientURL, tail(e.log(), 30))
+			}
+			e.close()
+		})
+	}
+	if err != nil {
+		t.Fatalf("start etcd: %v", err)
+	}
+	return e
+}
+
+func newEtcd(t testing.TB, options []EtcdOption) (*Etcd, error) {
+	program, err := etcdTool.path()
+	if err != nil {
+		return nil, err
+	}
+	home, err := os.MkdirTemp("", "muster-etcd-")
+	if err != nil {
+		return nil, err
+	}
+	e := &Etcd{t: t, program: program, home: home}
+	for _, o := range options {
+		o(&e.options)
+	}
+	if err := e.firstStart(); err != nil {
+		return e, err
+	}
+	if e.options.auth {
+		return e, e.enableAuth()
+	}
+	return e, nil
+}
+
+// firstStart looks for ports until the server starts: another process may take one
+// between the moment that it was found free and the server's own.
+func (e *Etcd) firstStart() error {
+	var errs []error
+	for range 3 {
+		var err error
+		if e.clientURL, err = e.url(); err != nil {
+			return err
+		}
+		if e.peerURL, err = e.url(); err != nil {
+			return err
+		}
+		e.peerURL = "http://" + strings.SplitN(e.peerURL, "://", 2)[1]
+		if err = e.newClient(); err != nil {
+			return err
+		}
+		if err = e.start(); err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+		e.client.Close()
+		os.RemoveAll(e.data())
+	}
+	return errors.Join(errs...)
+}
+
+func (e *Etcd) url() (string, error) {
+	scheme := "http"
+	if e.options.ca != nil {
+		scheme = "https"
+	}
+	port, err := freePort()
+	return fmt.Sprintf("%s://127.0.0.1:%d", scheme, port), err
+}
+
+func (e *Etcd) data() string { return filepath.Join(e.home, "data") }
+func (e *Etcd) log() string  { return filepath.Join(e.home, "log") }
+
+func (e *Etcd) start() error {
+	args := []string{
+		"--name=test",
+		"--data-dir=" + e.data(),
+		"--listen-client-urls=" + e.clientURL,
+		"--advertise-client-urls=" + e.clientURL,
+		"--listen-peer-urls=" + e.peerURL,
+		"--initial-advertise-peer-urls=" + e.peerURL,
+		"--initial-cluster=test=" + e.peerURL,
+		"--log-level=warn",
+		// The data need not outlive a crash of the machine, only of the server.
+		"--unsafe-no-fsync",
+	}
+	if ca := e.options.ca; ca != nil {
+		cert, key := ca.issue(filepath.Join(e.home, "tls"), "server", PKCS8)
+		args = append(args,
+			"--cert-file="+cert, "--key-file="+key,
+			"--client-cert-auth", "--trusted-ca-file="+ca.CAFile)
+	}
+	if e.options.auth {
+		args = append(args, "--bcrypt-cost=4") // the least, as tests log in often
+	}
+	p, err := startProcess(e.log(), e.program, append(args, e.options.flags...)...)
+	if err != nil {
+		return err
+	}
+	e.process = p
+	return e.waitReady()
+}
+
+// waitReady waits until a linearizable read succeeds: the server answers and has
+// a leader.
+func (e *Etcd) waitReady() error {
+	deadline := time.Now().Add(startTimeout)
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		_, err := e.client.Get(ctx, "ready")
+		cancel()
+		if err == nil {
+			return nil
+		}
+		if over, why := e.process.ended(); over {
+			return fmt.Errorf("the server ended: %v\n%s", why, tail(e.log(), 10))
+		}
+		if time.Now().After(deadline) {
+			e.process.kill()
+			return fmt.Errorf("no answer within %v: %w\n%s", startTimeout, err, tail(e.log(), 10))
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func (e *Etcd) newClient() error {
+	config := clientv3.Config{Endpoints: []string{e.clientURL}, DialTimeout: 5 * time.Second, Logger: zap.NewNop()}
+	if ca := e.options.ca; ca != nil {
+		config.TLS = ca.clientConfig()
+	}
+	if e.options.auth && e.process != nil {
+		config.Username, config.Password = "root", RootPassword
+	}
+	c, err := clientv3.New(config)
+	if err != nil {
+		return err
+	}
+	if e.client != nil {
+		e.client.Close()
+	}
+	e.client = c
+	return nil
+}
+
+func (e *Etcd) enableAuth() error {
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	if _, err := e.client.UserAdd(ctx, "root", RootPassword); err != nil {
+		return err
+	}
+	if _, err := e.client.UserGrantRole(ctx, "root", "root"); err != nil {
+		return err
+	}
+	if _, err := e.client.AuthEnable(ctx); err != nil {
+		return err
+	}
+	return e.newClient()
+}
+
+func (e *Etcd) close() {
+	if e.client != nil {
+		e.client.Close()
+	}
+	if e.process != nil {
+		e.process.kill()
+	}
+	os.RemoveAll(e.home)
+}
+
+// Endpoint is the URL that clients dial.
+func (e *Etcd) Endpoint() string { return e.clientURL }
+
+// Addr is the HOST:PORT of Endpoint.
+func (e *Etcd) Addr() string { return strings.SplitN(e.clientURL, "://", 2)[1] }
+
+// Client is a client with every right, to look and to do behind the back of what
+// is tested. It is closed with the server.
+func (e *Etcd) Client() *clientv3.Client { return e.client }
+
+// Kill ends the server at once, as kill -9 does. Restart brings it back.
+func (e *Etcd) Kill() { e.process.kill() }
+
+// Stop ends the server in good order. Restart brings it back.
+func (e *Etcd) Stop() { e.process.stop(10 * time.Second) }
+
+// Restart starts the server again at the same address and with the same data, and
+// waits until it answers. A server that runs is killed first.
+func (e *Etcd) Restart() {
+	e.t.Helper()
+	e.process.kill()
+	if err := e.start(); err != nil {
+		e.t.Fatalf("restart etcd: %v", err)
+	}
+}
+
+// Wipe kills the server and removes its data, users included. Restart brings back
+// an empty one.
+func (e *Etcd) Wipe() {
+	e.t.Helper()
+	e.process.kill()
+	if err := os.RemoveAll(e.data()); err != nil {
+		e.t.Fatalf("wipe etcd: %v", err)
+	}
+}
+
+// Pause stops the server's clock, as SIGSTOP does: connections stay open and
+// nothing is answered. Where the system has no such signal the test is skipped.
+func (e *Etcd) Pause() {
+	e.t.Helper()
+	e.signal(pause)
+}
+
+// Resume undoes Pause.
+func (e *Etcd) Resume() {
+	e.t.Helper()
+	e.signal(resume)
+}
+
+func (e *Etcd) signal(send func(*os.Process) error) {
+	e.t.Helper()
+	switch err := send(e.process.cmd.Process); {
+	case errors.Is(err, errors.ErrUnsupported):
+		e.t.Skip("this system cannot pause a process")
+	case err != nil:
+		e.t.Fatalf("signal etcd: %v", err)
+	}
+}
+
+// AddUser makes a user of a server started WithAuth, and a role of the same name
+// that may read and write the keys that start with prefix, and no others.
+func (e *Etcd) AddUser(name, password, prefix string) {
+	e.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	_, err := e.client.RoleAdd(ctx, name)
+	if err == nil {
+		_, err = e.client.RoleGrantPermission(ctx, name, prefix, clientv3.GetPrefixRangeEnd(prefix),
+			clientv3.PermissionType(clientv3.PermReadWrite))
+	}
+	if err == nil {
+		_, err = e.client.UserAdd(ctx, name, password)
+	}
+	if err == nil {
+		_, err = e.client.UserGrantRole(ctx, name, name)
+	}
+	if err != nil {
+		e.t.Fatalf("add etcd user %q: %v", name, err)
+	}
+}
+
+var shared struct {
+	sync.Mutex
+	etcd *Etcd
+}
+
+// SharedEtcd returns a server that all tests of the process share, and starts it at
+// the first call. Tests keep apart by keys of their own, and leave the server
+// running. It ends with Main.
+func SharedEtcd(t testing.TB) *Etcd {
+	t.Helper()
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.etcd == nil {
+		e, err := newEtcd(noTest{}, nil)
+		if err != nil {
+			if e != nil {
+				e.close()
+			}
+			t.Fatalf("start the shared etcd: %v", err)
+		}
+		shared.etcd = e
+	}
+	return shared.etcd
+}
+
+// noTest stands where a server belongs to no test. Its methods panic.
+type noTest struct{ testing.TB }
+
+func (noTest) Helper() {}
+
+// Main wraps the *testing.M of a TestMain and stops the shared servers after the
+// tests, so that a check for leaked goroutines finds none of theirs:
+//
+//	func TestMain(m *testing.M) { goleak.VerifyTestMain(testserver.Main(m)) }
+func Main(m interface{ Run() int }) interface{ Run() int } { return main{m} }
+
+type main struct{ m interface{ Run() int } }
+
+func (m main) Run() int {
+	code := m.m.Run()
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.etcd != nil {
+		shared.etcd.close()
+		shared.etcd = nil
+	}
+	return code
+}

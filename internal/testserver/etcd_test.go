@@ -1,0 +1,81 @@
+package testserver
+
+import (
+	"context"
+	"os"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(Main(m)) }
+
+func TestEtcdKeepsItsDataAndAddress(t *testing.T) {
+	e := StartEtcd(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := e.Client().Put(ctx, "key", "value"); err != nil {
+		t.Fatal(err)
+	}
+	for _, end := range []func(){e.Kill, e.Stop, func() {}} {
+		at := e.Endpoint()
+		end()
+		e.Restart()
+		if e.Endpoint() != at {
+			t.Fatalf("moved from %s to %s", at, e.Endpoint())
+		}
+		r, err := e.Client().Get(ctx, "key")
+		if err != nil || r.Count != 1 {
+			t.Fatalf("Get after a restart = %v, %v, want the key", r, err)
+		}
+	}
+	e.Wipe()
+	e.Restart()
+	if r, err := e.Client().Get(ctx, "key"); err != nil || r.Count != 0 {
+		t.Fatalf("Get after a wipe = %v, %v, want nothing", r, err)
+	}
+}
+
+func TestEtcdPause(t *testing.T) {
+	e := StartEtcd(t)
+	e.Pause()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := e.Client().Get(ctx, "key"); err == nil {
+		t.Error("a paused server answered")
+	}
+	e.Resume()
+	ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := e.Client().Get(ctx, "key"); err != nil {
+		t.Errorf("after Resume: %v", err)
+	}
+}
+
+func TestEtcdWithTLSAndAuth(t *testing.T) {
+	e := StartEtcd(t, WithTLS(NewCA(t)), WithAuth())
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	e.AddUser("app", "app-secret", "/app/")
+	if r, err := e.Client().UserList(ctx); err != nil || len(r.Users) != 2 {
+		t.Fatalf("users = %v, %v, want two", r, err)
+	}
+}
+
+func TestSharedEtcdIsOne(t *testing.T) {
+	if a, b := SharedEtcd(t), SharedEtcd(t); a != b {
+		t.Errorf("two shared servers: %s and %s", a.Endpoint(), b.Endpoint())
+	}
+}
+
+func TestEtcdEndsWithItsTest(t *testing.T) {
+	var e *Etcd
+	t.Run("inner", func(t *testing.T) { e = StartEtcd(t) })
+	if over, _ := e.process.ended(); !over {
+		t.Error("the server outlives its test")
+	}
+	if _, err := os.Stat(e.home); !os.IsNotExist(err) {
+		t.Errorf("its files are left behind in %s", e.home)
+	}
+}

@@ -1,0 +1,9 @@
+//go:build !linux
+
+package testserver
+
+import "os/exec"
+
+// dieWithParent has no equivalent here: a test process that is killed leaves its
+// servers behind.
+func dieWithParent(*exec.Cmd) {}
