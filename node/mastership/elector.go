@@ -1,0 +1,495 @@
+package mastership
+
+import (
+	"context"
+	crand "crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"math/rand/v2"
+	"reflect"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/backoff"
+	"github.com/musterhq/muster/internal/clock"
+)
+
+// Elector takes part in the election on behalf of one node. Its methods may be
+// called from any goroutine, before, while and after Run runs, and none of them
+// waits for the authority except Resign.
+type Elector struct {
+	cfg Config
+
+	mu     sync.Mutex
+	inbox  []event
+	closed bool
+	signal chan struct{}
+
+	started atomic.Bool
+	done    chan struct{} // closed when Run returns
+
+	current       atomic.Pointer[tenure] // nil unless Active
+	status        atomic.Pointer[Status]
+	local         atomic.Pointer[datedAnnouncement]
+	statuses      topic[Status]
+	announcements topic[Announcement]
+	tenures       topic[*tenure]
+	transitions   *chain[Transition]
+
+	// Of the loop alone.
+	m       *machine
+	waiters []chan<- error
+	calls   sync.WaitGroup
+}
+
+type datedAnnouncement struct {
+	Announcement
+	at clock.Instant
+}
+
+// New returns an Elector. It does nothing until Run is called. Errors are joined
+// and wrap driver.ErrInvalid.
+func New(c Config) (*Elector, error) {
+	c, err := c.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	e := &Elector{
+		cfg:         c,
+		signal:      make(chan struct{}, 1),
+		done:        make(chan struct{}),
+		transitions: newChain(Transition{}),
+		m: newMachine(params{
+			self:           c.Holder,
+			freshID:        newClusterID(),
+			drain:          c.DrainTimeout,
+			isolationGrace: c.IsolationGrace,
+			poll:           c.PollInterval,
+			callTimeout:    c.CallTimeout,
+			cooldown:       c.ResignCooldown,
+			random:         rand.N[time.Duration],
+		}, soundRules()),
+	}
+	e.publish(c.Clock())
+	return e, nil
+}
+
+func newClusterID() string {
+	var b [16]byte
+	_, _ = crand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// Run takes part until ctx ends; then it gives up mastership in good order, which
+// is bounded by the drain timeout and a few call timeouts, and returns. The error
+// is nil if nothing is left behind, and otherwise says what was. Run can be called
+// once.
+func (e *Elector) Run(ctx context.Context) error {
+	if !e.started.CompareAndSwap(false, true) {
+		return errors.New("mastership: Run was called before")
+	}
+	defer close(e.done)
+	calls, cancelCalls := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancelCalls()
+	e.calls.Go(func() { e.observe(calls) })
+
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	stopping, limit := ctx.Done(), (<-chan time.Time)(nil)
+	var leftover error
+	for {
+		for _, ev := range e.take() {
+			e.step(calls, ev)
+		}
+		if stopping == nil && e.m.quiet() {
+			leftover = e.m.outcome
+			break
+		}
+		timer.Reset(e.untilWake())
+		select {
+		case <-e.signal:
+		case <-timer.C:
+			e.step(calls, tick{})
+		case <-stopping:
+			stopping, limit = nil, time.After(e.cfg.DrainTimeout+3*e.cfg.CallTimeout)
+			e.step(calls, stop{})
+			continue
+		case <-limit:
+			leftover = errors.Join(e.m.outcome, fmt.Errorf("%w: stopped while a call was under way", driver.ErrUnavailable))
+		}
+		if leftover != nil {
+			break
+		}
+	}
+	e.close()
+	cancelCalls()
+	return errors.Join(leftover, e.join())
+}
+
+// join waits for the calls, which have been cancelled.
+func (e *Elector) join() error {
+	joined := make(chan struct{})
+	go func() {
+		e.calls.Wait()
+		close(joined)
+	}()
+	select {
+	case <-joined:
+		return nil
+	case <-time.After(e.cfg.CallTimeout):
+		return fmt.Errorf("%w: a call to the authority ignores its context", driver.ErrUnavailable)
+	}
+}
+
+// untilWake is at least a little, so that a clock that stands still does not make
+// the loop spin.
+func (e *Elector) untilWake() time.Duration {
+	if e.m.wakeAt == never {
+		return time.Hour
+	}
+	return max(e.m.wakeAt.Sub(e.cfg.Clock()), time.Millisecond)
+}
+
+// post hands an event to the loop. It never waits.
+func (e *Elector) post(ev event) {
+	e.mu.Lock()
+	if !e.closed {
+		e.inbox = append(e.inbox, ev)
+	}
+	e.mu.Unlock()
+	select {
+	case e.signal <- struct{}{}:
+	default:
+	}
+}
+
+func (e *Elector) take() []event {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	evs := e.inbox
+	e.inbox = nil
+	return evs
+}
+
+func (e *Elector) close() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.closed, e.inbox = true, nil
+}
+
+// resignation is a resign with somebody who waits for the outcome.
+type resignation struct {
+	resign
+	outcome chan<- error
+}
+
+// step runs the machine for one event and carries out what it says, in order.
+func (e *Elector) step(calls context.Context, ev event) {
+	now := e.cfg.Clock()
+	announce := false
+	for _, c := range e.m.step(now, ev) {
+		switch c := c.(type) {
+		case doCall:
+			e.calls.Go(func() { e.do(calls, c.call) })
+		case begun:
+			announce = true
+			e.begin(now, c)
+		case extended:
+			announce = true
+			e.extend(c)
+		case over:
+			announce = true
+			e.end(now, c)
+		}
+	}
+	e.publish(now)
+	if announce {
+		e.announcements.publish(e.local.Load().Announcement)
+	}
+	if r, ok := ev.(resignation); ok {
+		e.waiters = append(e.waiters, r.outcome)
+	}
+	if len(e.waiters) > 0 && e.m.quiet() {
+		for _, w := range e.waiters {
+			w <- e.m.outcome
+		}
+		e.waiters = nil
+	}
+}
+
+func (e *Elector) begin(now clock.Instant, c begun) {
+	t := newTenure(e, c)
+	e.current.Store(t)
+	e.publish(now)
+	e.transitions.append(Transition{Active: true, Term: c.term, ClusterID: c.clusterID, At: c.at, Deadline: c.deadline})
+	e.tenures.publish(t)
+	e.cfg.Logger.Info("mastership active", append(e.attrs(c.term, c.clusterID),
+		slog.Int64("t_boot_ns", int64(c.at)), slog.Int64("deadline_ns", int64(c.deadline)))...)
+}
+
+func (e *Elector) extend(c extended) {
+	t := e.current.Load()
+	t.extend(c.deadline)
+	e.cfg.Logger.Debug("mastership renewed", append(e.attrs(c.term, t.clusterID),
+		slog.Int64("t_boot_ns", int64(c.at)), slog.Int64("sent_ns", int64(c.sent)),
+		slog.Int64("deadline_ns", int64(c.deadline)))...)
+}
+
+// end tells of the end in this order: the check fails; the status says so; the
+// functions' context ends; the listeners are told; it is logged.
+func (e *Elector) end(now clock.Instant, c over) {
+	t := e.current.Load()
+	t.deadline.Store(ended)
+	e.current.Store(nil)
+	e.publish(now)
+	drained := t.finish(c.reason)
+	e.transitions.append(Transition{
+		Term: c.term, ClusterID: c.clusterID, At: c.at, Deadline: c.deadline, Until: c.until, Reason: c.reason,
+	})
+	level := slog.LevelInfo
+	switch c.reason {
+	case ReasonSuperseded:
+		level = slog.LevelError
+	case ReasonDeadline, ReasonLost, ReasonRenewal, ReasonMajority:
+		level = slog.LevelWarn
+	}
+	attrs := append(e.attrs(c.term, c.clusterID), slog.String("reason", string(c.reason)),
+		slog.Int64("t_boot_ns", int64(c.at)), slog.Int64("until_ns", int64(c.until)),
+		slog.Int64("deadline_ns", int64(c.deadline)))
+	if err := e.status.Load().Err; err != nil {
+		attrs = append(attrs, slog.Any("err", err))
+	}
+	e.cfg.Logger.Log(context.Background(), level, "mastership ended", attrs...)
+	if drained {
+		e.post(functionsOut{c.term})
+	}
+}
+
+func (e *Elector) attrs(term driver.Term, clusterID string) []any {
+	return []any{
+		slog.Uint64("term", uint64(term)), slog.String("cluster_id", clusterID),
+		slog.String("node_id", e.cfg.Holder.NodeID), slog.String("instance_id", e.cfg.Holder.InstanceID),
+	}
+}
+
+// publish makes the state of the machine visible where it has changed.
+func (e *Elector) publish(now clock.Instant) {
+	e.local.Store(&datedAnnouncement{e.m.announcement(now), now})
+	s := e.m.status(now)
+	if last := e.status.Load(); last != nil && reflect.DeepEqual(*last, s) {
+		return
+	}
+	e.status.Store(&s)
+	e.statuses.publish(s)
+}
+
+// do makes one call. The loop may have given up on it when it returns.
+func (e *Elector) do(ctx context.Context, c call) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	r := result{seq: c.seq}
+	switch c.kind {
+	case acquiring:
+		r.grant, r.err = e.cfg.Authority.Acquire(ctx, c.claim)
+	case renewing:
+		r.grant, r.err = e.cfg.Authority.Renew(ctx, c.grant)
+	case releasing:
+		r.err = e.cfg.Authority.Release(ctx, c.grant)
+	}
+	e.post(r)
+}
+
+// observe follows the authority's word, and asks for it afresh in every poll
+// interval.
+func (e *Elector) observe(ctx context.Context) {
+	retry := backoff.Backoff{Min: 50 * time.Millisecond, Max: 2 * time.Second}
+	for ctx.Err() == nil {
+		poll, cancel := context.WithTimeout(ctx, e.cfg.PollInterval-rand.N(e.cfg.PollInterval/10+1))
+		var good bool
+		var failure error
+		for m, err := range e.cfg.Authority.Observe(poll) {
+			if err != nil && poll.Err() != nil {
+				break
+			}
+			if failure = err; err == nil {
+				good = true
+			}
+			e.post(observation{m, err})
+		}
+		expired := poll.Err() != nil
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return
+		case expired && good && failure == nil:
+			retry.Reset()
+			continue
+		case expired && !good:
+			e.post(observation{err: fmt.Errorf("%w: nothing to be observed within %v", driver.ErrUnavailable, e.cfg.PollInterval)})
+		}
+		_ = retry.Wait(ctx)
+	}
+}
+
+// SetConditions replaces the conditions. Before the first call this node is no
+// candidate.
+func (e *Elector) SetConditions(c Conditions) { e.post(conditions{c}) }
+
+// Learn takes in what another node announced.
+func (e *Elector) Learn(a Announcement) {
+	if a.Term > 0 {
+		e.post(learned{a})
+	}
+}
+
+// MemberGone says that an instance is no longer a member. If it was known as the
+// master, that name is withdrawn until it shows a sign of life.
+func (e *Elector) MemberGone(instanceID string) { e.post(memberGone{instanceID}) }
+
+// Check returns a token if this node is master at the moment it is asked, which
+// it tells by the clock and without a lock. Otherwise the error is a
+// *NotMasterError that names the master; a *NoQuorumError if no master is known
+// and too few members are in sight; or ErrNoMaster.
+//
+// It is false before any context of WhileMaster ends and before any listener hears
+// of the end, and after the deadline even if everything else in the process hangs.
+func (e *Elector) Check() (Token, error) {
+	if t := e.current.Load(); t != nil {
+		if deadline, ok := t.valid(); ok {
+			return t.token(deadline), nil
+		}
+	}
+	return Token{}, e.whyNot()
+}
+
+// IsMaster is Check for those who need no token. It does not allocate.
+func (e *Elector) IsMaster() bool {
+	t := e.current.Load()
+	if t == nil {
+		return false
+	}
+	_, ok := t.valid()
+	return ok
+}
+
+// whyNot is the error for one who is not master.
+func (e *Elector) whyNot() error {
+	s := e.status.Load()
+	if s.Master != nil && (s.Master.InstanceID != e.cfg.Holder.InstanceID || e.IsMaster()) {
+		holder := *s.Master
+		return &NotMasterError{Master: &holder, Term: s.MasterTerm}
+	}
+	if s.Need > 0 && s.Have < s.Need {
+		return &NoQuorumError{Have: s.Have, Need: s.Need}
+	}
+	return ErrNoMaster
+}
+
+// Status returns what is known now.
+func (e *Elector) Status() Status { return *e.status.Load() }
+
+// Watch yields the status now and after changes, until ctx ends or Run has
+// returned. States in between may be skipped; for those that must not be there is
+// Transitions.
+func (e *Elector) Watch(ctx context.Context) iter.Seq[Status] { return e.statuses.watch(ctx, e.done) }
+
+// Transitions yields the last transition that there was, and then every one that
+// follows, in order, until ctx ends or Run has returned. Each listener is served
+// by itself: one that is slow misses nothing and delays nobody.
+func (e *Elector) Transitions(ctx context.Context) iter.Seq[Transition] {
+	return e.transitions.follow(ctx, e.done)
+}
+
+// Announcements yields what the other nodes should be told at once: at the
+// beginning, at each renewal and at the end of this node's mastership. Of several
+// that were not taken in time the latest is yielded.
+func (e *Elector) Announcements(ctx context.Context) iter.Seq[Announcement] {
+	return e.announcements.watch(ctx, e.done)
+}
+
+// LocalAnnouncement returns what a node that has just joined should be told: the
+// master this node knows of, or at least the highest term. It reports false if
+// there is nothing to tell.
+func (e *Elector) LocalAnnouncement() (Announcement, bool) {
+	d := e.local.Load()
+	a := d.Announcement
+	if a.Active {
+		if a.ValidFor -= e.cfg.Clock().Sub(d.at); a.ValidFor <= 0 {
+			a = Announcement{Term: a.Term, ClusterID: a.ClusterID}
+		}
+	}
+	return a, a.Term > 0
+}
+
+// Resign gives up mastership in good order and leaves the next term to others for
+// the resign cooldown. It returns when the grant was given back, at once if this
+// node is not master; with ErrDrainTimeout if functions did not return in time; or
+// when ctx ends, with the resignation still going on.
+func (e *Elector) Resign(ctx context.Context) error {
+	outcome := make(chan error, 1)
+	e.post(resignation{outcome: outcome})
+	select {
+	case err := <-outcome:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-e.done:
+		return ErrStopped
+	}
+}
+
+// WhileMaster runs fn each time that this node becomes master, and at once if it
+// is. fn is given the term and a context that ends with the mastership, which then
+// is its cause (ErrEnded), or with ctx. fn should return soon after; see
+// Config.DrainTimeout.
+//
+// If fn returns nil, or an error that is but that of its context, WhileMaster
+// waits for the next term; fn is not called again in the same one. Any other error
+// ends WhileMaster, which returns it. WhileMaster also ends with ctx, with its
+// cause, and with Run, with ErrStopped.
+//
+// Calls of WhileMaster do not wait for one another. Within one call fn is never
+// run for a term before it has returned from the one before: if it hangs, that
+// call alone misses terms.
+func (e *Elector) WhileMaster(ctx context.Context, fn func(ctx context.Context, term driver.Term) error) error {
+	var last driver.Term
+	for {
+		t, _, changed := e.tenures.latest()
+		if t != nil && t.term > last && ctx.Err() == nil && t.enter() {
+			last = t.term
+			if err := t.run(ctx, fn); err != nil {
+				return err
+			}
+			continue
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-e.done:
+			return ErrStopped
+		}
+	}
+}
+
+// run calls fn under a context of both the caller and the tenure.
+func (t *tenure) run(parent context.Context, fn func(context.Context, driver.Term) error) error {
+	defer t.leave()
+	deadline, ok := t.valid()
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithCancelCause(context.WithValue(parent, tokenKey{}, t.token(deadline)))
+	defer cancel(nil)
+	defer context.AfterFunc(t.ctx, func() { cancel(context.Cause(t.ctx)) })()
+	err := fn(ctx, t.term)
+	if err != nil && ctx.Err() != nil && (errors.Is(err, ctx.Err()) || errors.Is(err, context.Cause(ctx))) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,147 @@
+package mastership
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/clock"
+)
+
+// Token is proof of one mastership of this node. Keep it for as long as you like:
+// it stops to hold when that mastership ends, and never holds again.
+type Token struct {
+	// Term is the fencing token: attach it to every effect outside this process,
+	// and have the other side refuse a lower one than it has seen.
+	Term      driver.Term
+	ClusterID string
+	Holder    driver.Holder
+	// Deadline is until when the mastership stood when the token was made. It may
+	// have been extended since, or ended.
+	Deadline clock.Instant
+
+	tenure *tenure
+}
+
+// Check returns nil if this node is master in the token's term at the moment it
+// is asked, and otherwise an error as Elector.Check does. It reads the clock and
+// takes no lock. A positive answer is about that moment: whoever acts on it may
+// be paused in between, and only the term protects what lies outside the process.
+func (t Token) Check() error {
+	if t.tenure == nil {
+		return ErrNoMaster
+	}
+	if _, ok := t.tenure.valid(); ok {
+		return nil
+	}
+	return t.tenure.elector.whyNot()
+}
+
+// tenure is one mastership of this node as those see it who ask and work.
+type tenure struct {
+	elector   *Elector
+	term      driver.Term
+	clusterID string
+
+	// deadline is in nanoseconds of the boot clock; ended after the end. Only the
+	// loop writes it.
+	deadline atomic.Int64
+
+	// ctx ends with the mastership.
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+
+	mu      sync.Mutex
+	timer   *time.Timer
+	running int // functions of WhileMaster
+	over    bool
+}
+
+const ended = math.MinInt64
+
+func newTenure(e *Elector, b begun) *tenure {
+	t := &tenure{elector: e, term: b.term, clusterID: b.clusterID}
+	t.ctx, t.cancel = context.WithCancelCause(context.Background())
+	t.deadline.Store(int64(b.deadline))
+	t.mu.Lock() // guard may run before the timer is set
+	t.timer = time.AfterFunc(max(b.deadline.Sub(b.at), 0), t.guard)
+	t.mu.Unlock()
+	return t
+}
+
+// valid compares the clock with the deadline. The clock is read last: whatever
+// happens between the two readings makes the answer later, never too early.
+func (t *tenure) valid() (clock.Instant, bool) {
+	deadline := t.deadline.Load()
+	return clock.Instant(deadline), int64(t.elector.cfg.Clock()) < deadline
+}
+
+func (t *tenure) extend(deadline clock.Instant) { t.deadline.Store(int64(deadline)) }
+
+// guard ends the context at the hard deadline even if the loop hangs, in a log
+// handler say. It rearms itself after extensions.
+func (t *tenure) guard() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.over {
+		return
+	}
+	deadline, ok := t.valid()
+	if !ok {
+		t.cancel(fmt.Errorf("%w: term %d: %s", ErrEnded, t.term, ReasonDeadline))
+		return
+	}
+	t.timer.Reset(max(deadline.Sub(t.elector.cfg.Clock()), time.Millisecond))
+}
+
+// finish ends the tenure: first the check fails, then the context ends. It reports
+// whether no function runs; otherwise the last one to leave tells the elector.
+func (t *tenure) finish(why Reason) (drained bool) {
+	t.deadline.Store(ended)
+	t.mu.Lock()
+	t.over = true
+	drained = t.running == 0
+	t.timer.Stop()
+	t.mu.Unlock()
+	t.cancel(fmt.Errorf("%w: term %d: %s", ErrEnded, t.term, why))
+	return drained
+}
+
+// enter counts a function in, unless the tenure has ended.
+func (t *tenure) enter() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.over {
+		return false
+	}
+	t.running++
+	return true
+}
+
+func (t *tenure) leave() {
+	t.mu.Lock()
+	t.running--
+	drained := t.over && t.running == 0
+	t.mu.Unlock()
+	if drained {
+		t.elector.post(functionsOut{t.term})
+	}
+}
+
+func (t *tenure) token(deadline clock.Instant) Token {
+	return Token{Term: t.term, ClusterID: t.clusterID, Holder: t.elector.cfg.Holder, Deadline: deadline, tenure: t}
+}
+
+type tokenKey struct{}
+
+// TokenFrom returns the token of the mastership in whose name ctx was handed out
+// by WhileMaster. Unlike Elector.Check, which answers for the node, its Check
+// fails once that very mastership has ended, even if the node is master again.
+func TokenFrom(ctx context.Context) (Token, bool) {
+	t, ok := ctx.Value(tokenKey{}).(Token)
+	return t, ok
+}

@@ -1,0 +1,249 @@
+package mastership
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/clock"
+)
+
+// State is where a node stands in the election.
+type State int
+
+// The states. Only Active makes a master, and only until the deadline.
+const (
+	// Follower: another node is master, or this one may not be.
+	Follower State = iota
+	// Candidate: this node tries to be granted mastership.
+	Candidate
+	// Acquired: a grant was confirmed and is being checked. It is passed through
+	// within one step.
+	Acquired
+	// Active: master, until the deadline.
+	Active
+	// Releasing: no longer master; the functions of WhileMaster return, then the
+	// grant is given back.
+	Releasing
+)
+
+// String is the state's name in lower case, as in metrics and JSON.
+func (s State) String() string {
+	switch s {
+	case Follower:
+		return "follower"
+	case Candidate:
+		return "candidate"
+	case Acquired:
+		return "acquired"
+	case Active:
+		return "active"
+	case Releasing:
+		return "releasing"
+	}
+	return fmt.Sprintf("State(%d)", int(s))
+}
+
+// Reason says why a mastership ended.
+type Reason string
+
+// The reasons. In the first seven cases the mastership was given up in good order
+// and the functions had their drain timeout; in the last two it was over at once.
+const (
+	// ReasonResigned: Resign was called.
+	ReasonResigned Reason = "resigned"
+	// ReasonStopped: the context of Run ended.
+	ReasonStopped Reason = "stopped"
+	// ReasonDraining: the conditions say that this node is going away.
+	ReasonDraining Reason = "draining"
+	// ReasonIneligible: this node may no longer be master.
+	ReasonIneligible Reason = "ineligible"
+	// ReasonMajority: fewer members than a majority were in sight for longer than
+	// the isolation grace.
+	ReasonMajority Reason = "majority-lost"
+	// ReasonRenewal: renewals failed until the soft deadline.
+	ReasonRenewal Reason = "renewal-failed"
+	// ReasonSuperseded: a higher term was heard of, which under a sound authority
+	// cannot be. It is logged as an error.
+	ReasonSuperseded Reason = "superseded"
+	// ReasonDeadline: the hard deadline was passed, as after a pause of the process.
+	ReasonDeadline Reason = "deadline"
+	// ReasonLost: the authority said that the grant is over.
+	ReasonLost Reason = "lost"
+)
+
+var (
+	// ErrNotMaster means that another node is master. See NotMasterError.
+	ErrNotMaster = errors.New("this node is not the master")
+
+	// ErrNoMaster means that this node is not master and knows of none.
+	ErrNoMaster = errors.New("no master is known")
+
+	// ErrNoQuorum means that there can be no master because too few members are in
+	// sight. See NoQuorumError.
+	ErrNoQuorum = errors.New("no majority of the members is in sight")
+
+	// ErrEnded is the cause of a context that WhileMaster handed out, once that
+	// mastership has ended. The text adds the term and the reason.
+	ErrEnded = errors.New("mastership ended")
+
+	// ErrDrainTimeout means that functions of WhileMaster had not returned within
+	// the drain timeout. The grant was not given back, since they may still act on
+	// it, and expires by itself.
+	ErrDrainTimeout = errors.New("functions still run after the drain timeout; the grant was left to expire")
+
+	// ErrStopped means that Run has ended.
+	ErrStopped = errors.New("the elector has stopped")
+)
+
+// NotMasterError says who is master instead. It is an ErrNotMaster.
+type NotMasterError struct {
+	// Master is the one to turn to, never nil.
+	Master *driver.Holder
+	// Term is the term of Master.
+	Term driver.Term
+}
+
+func (e *NotMasterError) Error() string {
+	return fmt.Sprintf("%v: it is %s at %s in term %d", ErrNotMaster, e.Master.NodeID, e.Master.Addr, e.Term)
+}
+
+// Is makes it an ErrNotMaster.
+func (e *NotMasterError) Is(target error) bool { return target == ErrNotMaster }
+
+// NoQuorumError counts the members. It is an ErrNoQuorum.
+type NoQuorumError struct{ Have, Need int }
+
+func (e *NoQuorumError) Error() string {
+	return fmt.Sprintf("%v: %d of the %d needed", ErrNoQuorum, e.Have, e.Need)
+}
+
+// Is makes it an ErrNoQuorum.
+func (e *NoQuorumError) Is(target error) bool { return target == ErrNoQuorum }
+
+// Conditions are what the node knows and mastership depends on. The zero value
+// keeps this node from being a candidate.
+type Conditions struct {
+	// Eligible says that this node may be master at all. A master that becomes
+	// ineligible gives up in good order.
+	Eligible bool
+	// Draining says that this node is going away: it gives up in good order and
+	// stays out.
+	Draining bool
+	// Ready says that this node has joined and has the state that a master needs.
+	// Only a ready node becomes a candidate; a master stays one.
+	Ready bool
+	// Have and Need are the members in sight, this node included, and how many of
+	// them make a majority of the expected size. Need 0 means that the size is not
+	// known and no majority is asked for.
+	Have, Need int
+	// Formation says whether a first cluster may be formed. It counts only while
+	// no cluster is known, neither to the authority nor by gossip.
+	Formation Decision
+	// ClusterID is that of the cluster as gossip has it, empty if unknown.
+	ClusterID string
+	// MinTerm is the highest term that was heard of by other ways than Learn.
+	MinTerm driver.Term
+}
+
+// majority reports whether the majority rule, if any, is met.
+func (c Conditions) majority() bool { return c.Need <= 0 || c.Have >= c.Need }
+
+// Transition is the beginning or the end of a mastership of this node.
+type Transition struct {
+	// Active tells a beginning from an end. A listener that starts before this node
+	// was ever master gets an end with term 0 first.
+	Active    bool
+	Term      driver.Term
+	ClusterID string
+	// At is when the transition was made, on the boot clock.
+	At clock.Instant
+	// Deadline is the hard deadline as it stood At.
+	Deadline clock.Instant
+	// Until, of an end, is the last moment at which this node can have counted
+	// itself master: At, or the deadline if that came first.
+	Until clock.Instant
+	// Reason, of an end, says why.
+	Reason Reason
+}
+
+// Status is what an Elector knows. It is a copy.
+type Status struct {
+	State State
+	// Term and Deadline are those of this node's mastership while State is Active
+	// or Releasing. Whether the node is master is for Check to say: it reads the
+	// clock.
+	Term     driver.Term
+	Deadline clock.Instant
+	// Since is when State was entered.
+	Since clock.Instant
+
+	// Master is whom this node takes for the master, itself included, nil if it
+	// knows of none. A master that the authority's record names may not be Active
+	// yet, or not any longer, for the time of a message.
+	Master     *driver.Holder
+	MasterTerm driver.Term
+	// MaxTerm is the highest term this node has heard of.
+	MaxTerm driver.Term
+	// ClusterID is that of the cluster, empty while none is known.
+	ClusterID string
+	// Observed is the last that the authority said, zero if nothing yet.
+	Observed driver.Mastership
+	// Have and Need are those of the conditions.
+	Have, Need int
+
+	// Err is what fails now: the alarm, the last call to the authority, or its
+	// observation. Nil when all is well. That another node is master is no error.
+	Err error
+	// WaitingFor says in words what keeps this node from being a candidate or from
+	// knowing a master. Empty when a master is known.
+	WaitingFor string
+
+	// Transitions counts beginnings and ends. Renewals and RenewalFailures count
+	// the answers to renewals.
+	Transitions, Renewals, RenewalFailures uint64
+	// RenewalLatency is the time from send to success of the renewals.
+	RenewalLatency Histogram
+}
+
+// LatencyBounds are the upper bounds of the buckets of a Histogram. What is above
+// the last falls into one more bucket.
+var latencyBounds = [...]time.Duration{
+	time.Millisecond, 2 * time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond,
+	25 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond,
+	500 * time.Millisecond, time.Second, 2500 * time.Millisecond,
+}
+
+// Histogram counts durations in fixed buckets. It is a value: copies are
+// independent.
+type Histogram struct {
+	counts [len(latencyBounds) + 1]uint64
+	// Count and Sum are over all durations; Last is the latest one.
+	Count uint64
+	Sum   time.Duration
+	Last  time.Duration
+}
+
+func (h *Histogram) observe(d time.Duration) {
+	i := 0
+	for i < len(latencyBounds) && d > latencyBounds[i] {
+		i++
+	}
+	h.counts[i]++
+	h.Count++
+	h.Sum += d
+	h.Last = d
+}
+
+// Cumulative returns how many durations were at most each bound, as a Prometheus
+// histogram wants them: the keys are seconds.
+func (h Histogram) Cumulative() map[float64]uint64 {
+	m := make(map[float64]uint64, len(latencyBounds))
+	var sum uint64
+	for i, bound := range latencyBounds {
+		sum += h.counts[i]
+		m[bound.Seconds()] = sum
+	}
+	return m
+}
