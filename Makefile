@@ -1,0 +1,68 @@
+# The commands of the workshop. Public CI and .ci/run call these and no others.
+#
+#   make            build, lint and test
+#   make build      all packages, and bin/muster
+#   make test       all tests with the race detector, over real servers; RUN=Name for some, PKG=./dir for one
+#   make lint       formatting, go.mod, vet, staticcheck
+#   make cross      that it compiles for every system we support, tests included
+#   make bench      the benchmarks; BENCH=Name for some, PKG=./dir for one
+#   make fmt        formats the sources
+
+GO      ?= go
+PKG     ?= ./...
+RUN     ?= .
+BENCH   ?= .
+TIMEOUT ?= 20m
+TARGETS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
+# Modules beside the main one.
+NESTED  := tools/etcd tools/lint
+
+.PHONY: all build test lint format tidy vet staticcheck cross bench fmt clean
+
+all: build lint test
+
+build:
+	$(GO) build ./...
+	@if [ -d cmd/muster ]; then $(GO) build -o bin/ ./cmd/muster; fi
+
+test:
+	$(GO) test -race -timeout $(TIMEOUT) -run '$(RUN)' $(PKG)
+
+lint: format tidy vet staticcheck
+
+# gofmt prints the files that it would change; there must be none.
+format:
+	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "not formatted (make fmt):"; echo "$$files"; exit 1; fi
+
+tidy:
+	$(GO) mod tidy -diff
+	@for m in $(NESTED); do $(GO) mod -C $$m tidy -diff || exit 1; done
+
+vet:
+	$(GO) vet ./...
+
+staticcheck: bin/staticcheck
+	bin/staticcheck ./...
+
+bin/staticcheck: tools/lint/go.mod tools/lint/go.sum
+	$(GO) build -C tools/lint -o ../../$@ honnef.co/go/tools/cmd/staticcheck
+
+# vet also compiles the tests; once for each system will do.
+cross:
+	@for t in $(TARGETS); do \
+		echo "build $$t"; \
+		CGO_ENABLED=0 GOOS=$${t%/*} GOARCH=$${t#*/} $(GO) build ./... || exit 1; \
+	done
+	@for os in darwin windows; do \
+		echo "vet $$os"; \
+		CGO_ENABLED=0 GOOS=$$os GOARCH=amd64 $(GO) vet ./... || exit 1; \
+	done
+
+bench:
+	$(GO) test -run '^$$' -bench '$(BENCH)' -timeout $(TIMEOUT) $(PKG)
+
+fmt:
+	gofmt -w .
+
+clean:
+	rm -rf bin dist
