@@ -1,0 +1,199 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/backoff"
+	"github.com/musterhq/muster/internal/latest"
+)
+
+// Watch yields what is known of the set that matches q: soon the first state, and
+// then each change, until ctx ends or the registry is closed. It never gives up:
+//
+//  1. The first state is the set, or after a failure Known false with the reason.
+//  2. A snapshot is yielded when the set changes, when it becomes stale or fresh,
+//     and when the reason is of another Kind. A new revision, or another skipped
+//     entry, of an unchanged set is not worth a snapshot of its own.
+//  3. A failure makes the last good set stale, never smaller. Every failure is
+//     retried with full jitter, also one that only an operator can mend.
+//  4. A slow consumer holds up nobody: it misses states, never the newest.
+//
+// A panic of the driver surfaces in the goroutine that ranges over the sequence.
+func (r *Registry) Watch(ctx context.Context, q Query) iter.Seq[Snapshot] {
+	return func(yield func(Snapshot) bool) {
+		ctx, end, err := r.begin(ctx)
+		if err != nil {
+			yield(Snapshot{Err: err})
+			return
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		f := &follower{registry: r, query: q, reads: r.backoff(), watches: r.backoff()}
+		done := make(chan struct{})
+		go func() {
+			// Close waits for this goroutine and not for the consumer, who may be
+			// the one that closes.
+			defer close(done)
+			defer end()
+			defer cancel() // whatever the reason, the consumer must not wait for more
+			f.run(ctx)
+		}()
+		defer func() {
+			cancel()
+			<-done
+			if f.panicked != "" {
+				panic(f.panicked)
+			}
+		}()
+		var last Snapshot
+		first := true
+		for s := range f.state.Watch(ctx) {
+			if !first && same(last, s) {
+				continue
+			}
+			first, last = false, s
+			s.Instances = slices.Clone(s.Instances)
+			s.Skipped = slices.Clone(s.Skipped)
+			if !yield(s) {
+				return
+			}
+		}
+	}
+}
+
+// follower keeps one watch going, for one consumer.
+type follower struct {
+	registry *Registry
+	query    Query
+	state    latest.Value[Snapshot]
+	last     Snapshot // what was stored in state last
+	reads    *backoff.Backoff
+	watches  *backoff.Backoff
+	panicked string
+}
+
+func (f *follower) run(ctx context.Context) {
+	defer func() {
+		if p := recover(); p != nil {
+			// It is raised again by the consumer, with the stack that it had here.
+			f.panicked = fmt.Sprintf("discovery: watch of provider %s: %v\n\n%s", f.registry.name, p, debug.Stack())
+		}
+	}()
+	watcher, _ := f.registry.driver.(driver.Watcher)
+	compacted := false
+	for {
+		raw, s, err := f.registry.read(ctx, f.query)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			f.failed(err)
+			if f.reads.Wait(ctx) != nil {
+				return
+			}
+			continue
+		}
+		f.reads.Reset()
+		f.succeeded(s)
+		if watcher == nil {
+			if pause(ctx, jitter(f.registry.options.PollInterval)) != nil {
+				return
+			}
+			continue
+		}
+		progress, err := f.follow(ctx, watcher, raw)
+		if ctx.Err() != nil {
+			return
+		}
+		if progress {
+			compacted = false
+			f.watches.Reset()
+		}
+		switch {
+		case err == nil: // due for another look
+			compacted = false
+			f.watches.Reset()
+			continue
+		case errors.Is(err, driver.ErrUnsupported):
+			watcher = nil
+			continue
+		}
+		f.registry.stats.restarted(err)
+		if errors.Is(err, driver.ErrCompacted) {
+			// Nothing is wrong with the provider, and nothing is gained by waiting;
+			// but a second one in a row would make this a busy loop.
+			if !compacted {
+				compacted = true
+				continue
+			}
+		} else {
+			f.failed(err)
+		}
+		if f.watches.Wait(ctx) != nil {
+			return
+		}
+	}
+}
+
+// follow passes on what the driver's watch yields from since on, until it is time
+// to list again, which is no error, or the watch breaks. It reports whether the
+// watch yielded anything.
+func (f *follower) follow(ctx context.Context, w driver.Watcher, since driver.Snapshot) (progress bool, err error) {
+	f.registry.stats.called("watch", nil)
+	bounded, cancel := context.WithTimeout(ctx, jitter(f.registry.options.ResyncInterval))
+	defer cancel()
+	for raw, err := range w.Watch(bounded, f.query, since) {
+		if err != nil {
+			if bounded.Err() != nil {
+				return progress, nil
+			}
+			return progress, fmt.Errorf("provider %s: watch: %w", f.registry.name, err)
+		}
+		progress = true
+		f.succeeded(f.registry.snapshot(f.query, raw))
+	}
+	if bounded.Err() != nil {
+		return progress, nil
+	}
+	return progress, fmt.Errorf("provider %s: watch: %w: it ended without an error", f.registry.name, driver.ErrUnavailable)
+}
+
+func (f *follower) succeeded(s Snapshot) {
+	if f.last.Err != nil {
+		f.registry.log.Info("provider answers again", "service", f.query.Service, "instances", len(s.Instances))
+	}
+	f.last = s
+	f.state.Store(s)
+}
+
+func (f *follower) failed(err error) {
+	if Kind(f.last.Err) != Kind(err) {
+		f.registry.log.Warn("provider fails, will retry", "service", f.query.Service, "last_good", f.last.Known, "error", err)
+	}
+	f.last.Stale = f.last.Known
+	f.last.Err = err
+	f.state.Store(f.last)
+}
+
+// jitter spreads the readers of one provider: d give or take a fifth.
+func jitter(d time.Duration) time.Duration {
+	return d - d/5 + rand.N(2*d/5+1)
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
