@@ -1,0 +1,40 @@
+package advertise
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/musterhq/muster/discovery/driver"
+)
+
+// Key is the setting that this package is about, as its errors name it.
+const Key = "node.advertise"
+
+var (
+	// ErrNoAddress means that the setting is sound but yields no address now: a
+	// name that does not resolve, an interface that is down. Another try may help.
+	ErrNoAddress = errors.New("no address to advertise")
+
+	// ErrNotApplicable is what a Detector returns when it has nothing to say here,
+	// as outside of a container. auto then goes on to the next.
+	ErrNotApplicable = errors.New("detector does not apply here")
+)
+
+// invalid is an error that stays until someone changes the setting.
+func invalid(spec, format string, args ...any) error {
+	return &driver.ConfigError{Key: Key, Value: spec, Problem: fmt.Sprintf(format, args...)}
+}
+
+// noAddress is an error that may pass. It reads like a ConfigError.
+type noAddress struct {
+	spec, problem string
+	cause         error // may be nil
+}
+
+func (e *noAddress) Error() string {
+	return fmt.Sprintf("%s: %q: %s", Key, e.spec, e.problem)
+}
+
+func (e *noAddress) Is(target error) bool { return target == ErrNoAddress }
+
+func (e *noAddress) Unwrap() error { return e.cause }

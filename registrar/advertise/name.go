@@ -1,0 +1,68 @@
+package advertise
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// byName resolves a name each time that it is asked.
+func byName(spec, host string, port uint16, source string, o Options) method {
+	return func(ctx context.Context, bound netip.AddrPort) ([]candidate, error) {
+		addrs, err := o.Resolver.LookupNetIP(ctx, "ip", host)
+		if err != nil {
+			return nil, &noAddress{spec, fmt.Sprintf("the name %s cannot be resolved (%s); correct it or write an IP address", host, lookupProblem(err)), err}
+		}
+		var found []candidate
+		var refused []string
+		loopback := isLocalhost(host) || bound.Addr().IsLoopback()
+		for _, a := range addrs {
+			a = a.Unmap()
+			if unusable(a) != "" || a.IsLoopback() && !loopback {
+				refused = append(refused, a.String())
+				continue
+			}
+			found = append(found, candidate{withPort(a, port, bound), nameRank(bound.Addr(), a), source})
+		}
+		if len(found) == 0 {
+			problem := "has no address"
+			if refused != nil {
+				slices.Sort(refused)
+				problem = "resolves only to " + strings.Join(refused, ", ") + ", which no other host can dial"
+			}
+			return nil, &noAddress{spec, fmt.Sprintf("the name %s %s; correct it in DNS or /etc/hosts, or write an IP address", host, problem), nil}
+		}
+		// Answers come in any order.
+		slices.SortFunc(found, func(a, b candidate) int { return a.addr.Addr().Compare(b.addr.Addr()) })
+		byRank(found)
+		return found, nil
+	}
+}
+
+// nameRank prefers the family that the bound address serves, and then IPv4. The
+// other family is not ruled out: what stands at the name may be a proxy.
+func nameRank(bound, a netip.Addr) int {
+	rank := familyRank(a)
+	if !serves(bound, a) {
+		rank += 2
+	}
+	return rank
+}
+
+func isLocalhost(host string) bool {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	return host == "localhost" || strings.HasSuffix(host, ".localhost")
+}
+
+// lookupProblem is the heart of a resolver's error, without the name again.
+func lookupProblem(err error) string {
+	var dns *net.DNSError
+	if errors.As(err, &dns) {
+		return dns.Err
+	}
+	return err.Error()
+}

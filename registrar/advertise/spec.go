@@ -1,0 +1,234 @@
+package advertise
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/musterhq/muster/discovery/driver"
+)
+
+// The variables that the form env reads.
+const (
+	EnvAddr = "MUSTER_ADVERTISE_ADDR"
+	EnvPort = "MUSTER_ADVERTISE_PORT"
+)
+
+const interfacePrefix = "interface:"
+
+// knownDetectors are the names that Muster's own detectors have, so that one that
+// is missing from the program can be told from a misspelt word.
+var knownDetectors = []string{"docker", "registry"}
+
+// parse turns a spec into the method that it names.
+func parse(spec string, o Options) (method, error) {
+	switch form := strings.TrimSpace(spec); {
+	case form == "" || form == "auto":
+		return auto(spec, o), nil
+	case form == "env":
+		return parseEnv(spec, o)
+	case strings.HasPrefix(form, interfacePrefix):
+		name := strings.TrimPrefix(form, interfacePrefix)
+		if name == "" {
+			return nil, invalid(spec, "names no interface; write it after the colon, as in interface:eth0")
+		}
+		return byInterface(spec, name, o), nil
+	default:
+		for _, d := range o.Detectors {
+			if d.Name() == form {
+				return byDetector(spec, d, o), nil
+			}
+		}
+		if slices.Contains(knownDetectors, form) {
+			return nil, invalid(spec, "no detector of this name is linked in; %s", forms(o))
+		}
+		return parseHostPort(spec, form, o)
+	}
+}
+
+// forms lists what may be written.
+func forms(o Options) string {
+	var b strings.Builder
+	b.WriteString("want auto, HOST:PORT (IPv6 in brackets), env, interface:NAME")
+	for _, d := range o.Detectors {
+		b.WriteString(", " + d.Name())
+	}
+	return b.String()
+}
+
+func parseHostPort(spec, form string, o Options) (method, error) {
+	if strings.Contains(form, "://") {
+		return nil, invalid(spec, "is a URL; write HOST:PORT alone")
+	}
+	if a, ok := bareIP(form); ok {
+		return nil, invalid(spec, "has no port; write %s", net.JoinHostPort(a.String(), "7946"))
+	}
+	host, port, err := net.SplitHostPort(form)
+	if err != nil {
+		return nil, invalid(spec, "is no known form; %s", forms(o))
+	}
+	if host == "" {
+		return nil, invalid(spec, "has no host; write auto to have it found, or HOST:PORT")
+	}
+	n, err := parsePort(port)
+	if err != nil {
+		return nil, invalid(spec, "%v", err)
+	}
+	return byHost(spec, host, n, "", o)
+}
+
+func parsePort(port string) (uint16, error) {
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 {
+		return 0, fmt.Errorf("port %q: want a number from 1 to 65535", port)
+	}
+	return uint16(n), nil
+}
+
+// bareIP reads an IP without a port, IPv6 with or without brackets.
+func bareIP(s string) (netip.Addr, bool) {
+	if inner, ok := strings.CutPrefix(s, "["); ok {
+		if s, ok = strings.CutSuffix(inner, "]"); !ok {
+			return netip.Addr{}, false
+		}
+	}
+	a, err := netip.ParseAddr(s)
+	return a, err == nil
+}
+
+// byHost is a literal or a name with a port, where 0 stands for the bound one.
+// via, if any, says where the host was read.
+func byHost(spec, host string, port uint16, via string, o Options) (method, error) {
+	if a, err := netip.ParseAddr(host); err == nil {
+		a = a.Unmap()
+		if problem := unusable(a); problem != "" {
+			return nil, invalid(spec, "%s; name an address of this host, or write auto", problem)
+		}
+		source := "configured"
+		if via != "" {
+			source = via
+		}
+		return func(_ context.Context, bound netip.AddrPort) ([]candidate, error) {
+			return []candidate{{addr: withPort(a, port, bound), source: source}}, nil
+		}, nil
+	}
+	if problem := badName(host); problem != "" {
+		return nil, invalid(spec, "host %q %s; want an IP address or a name", host, problem)
+	}
+	source := "name " + host
+	if via != "" {
+		source = via + ", " + source
+	}
+	return byName(spec, host, port, source, o), nil
+}
+
+// badName says what makes host no host name, or returns nothing.
+func badName(host string) string {
+	name := strings.TrimSuffix(host, ".")
+	if name == "" || len(name) > 253 {
+		return "is no name"
+	}
+	labels := strings.Split(name, ".")
+	for _, label := range labels {
+		if label == "" || len(label) > 63 {
+			return "is no name"
+		}
+		for _, r := range label {
+			if r != '-' && r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') {
+				return fmt.Sprintf("has the character %q, which no host name has", r)
+			}
+		}
+	}
+	// No top-level domain is a number: this was meant to be an IPv4 address.
+	if _, err := strconv.ParseUint(labels[len(labels)-1], 10, 64); err == nil {
+		return "is neither an IPv4 address nor a name"
+	}
+	return ""
+}
+
+func withPort(a netip.Addr, port uint16, bound netip.AddrPort) netip.AddrPort {
+	if port == 0 {
+		port = bound.Port()
+	}
+	return netip.AddrPortFrom(a, port)
+}
+
+// parseEnv reads the environment, which does not change while the process runs.
+func parseEnv(spec string, o Options) (method, error) {
+	value, _ := o.LookupEnv(EnvAddr)
+	if value = strings.TrimSpace(value); value == "" {
+		return nil, invalid(spec, "the environment variable %s is not set; set it to HOST:PORT or to a host", EnvAddr)
+	}
+	host, port := value, ""
+	if a, ok := bareIP(value); ok {
+		host = a.String()
+	} else if strings.Contains(value, ":") {
+		var err error
+		if host, port, err = net.SplitHostPort(value); err != nil {
+			return nil, invalid(spec, "%s=%q: want HOST:PORT or a host alone", EnvAddr, value)
+		}
+		if port == "" {
+			return nil, invalid(spec, "%s=%q: the port is missing after the colon", EnvAddr, value)
+		}
+	}
+	separate, _ := o.LookupEnv(EnvPort)
+	separate = strings.TrimSpace(separate)
+	via := EnvAddr
+	switch {
+	case port != "" && separate != "" && port != separate:
+		return nil, invalid(spec, "%s=%q and %s=%q name different ports; set only one of them", EnvAddr, value, EnvPort, separate)
+	case port == "" && separate != "":
+		port, via = separate, EnvAddr+" and "+EnvPort
+	}
+	var n uint16 // 0: the bound port
+	if port != "" {
+		var err error
+		if n, err = parsePort(port); err != nil {
+			return nil, invalid(spec, "%s: %v", via, err)
+		}
+	}
+	find, err := byHost(spec, host, n, via, o)
+	if err != nil {
+		var wrong *driver.ConfigError
+		if errors.As(err, &wrong) {
+			return nil, invalid(spec, "%s=%q: %s", EnvAddr, value, wrong.Problem)
+		}
+		return nil, err
+	}
+	return find, nil
+}
+
+// byDetector asks one detector, which must then know.
+func byDetector(spec string, d Detector, o Options) method {
+	return func(ctx context.Context, bound netip.AddrPort) ([]candidate, error) {
+		c, err := detect(ctx, spec, d, bound)
+		if errors.Is(err, ErrNotApplicable) {
+			return nil, &noAddress{spec, fmt.Sprintf("%v; %s", err, forms(o)), err}
+		}
+		if err != nil {
+			return nil, err
+		}
+		return []candidate{c}, nil
+	}
+}
+
+func detect(ctx context.Context, spec string, d Detector, bound netip.AddrPort) (candidate, error) {
+	found, err := d.Detect(ctx, bound)
+	if err != nil {
+		return candidate{}, &noAddress{spec, fmt.Sprintf("detector %s: %v", d.Name(), err), err}
+	}
+	addr, err := netip.ParseAddrPort(found.Addr)
+	if err != nil || addr.Port() == 0 || unusable(addr.Addr().Unmap()) != "" {
+		return candidate{}, &noAddress{spec, fmt.Sprintf("detector %s found %q, which nobody can dial; write HOST:PORT", d.Name(), found.Addr), nil}
+	}
+	source := found.Source
+	if source == "" {
+		source = "detector " + d.Name()
+	}
+	return candidate{addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()), source: source}, nil
+}

@@ -1,0 +1,78 @@
+package advertise
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"math/rand/v2"
+	"net/netip"
+	"time"
+
+	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/backoff"
+)
+
+// Watch resolves spec now and then again every Interval, and yields
+//
+//   - the address with a nil error, when it is first known, when it changes, and
+//     when it is confirmed after a failure;
+//   - the last good address, zero if there was none, with the error, when a
+//     resolution fails and when the reason changes. The address still stands.
+//
+// Until a first address is known, failed attempts are repeated sooner than the
+// interval. The sequence ends when ctx does, or after it has yielded an error
+// that only another setting can mend, one that wraps driver.ErrInvalid.
+//
+// Resolutions happen between two calls of yield, in the caller's goroutine.
+func Watch(ctx context.Context, spec string, bound netip.AddrPort, o Options) iter.Seq2[Address, error] {
+	o = o.withDefaults()
+	return func(yield func(Address, error) bool) {
+		var (
+			last    Address
+			failure string // of the last attempt, empty if it succeeded
+			retry   = backoff.Backoff{Max: o.Interval}
+		)
+		for {
+			attempt, cancel := context.WithTimeout(ctx, o.Timeout)
+			found, err := resolve(attempt, spec, bound, o, last)
+			cancel()
+			switch {
+			case ctx.Err() != nil:
+				return
+			case err != nil:
+				if err.Error() != failure {
+					failure = err.Error()
+					if !yield(last, err) {
+						return
+					}
+				}
+				if errors.Is(err, driver.ErrInvalid) {
+					return
+				}
+			case found.Addr != last.Addr || failure != "":
+				last, failure = found, ""
+				if !yield(last, nil) {
+					return
+				}
+			}
+			wait := o.Interval*4/5 + rand.N(o.Interval*2/5+1)
+			if last == (Address{}) {
+				wait = min(wait, retry.Next())
+			}
+			if sleep(ctx, wait) != nil {
+				return
+			}
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
