@@ -31,7 +31,7 @@ type machine struct {
 	observedAt clock.Instant
 	known      known
 	highest    driver.Term // heard of anywhere
-	ended      driver.Term // highest term that was active here and is not any more
+	ended      driver.Term // highest term that is over here: once active, or given back
 	clusterID  string
 
 	// Intentions.
@@ -175,7 +175,9 @@ func newMachine(p params, r rules) *machine {
 }
 
 // event is something that happened. apply records it.
-type event interface{ apply(m *machine, now clock.Instant) }
+type event interface {
+	apply(m *machine, now clock.Instant)
+}
 
 // step handles one event at a time now, which never goes back.
 func (m *machine) step(now clock.Instant, ev event) []command {
@@ -251,15 +253,24 @@ func (e functionsOut) apply(m *machine, now clock.Instant) {
 
 func (resign) apply(m *machine, now clock.Instant) {
 	m.cooldownUntil = now.Add(m.p.cooldown)
-	if m.state != Releasing {
-		m.outcome = nil
-	}
+	m.forgetOutcome()
 	if m.state == Active {
 		m.retire(now, ReasonResigned)
 	}
 }
 
-func (stop) apply(m *machine, _ clock.Instant) { m.stopped = true }
+func (stop) apply(m *machine, _ clock.Instant) {
+	m.stopped = true
+	m.forgetOutcome()
+}
+
+// forgetOutcome clears the outcome of an earlier mastership, for one who asks
+// about what is held now.
+func (m *machine) forgetOutcome() {
+	if m.state != Releasing {
+		m.outcome = nil
+	}
+}
 
 func (e observation) apply(m *machine, now clock.Instant) {
 	m.observeErr = e.err
@@ -760,6 +771,11 @@ func (m *machine) forming() bool {
 }
 
 func (m *machine) send(now clock.Instant, c call) {
+	if c.kind == releasing {
+		// From here on the term is spent, used or not: if this call is given up on
+		// it may still arrive, and must not free a grant that was made active since.
+		m.ended = max(m.ended, c.grant.Term)
+	}
 	m.seq++
 	c.seq, c.sent = m.seq, now
 	m.call = &c

@@ -1,0 +1,5 @@
+//go:build !race
+
+package mastership
+
+const raceEnabled = false
