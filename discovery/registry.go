@@ -96,6 +96,7 @@ func (r *Registry) List(ctx context.Context, q Query) (Snapshot, error) {
 	}
 	defer end()
 	wait := r.backoff()
+	var last error
 	for {
 		_, s, err := r.read(ctx, q)
 		if err == nil {
@@ -105,16 +106,19 @@ func (r *Registry) List(ctx context.Context, q Query) (Snapshot, error) {
 			if !driver.Retryable(err) {
 				return Snapshot{Err: err}, err
 			}
+			last = err
 			r.log.DebugContext(ctx, "read failed, will retry", "service", q.Service, "error", err)
 			if wait.Wait(ctx) == nil {
 				continue
 			}
 		}
-		if caller.Err() == nil {
+		err = caller.Err()
+		if err == nil {
 			err = ErrClosed
-		} else if !errors.Is(err, caller.Err()) {
+		}
+		if last != nil {
 			// Both matter: that the caller gave up, and on what.
-			err = fmt.Errorf("%w; last error: %w", caller.Err(), err)
+			err = fmt.Errorf("%w; last error: %w", err, last)
 		}
 		return Snapshot{Err: err}, err
 	}
