@@ -116,7 +116,7 @@ func (l *Link) finish(h *handshake) bool {
 // serve leads one connection through the handshake to its listener.
 func (l *Link) serve(h *handshake) {
 	defer l.wg.Done()
-	h.raw.SetDeadline(h.since.Add(l.cfg.HandshakeTimeout))
+	h.raw.SetDeadline(time.Now().Add(l.cfg.HandshakeTimeout))
 	nc, want, reason, err := l.greet(h.raw)
 	if reason == "" {
 		reason, err = l.place(h, nc, want)
@@ -139,6 +139,11 @@ func (l *Link) greet(raw net.Conn) (net.Conn, hello, Reason, error) {
 		return l.greetTLS(raw)
 	}
 	want, err := readPreface(raw)
+	if errors.Is(err, errTLSSent) {
+		if _, err := raw.Write(plainHere); err == nil {
+			linger(raw)
+		}
+	}
 	if err != nil {
 		return nil, hello{}, helloReason(err), err
 	}

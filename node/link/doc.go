@@ -50,6 +50,9 @@
 //	5  busy: the listener's queue is full
 //	6  this port speaks TLS only
 //
+// A port without TLS answers a TLS handshake with the letters MSTR and its
+// version, which the other end reports as a record that is not TLS.
+//
 // Two protocols belong to the link. "state" carries the streams of memberlist as
 // they are. "gossip" carries its packets, in frames of a length (4 bytes, big
 // endian, 65536 at most) and so many bytes. The first frame is the HOST:PORT that

@@ -32,7 +32,8 @@ type Link struct {
 	done chan struct{} // closed when Close has finished
 
 	mu        sync.Mutex
-	closed    bool
+	closing   bool // Close has begun
+	closed    bool // nothing new is let in
 	listeners map[string]*listener
 	accepted  map[string]uint64
 	conns     map[*conn]struct{}
@@ -48,13 +49,17 @@ func Listen(cfg Config) (*Link, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	ctx, stop := context.WithCancel(context.Background())
 	lc := net.ListenConfig{KeepAliveConfig: keepAlive}
-	ln, err := lc.Listen(ctx, "tcp", cfg.Bind)
+	ln, err := lc.Listen(context.Background(), "tcp", cfg.Bind)
 	if err != nil {
-		stop()
 		return nil, bindError(cfg.Bind, err)
 	}
+	return serve(cfg, ln), nil
+}
+
+// serve starts a link on ln, which it owns from here on.
+func serve(cfg Config, ln net.Listener) *Link {
+	ctx, stop := context.WithCancel(context.Background())
 	l := &Link{
 		cfg:       cfg,
 		ln:        ln,
@@ -72,7 +77,7 @@ func Listen(cfg Config) (*Link, error) {
 	}
 	l.wg.Add(1)
 	go l.acceptLoop()
-	return l, nil
+	return l
 }
 
 // bindError names the address and the mend.
@@ -102,13 +107,21 @@ func (l *Link) Addr() netip.AddrPort { return l.addr }
 // It is idempotent. The error is always nil.
 func (l *Link) Close() error {
 	l.mu.Lock()
-	if l.closed {
+	if l.closing {
 		l.mu.Unlock()
 		<-l.done
 		return nil
 	}
-	l.closed = true
+	l.closing = true
 	transport := l.transport
+	l.mu.Unlock()
+	if transport != nil {
+		transport.Shutdown() // sends what is queued, for which it may have to dial
+	}
+
+	l.mu.Lock()
+	l.closed = true
+	transport = l.transport // one that was made meanwhile
 	listeners := make([]*listener, 0, len(l.listeners))
 	for _, ln := range l.listeners {
 		listeners = append(listeners, ln)
@@ -117,11 +130,11 @@ func (l *Link) Close() error {
 	l.pending = nil
 	l.mu.Unlock()
 
+	l.stop()
 	l.ln.Close()
 	if transport != nil {
-		transport.Shutdown() // sends what is queued, for which it needs l.ctx
+		transport.Shutdown()
 	}
-	l.stop()
 	for _, ln := range listeners {
 		ln.Close()
 	}

@@ -103,6 +103,10 @@ func (h hello) preface() []byte {
 	return append(b, h.cluster...)
 }
 
+// plainHere answers a TLS handshake on a port without TLS. The other end finds
+// that it is no TLS record, and that is all that it has to find.
+var plainHere = []byte(wireMagic + "\x01")
+
 var (
 	errMagic   = errors.New("not a muster preface")
 	errTLSSent = errors.New("TLS on a port without TLS")

@@ -20,6 +20,7 @@ func TestWireLayoutIsGolden(t *testing.T) {
 		{"ALPN", h.alpn(), "muster/1/raft/orders"},
 		{"preface", hex.EncodeToString(h.preface()),
 			hex.EncodeToString([]byte("MSTR")) + "01" + "04" + hex.EncodeToString([]byte("raft")) + "06" + hex.EncodeToString([]byte("orders"))},
+		{"answer to TLS where there is none", hex.EncodeToString(plainHere), hex.EncodeToString([]byte("MSTR")) + "01"},
 		{"frame", hex.EncodeToString(appendFrame(nil, []byte("abc"))), "00000003616263"},
 		{"request for a sign of life", hex.EncodeToString(ping), "00000000"},
 		{"sign of life", hex.EncodeToString(pong[:]), "01"},

@@ -1,0 +1,407 @@
+package link
+
+import (
+	"bytes"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func rawDial(t testing.TB, l *Link) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(patience))
+	return c
+}
+
+// answer reads until the other end hangs up.
+func answer(c net.Conn) string {
+	b, _ := io.ReadAll(c)
+	return string(b)
+}
+
+// sayRaw sends text and returns all that comes back.
+func sayRaw(text string) func(*testing.T, *world, *Link) string {
+	return func(t *testing.T, _ *world, l *Link) string {
+		c := rawDial(t, l)
+		io.WriteString(c, text)
+		return answer(c)
+	}
+}
+
+// dialFrom dials with a link of its own, adjusted, and returns the reason of the
+// refusal.
+func dialFrom(protocol string, adjust func(t *testing.T, w *world, c *Config)) func(*testing.T, *world, *Link) string {
+	return func(t *testing.T, w *world, l *Link) string {
+		other := w.link(t, func(c *Config) { adjust(t, w, c) })
+		defer other.Close()
+		c, err := other.Dial(testContext(t), protocol, l.Addr().String())
+		if err == nil {
+			c.Close()
+			return "accepted"
+		}
+		refused, ok := err.(*RefusedError)
+		if !ok {
+			return err.Error()
+		}
+		t.Log(err)
+		return string(refused.Reason)
+	}
+}
+
+// dialTLS dials with a TLS client that is not a link.
+func dialTLS(adjust func(t *testing.T, w *world, c *tls.Config)) func(*testing.T, *world, *Link) string {
+	return func(t *testing.T, w *world, l *Link) string {
+		cfg := w.ca.mutual(t)
+		cfg.ServerName = "127.0.0.1"
+		cfg.NextProtos = []string{hello{wireVersion, "x", "orders"}.alpn()}
+		adjust(t, w, cfg)
+		c := tls.Client(rawDial(t, l), cfg)
+		if err := c.Handshake(); err != nil {
+			return "failed"
+		}
+		if b := answer(c); b != "" {
+			return fmt.Sprintf("%x", b)
+		}
+		return "failed"
+	}
+}
+
+func TestStrangersAreTurnedAwayWithAReason(t *testing.T) {
+	type stranger struct {
+		name string
+		// meet returns what the stranger was told, compared with told unless that is "*".
+		meet   func(*testing.T, *world, *Link) string
+		told   string
+		reason Reason
+	}
+	same := func(*testing.T, *world, *Config) {}
+	otherCluster := func(_ *testing.T, _ *world, c *Config) { c.Cluster = "invoices" }
+	portScan := func(t *testing.T, _ *world, l *Link) string { rawDial(t, l).Close(); return "" }
+
+	plain := []stranger{
+		{"port scan", portScan, "", ReasonNoHello},
+		{"HTTP", sayRaw("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), "*", ReasonGarbage},
+		{"noise", sayRaw(strings.Repeat("\xff\x00", 1000)), "*", ReasonGarbage},
+		{"part of a preface", func(t *testing.T, _ *world, l *Link) string {
+			c := rawDial(t, l)
+			io.WriteString(c, "MSTR\x01\x04ca")
+			c.(*net.TCPConn).CloseWrite()
+			return answer(c)
+		}, "", ReasonAborted},
+		{"wrong version", sayRaw("MSTR\x09 and whatever version 9 has to say"), "\x02", ReasonVersion},
+		{"wrong cluster", dialFrom("x", otherCluster), string(ReasonCluster), ReasonCluster},
+		{"unknown protocol", dialFrom("y", same), string(ReasonProtocol), ReasonProtocol},
+		{"TLS", dialFrom("x", func(t *testing.T, _ *world, c *Config) { c.TLS = newAuthority(t).mutual(t) }), string(ReasonTLS), ReasonTLS},
+	}
+	secure := []stranger{
+		{"port scan", portScan, "", ReasonNoHello},
+		{"HTTP", sayRaw("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), "*", ReasonGarbage},
+		{"part of a hello", func(t *testing.T, _ *world, l *Link) string {
+			c := rawDial(t, l)
+			io.WriteString(c, "\x16\x03\x01\x02\x00\x01")
+			c.(*net.TCPConn).CloseWrite()
+			answer(c)
+			return ""
+		}, "", ReasonAborted},
+		{"no TLS", dialFrom("x", func(_ *testing.T, _ *world, c *Config) { c.TLS = nil }), string(ReasonPlain), ReasonPlain},
+		{"wrong cluster", dialFrom("x", otherCluster), string(ReasonClusterOrVersion), ReasonCluster},
+		{"wrong version", dialTLS(func(_ *testing.T, _ *world, c *tls.Config) {
+			c.NextProtos = []string{"muster/2/x/orders"}
+		}), "failed", ReasonVersion},
+		{"unknown protocol", dialFrom("y", same), string(ReasonProtocol), ReasonProtocol},
+		{"no ALPN", dialTLS(func(_ *testing.T, _ *world, c *tls.Config) { c.NextProtos = nil }), "failed", ReasonGarbage},
+		{"ALPN of others", dialTLS(func(_ *testing.T, _ *world, c *tls.Config) { c.NextProtos = []string{"h2"} }), "failed", ReasonGarbage},
+		{"no certificate", dialTLS(func(_ *testing.T, _ *world, c *tls.Config) { c.Certificates = nil }), "failed", ReasonNoCertificate},
+		{"certificate of another authority", dialFrom("x", func(t *testing.T, _ *world, c *Config) {
+			c.TLS.Certificates = newAuthority(t).mutual(t).Certificates
+			// crypto/tls would send none rather than one that was not asked for.
+			cert := c.TLS.Certificates[0]
+			c.TLS.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil }
+		}), string(ReasonDistrust), ReasonCertificate},
+		{"expired certificate", dialFrom("x", func(t *testing.T, w *world, c *Config) {
+			c.TLS.Certificates = []tls.Certificate{w.ca.issue(t, time.Now().Add(-time.Hour))}
+		}), string(ReasonDistrust), ReasonCertificate},
+		{"one that distrusts us", dialFrom("x", func(t *testing.T, _ *world, c *Config) {
+			c.TLS.RootCAs = newAuthority(t).pool()
+		}), string(ReasonCertificate), ReasonDistrust},
+		{"TLS 1.2", dialTLS(func(_ *testing.T, _ *world, c *tls.Config) {
+			c.MinVersion, c.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
+		}), "failed", ReasonTLSFailed},
+	}
+	worlds(t, func(t *testing.T, w *world) {
+		strangers := plain
+		if w.ca != nil {
+			strangers = secure
+		}
+		var records recorder
+		l := w.link(t, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&records, &slog.HandlerOptions{Level: slog.LevelDebug})) })
+		echo(t, l, "x")
+		want := make(map[Reason]uint64)
+		files, routines := openFiles(), runtime.NumGoroutine()
+		for _, s := range strangers {
+			t.Run(s.name, func(t *testing.T) {
+				for range 3 {
+					if got := s.meet(t, w, l); s.told != "*" && got != s.told {
+						t.Errorf("was told %q, want %q", got, s.told)
+					}
+				}
+				want[s.reason] += 3
+				eventually(t, fmt.Sprintf("rejected as %s", s.reason), func() bool { return l.Stats().Rejected[s.reason] == want[s.reason] })
+			})
+		}
+		if got := l.Stats().Rejected; !maps.Equal(got, want) {
+			t.Errorf("rejected %v, want %v", got, want)
+		}
+		eventually(t, "goroutines and files are as before", func() bool {
+			return l.Stats().Handshakes == 0 && openFiles() <= files && runtime.NumGoroutine() <= routines
+		})
+		for reason := range want {
+			if n := records.count("reason=" + string(reason)); n != 1 {
+				t.Errorf("reason %s was logged %d times within a minute, want once", reason, n)
+			}
+		}
+
+		c, err := w.link(t).Dial(testContext(t), "x", l.Addr().String())
+		if err != nil {
+			t.Fatalf("after the strangers a friend: %v", err)
+		}
+		roundTrip(t, c)
+		c.Close()
+	})
+}
+
+func TestDialSomethingElse(t *testing.T) {
+	for _, c := range []struct {
+		name, banner string
+		plain, tls   Reason
+	}{
+		{"a mail server", "220 mail.example.org ESMTP\r\n", ReasonGarbage, ReasonTLS},
+		{"one that hangs up", "", ReasonAborted, ReasonAborted},
+	} {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for {
+				nc, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				nc.SetDeadline(time.Now().Add(patience))
+				nc.Read(make([]byte, 1024))
+				io.WriteString(nc, c.banner)
+				nc.Close()
+			}
+		})
+		worlds(t, func(t *testing.T, w *world) {
+			_, err := w.link(t).Dial(testContext(t), "x", ln.Addr().String())
+			want := c.plain
+			if w.ca != nil {
+				want = c.tls
+			}
+			wantRefused(t, err, want)
+		})
+		ln.Close()
+		wg.Wait()
+	}
+	l := (&world{}).link(t)
+	gone := (&world{}).link(t)
+	gone.Close()
+	if _, err := l.Dial(testContext(t), "x", gone.Addr().String()); err == nil || !strings.Contains(err.Error(), gone.Addr().String()) {
+		t.Errorf("nobody there: %v", err)
+	}
+	if s := l.Stats(); s.DialFailures != 1 {
+		t.Errorf("%d failures counted, want 1", s.DialFailures)
+	}
+}
+
+func TestTLSDialOfAPlainLink(t *testing.T) {
+	plain := (&world{}).link(t)
+	echo(t, plain, "x")
+	_, err := (&world{newAuthority(t)}).link(t).Dial(testContext(t), "x", plain.Addr().String())
+	wantRefused(t, err, ReasonTLS)
+}
+
+func TestSlowLorisIsEnded(t *testing.T) {
+	worlds(t, func(t *testing.T, w *world) {
+		l := w.link(t, func(c *Config) { c.HandshakeTimeout = 100 * time.Millisecond })
+		echo(t, l, "x")
+		files, routines := openFiles(), runtime.NumGoroutine()
+		var conns []net.Conn
+		for range 20 {
+			c := rawDial(t, l)
+			io.WriteString(c, "MS"[:1])
+			conns = append(conns, c)
+		}
+		for _, c := range conns {
+			answer(c)
+			c.Close()
+		}
+		eventually(t, "all are counted and gone", func() bool {
+			return l.Stats().Rejected[ReasonTimeout] == 20 && l.Stats().Handshakes == 0 &&
+				openFiles() <= files && runtime.NumGoroutine() <= routines
+		})
+	})
+}
+
+func TestUnfinishedHandshakesAreBounded(t *testing.T) {
+	worlds(t, func(t *testing.T, w *world) {
+		l := w.link(t, func(c *Config) { c.MaxHandshakes = 8 }) // 4 from one address
+		echo(t, l, "x")
+		var held []net.Conn
+		for range 4 {
+			held = append(held, rawDial(t, l))
+		}
+		eventually(t, "four are waiting", func() bool { return l.Stats().Handshakes == 4 })
+		answer(rawDial(t, l)) // the fifth is closed at once: the others are young
+		if s := l.Stats(); s.Handshakes != 4 || s.Rejected[ReasonBusy] != 1 {
+			t.Errorf("%d unfinished, %d refused; want 4 and 1", s.Handshakes, s.Rejected[ReasonBusy])
+		}
+		// Once they have had their second, a friend takes the place of the oldest.
+		l.mu.Lock()
+		for _, h := range l.pending {
+			h.since = h.since.Add(-handshakeGrace)
+		}
+		l.mu.Unlock()
+		c, err := w.link(t).Dial(testContext(t), "x", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		roundTrip(t, c)
+		c.Close()
+		answer(held[0])
+		if s := l.Stats(); s.Handshakes != 3 || s.Rejected[ReasonBusy] != 2 {
+			t.Errorf("%d unfinished, %d refused; want 3 and 2", s.Handshakes, s.Rejected[ReasonBusy])
+		}
+		for _, c := range held {
+			c.Close()
+		}
+	})
+}
+
+func TestCloseDuringHandshakes(t *testing.T) {
+	worlds(t, func(t *testing.T, w *world) {
+		l := w.link(t)
+		c := rawDial(t, l)
+		eventually(t, "the handshake has begun", func() bool { return l.Stats().Handshakes == 1 })
+		l.Close()
+		answer(c)
+		if s := l.Stats(); len(s.Rejected) != 0 {
+			t.Errorf("rejected %v; to be interrupted by Close is no offence", s.Rejected)
+		}
+	})
+}
+
+// flakyListener fails for a while, as when there are no file descriptors left.
+type flakyListener struct {
+	net.Listener
+	mu       sync.Mutex
+	failures int
+}
+
+func (f *flakyListener) Accept() (net.Conn, error) {
+	f.mu.Lock()
+	fail := f.failures > 0
+	f.failures--
+	f.mu.Unlock()
+	if fail {
+		return nil, &net.OpError{Op: "accept", Err: syscall.EMFILE}
+	}
+	return f.Listener.Accept()
+}
+
+func TestAcceptErrorsPass(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var records recorder
+	cfg := Config{Cluster: "orders", Logger: slog.New(slog.NewTextHandler(&records, nil))}
+	l := serve(cfg.withDefaults(), &flakyListener{Listener: ln, failures: 5})
+	defer l.Close()
+	echo(t, l, "x")
+	c, err := l.Dial(testContext(t), "x", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	roundTrip(t, c)
+	c.Close()
+	if n := l.Stats().AcceptErrors; n != 5 {
+		t.Errorf("%d accept errors counted, want 5", n)
+	}
+	if n := records.count("cannot accept"); n != 1 {
+		t.Errorf("logged %d times, want once", n)
+	}
+}
+
+func TestGossipStrangers(t *testing.T) {
+	w := &world{}
+	s := w.station(t, func(c *Config) { c.HandshakeTimeout = 200 * time.Millisecond })
+	s.drain()
+	open := func() net.Conn {
+		c := rawDial(t, s.Link)
+		c.Write(hello{wireVersion, protocolPackets, "orders"}.preface())
+		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	for _, bad := range [][]byte{
+		[]byte("\xff\xff\xff\xff"), // an opening that is too long
+		appendFrame(nil, []byte("localhost:7946")),
+		appendFrame(nil, nil),
+		append(slices.Clone(openingFrame(mustAddrPort("10.0.0.5:7946"))), "\x00\x01\x00\x01"...), // a packet that is
+	} {
+		before := s.Stats().Rejected[ReasonFrame]
+		c := open()
+		c.Write(bad)
+		answer(c)
+		c.Close()
+		eventually(t, "counted as a bad frame", func() bool { return s.Stats().Rejected[ReasonFrame] == before+1 })
+	}
+	c := open()
+	answer(c) // says nothing after the preface
+	c.Close()
+	eventually(t, "counted as a timeout", func() bool { return s.Stats().Rejected[ReasonTimeout] == 1 })
+	eventually(t, "nothing is left", func() bool { return s.Stats().GossipInbound == 0 && s.Stats().Inbound == 0 })
+}
+
+// recorder collects log records.
+type recorder struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (r *recorder) Write(b []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.buf.Write(b)
+}
+
+func (r *recorder) count(s string) (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for line := range strings.Lines(r.buf.String()) {
+		if slices.Contains(strings.Fields(line), s) || strings.Contains(s, " ") && strings.Contains(line, s) {
+			n++
+		}
+	}
+	return n
+}
