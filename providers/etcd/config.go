@@ -1,0 +1,180 @@
+package etcd
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/musterhq/muster/discovery/driver"
+)
+
+// DefaultPrefix is where the keys stand if Config.Prefix is empty.
+const DefaultPrefix = "/muster"
+
+// DefaultDialTimeout bounds a connection attempt if Config.DialTimeout is 0.
+const DefaultDialTimeout = 5 * time.Second
+
+// Config says where etcd is and how to get in. Endpoints is mandatory.
+type Config struct {
+	// Endpoints are the client URLs of the members of one etcd cluster, such as
+	// http://10.0.0.5:2379, all http or all https.
+	Endpoints []string `yaml:"endpoints"`
+
+	// Prefix is the path below which all keys stand. It starts with a slash.
+	// Default: DefaultPrefix.
+	Prefix string `yaml:"prefix"`
+
+	// Username and Password are those of a user of etcd. Both or none.
+	Username string        `yaml:"username"`
+	Password driver.Secret `yaml:"password"`
+
+	// PasswordFile is read in place of Password, each time that the user is
+	// authenticated, so that a new password is picked up.
+	PasswordFile string `yaml:"password_file"`
+
+	// TLS is for https endpoints: the authorities of the servers' certificates, if
+	// they are not those of the system, and the certificate of this client.
+	TLS driver.TLS `yaml:"tls"`
+
+	// DialTimeout bounds each attempt to connect to one endpoint, TLS handshake
+	// included. Default: DefaultDialTimeout.
+	DialTimeout time.Duration `yaml:"dial_timeout"`
+}
+
+// check returns c with its defaults and the TLS configuration of the client, nil
+// for plain http. The error joins one *driver.ConfigError for each thing that is
+// wrong.
+func (c Config) check() (Config, *tls.Config, error) {
+	errs := c.checkEndpoints()
+	errs = append(errs, c.checkUser()...)
+
+	if c.Prefix == "" {
+		c.Prefix = DefaultPrefix
+	}
+	switch {
+	case !strings.HasPrefix(c.Prefix, "/"):
+		errs = append(errs, &driver.ConfigError{Key: "prefix", Value: c.Prefix, Problem: "must start with a slash, such as " + DefaultPrefix})
+	case strings.Contains(c.Prefix, "//"):
+		errs = append(errs, &driver.ConfigError{Key: "prefix", Value: c.Prefix, Problem: "has an empty segment; write single slashes"})
+	}
+	c.Prefix = strings.TrimRight(c.Prefix, "/")
+
+	if c.DialTimeout < 0 {
+		errs = append(errs, &driver.ConfigError{Key: "dial_timeout", Value: c.DialTimeout.String(), Problem: "must not be negative; leave it out for " + DefaultDialTimeout.String()})
+	}
+	if c.DialTimeout == 0 {
+		c.DialTimeout = DefaultDialTimeout
+	}
+
+	var secure *tls.Config
+	if len(c.Endpoints) > 0 && strings.HasPrefix(c.Endpoints[0], "https://") {
+		var err error
+		if secure, err = c.TLS.ClientConfig(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return Config{}, nil, err
+	}
+	return c, secure, nil
+}
+
+func (c Config) checkEndpoints() []error {
+	if len(c.Endpoints) == 0 {
+		return []error{&driver.ConfigError{Key: "endpoints", Problem: "missing; list the client URLs of etcd, such as http://127.0.0.1:2379"}}
+	}
+	var errs []error
+	first := ""
+	for i, endpoint := range c.Endpoints {
+		scheme, shown, problem := checkEndpoint(endpoint)
+		if problem == "" && first == "" {
+			first = scheme
+		}
+		switch {
+		case problem != "":
+		case scheme != first:
+			problem = "mixes http with https; one client speaks one of them to all endpoints"
+		case scheme == "http" && c.TLS.Enabled():
+			problem = "is plain http although tls is set; write https, or remove tls"
+		}
+		if problem != "" {
+			errs = append(errs, &driver.ConfigError{Key: fmt.Sprintf("endpoints[%d]", i), Value: shown, Problem: problem})
+		}
+	}
+	return errs
+}
+
+// checkEndpoint returns the scheme of an endpoint, what may be shown of it, and
+// what is wrong with it.
+func checkEndpoint(endpoint string) (scheme, shown, problem string) {
+	const form = "want http://HOST:PORT or https://HOST:PORT"
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return "", endpoint, "is no URL; " + form
+	}
+	shown = u.Redacted()
+	switch {
+	case u.Scheme != "http" && u.Scheme != "https":
+		return "", shown, "has no scheme http or https; " + form
+	case u.User != nil:
+		return "", shown, "holds a user; that goes into username and password"
+	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
+		return "", shown, "has more than a host and a port; " + form
+	case u.Port() == "":
+		return "", shown, "has no port; that of etcd is usually 2379"
+	}
+	if err := driver.ValidateAddr(net.JoinHostPort(u.Hostname(), u.Port())); err != nil {
+		return "", shown, "names no host and port that can be dialled; " + form
+	}
+	return u.Scheme, shown, ""
+}
+
+func (c Config) checkUser() []error {
+	var errs []error
+	if c.Password != "" && c.PasswordFile != "" {
+		errs = append(errs, &driver.ConfigError{Key: "password_file", Value: c.PasswordFile, Problem: "is set beside password; keep one of them"})
+	}
+	given := c.Password != "" || c.PasswordFile != ""
+	switch {
+	case c.Username == "" && given:
+		errs = append(errs, &driver.ConfigError{Key: "username", Problem: "missing; a password is set"})
+	case c.Username != "" && !given:
+		errs = append(errs, &driver.ConfigError{Key: "password", Problem: "missing; username is set, set password or password_file"})
+	}
+	if c.PasswordFile != "" && c.Password == "" {
+		switch secret, err := c.Password.Or(c.PasswordFile); {
+		case err != nil:
+			errs = append(errs, &driver.ConfigError{Key: "password_file", Value: c.PasswordFile, Problem: "cannot be read: " + reason(err)})
+		case secret == "":
+			errs = append(errs, &driver.ConfigError{Key: "password_file", Value: c.PasswordFile, Problem: "is empty"})
+		}
+	}
+	return errs
+}
+
+// Provider is what is registered with package driver under the name "etcd".
+type Provider struct{}
+
+func init() { driver.Register("etcd", Provider{}) }
+
+// NewConfig returns a *Config with its defaults.
+func (Provider) NewConfig() any {
+	return &Config{Prefix: DefaultPrefix, DialTimeout: DefaultDialTimeout}
+}
+
+// Open returns New of the *Config.
+func (Provider) Open(config any) (driver.Driver, error) {
+	c, ok := config.(*Config)
+	if !ok {
+		return nil, fmt.Errorf("%w: the configuration of etcd is a *etcd.Config, not a %T", driver.ErrInvalid, config)
+	}
+	d, err := New(*c)
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}

@@ -1,0 +1,139 @@
+package etcd
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/musterhq/muster/discovery/driver"
+)
+
+// DefaultSessionTTL is how long registrations outlive their last renewal if
+// nothing else is asked for.
+const DefaultSessionTTL = 10 * time.Second
+
+// OpenSession makes a lease, for registrations to hang on.
+func (d *Driver) OpenSession(ctx context.Context, o driver.SessionOptions) (driver.Session, error) {
+	ttl, err := checkTTL(o.TTL, DefaultSessionTTL)
+	if err != nil {
+		return nil, err
+	}
+	lease, granted, err := d.grant(ctx, ttl)
+	if err != nil {
+		return nil, err
+	}
+	return &session{driver: d, lease: lease, ttl: granted, written: make(map[string]string)}, nil
+}
+
+type session struct {
+	driver *Driver
+	lease  clientv3.LeaseID
+	ttl    time.Duration
+
+	mu      sync.Mutex
+	written map[string]string // what this session has put: values by key
+	closed  bool              // it is over, by Close or found lost
+}
+
+func (s *session) TTL() time.Duration { return s.ttl }
+
+func (s *session) Renew(ctx context.Context) error {
+	if s.over() {
+		return s.lost()
+	}
+	_, err := s.driver.keepAlive(ctx, s.lease)
+	return err
+}
+
+// Register writes at once what this session has not written before. What it has,
+// it reads first: a read costs etcd no disk, and mostly nothing is to be done.
+func (s *session) Register(ctx context.Context, i driver.Instance) error {
+	if err := i.Validate(); err != nil {
+		return fmt.Errorf("etcd: register: %w", err)
+	}
+	value, err := encode(i)
+	if err != nil {
+		return fmt.Errorf("etcd: register: %w: %w", driver.ErrInvalid, err)
+	}
+	if s.over() {
+		return s.lost()
+	}
+	key := s.driver.keys.instance(i.Service, i.Key())
+	if s.wrote(key) == value {
+		switch stands, err := s.stands(ctx, key, value); {
+		case err != nil:
+			return err
+		case stands:
+			return nil
+		}
+	}
+	if _, err := s.driver.client.Put(ctx, key, value, clientv3.WithLease(s.lease)); err != nil {
+		if leaseGone(err) {
+			return s.lost()
+		}
+		return s.driver.failed(ctx, "register "+key, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.written[key] = value
+	return nil
+}
+
+// stands reports whether the registration is there, as it should be and on this
+// session.
+func (s *session) stands(ctx context.Context, key, value string) (bool, error) {
+	r, err := s.driver.client.Get(ctx, key)
+	if err != nil {
+		return false, s.driver.failed(ctx, "read "+key, err)
+	}
+	return len(r.Kvs) == 1 && string(r.Kvs[0].Value) == value && r.Kvs[0].Lease == int64(s.lease), nil
+}
+
+func (s *session) Deregister(ctx context.Context, i driver.Instance) error {
+	key := s.driver.keys.instance(i.Service, i.Key())
+	_, err := s.driver.client.Txn(ctx).
+		If(clientv3.Compare(clientv3.LeaseValue(key), "=", s.lease)).
+		Then(clientv3.OpDelete(key)).
+		Commit()
+	if err != nil {
+		return s.driver.failed(ctx, "deregister "+key, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.written, key)
+	return nil
+}
+
+// Close revokes the lease, which removes all keys on it in one step. Where etcd
+// cannot be reached it may be called again.
+func (s *session) Close(ctx context.Context) error {
+	if s.over() {
+		return nil
+	}
+	if err := s.driver.revoke(ctx, s.lease); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	return nil
+}
+
+func (s *session) over() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
+func (s *session) wrote(key string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.written[key]
+}
+
+func (s *session) lost() error {
+	return fmt.Errorf("etcd: lease %x: %w", s.lease, driver.ErrSessionLost)
+}
