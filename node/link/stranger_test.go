@@ -149,7 +149,9 @@ func TestStrangersAreTurnedAwayWithAReason(t *testing.T) {
 			strangers = secure
 		}
 		var records recorder
-		l := w.link(t, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&records, &slog.HandlerOptions{Level: slog.LevelDebug})) })
+		l := w.link(t, func(c *Config) {
+			c.Logger = slog.New(slog.NewTextHandler(&records, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		})
 		echo(t, l, "x")
 		want := make(map[Reason]uint64)
 		files, routines := openFiles(), runtime.NumGoroutine()

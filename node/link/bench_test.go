@@ -1,0 +1,125 @@
+package link
+
+import (
+	"fmt"
+	"net"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+)
+
+func (s *station) tcpAddr() net.Addr { return net.TCPAddrFromAddrPort(s.Addr()) }
+
+// Packets of the usual size from one node to another. What arrives counts: the
+// sender is paced by what is lost.
+func BenchmarkPackets(b *testing.B) {
+	for _, secure := range []bool{false, true} {
+		b.Run(map[bool]string{false: "plain", true: "tls"}[secure], func(b *testing.B) {
+			w := &world{}
+			if secure {
+				w.ca = newAuthority(b)
+			}
+			from, to := w.station(b), w.station(b)
+			packet := make([]byte, 1200)
+			finished := make(chan struct{})
+			go func() {
+				defer close(finished)
+				for range b.N {
+					<-to.tr.PacketCh()
+				}
+			}()
+			b.SetBytes(int64(len(packet)))
+			b.ReportAllocs()
+			for sent := 0; sent < b.N; {
+				if from.tr.link.Stats().QueuedPackets > 128 {
+					runtime.Gosched()
+					continue
+				}
+				for range min(64, b.N-sent) {
+					from.send(b, to.name(), string(packet))
+					sent++
+				}
+			}
+			<-finished
+			b.StopTimer()
+			s := from.Stats()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "packets/s")
+			b.ReportMetric(float64(s.PacketsDropped), "dropped")
+		})
+	}
+}
+
+// How long a packet takes to come back, as a probe of memberlist does.
+func BenchmarkRoundTrip(b *testing.B) {
+	w := &world{}
+	x, y := w.station(b), w.station(b)
+	for b.Loop() {
+		x.send(b, y.name(), "ping")
+		y.receive(b)
+		y.send(b, x.name(), "ack")
+		x.receive(b)
+	}
+}
+
+func BenchmarkDial(b *testing.B) {
+	for _, secure := range []bool{false, true} {
+		b.Run(map[bool]string{false: "plain", true: "tls"}[secure], func(b *testing.B) {
+			w := &world{}
+			if secure {
+				w.ca = newAuthority(b)
+			}
+			l := w.link(b)
+			echo(b, l, "x")
+			for b.Loop() {
+				c, err := l.Dial(b.Context(), "x", l.Addr().String())
+				if err != nil {
+					b.Fatal(err)
+				}
+				c.Close()
+			}
+		})
+	}
+}
+
+// Fifty members start at once and join one seed; each run reports how long it
+// took until all saw all, and what they cost when they are at rest.
+func BenchmarkConvergence50(b *testing.B) {
+	const nodes = 50
+	for _, secure := range []bool{false, true} {
+		b.Run(map[bool]string{false: "plain", true: "tls"}[secure], func(b *testing.B) {
+			var took []time.Duration
+			var cores float64
+			for range b.N {
+				w := &world{}
+				if secure {
+					w.ca = newAuthority(b)
+				}
+				all := make([]*gossiper, nodes)
+				for i := range all {
+					all[i] = w.gossiper(b, fmt.Sprintf("node%02d", i))
+				}
+				began := time.Now()
+				for _, g := range all[1:] {
+					go g.Join([]string{all[0].name()})
+				}
+				for _, g := range all {
+					eventually(b, "all see all", func() bool { return g.sees(nodes) })
+				}
+				took = append(took, time.Since(began))
+				const rest = 5 * time.Second
+				before := cpuTime()
+				time.Sleep(rest)
+				cores += (cpuTime() - before).Seconds() / rest.Seconds() / nodes
+				for _, g := range all {
+					g.Shutdown()
+					g.Close()
+				}
+			}
+			slices.Sort(took)
+			b.ReportMetric(took[len(took)/2].Seconds()*1000, "median-ms")
+			b.ReportMetric(took[len(took)-1].Seconds()*1000, "worst-ms")
+			b.ReportMetric(cores/float64(b.N)*100, "idle-core-%/node")
+		})
+	}
+}
