@@ -1,0 +1,256 @@
+package quorum
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/clock"
+)
+
+// Bounds of the log: a snapshot is taken each snapshotEvery entries, and leaves
+// keepEntries for followers that are a little behind. A record can be half a
+// mebibyte, so both are small.
+const (
+	snapshotEvery    = 512
+	keepEntries      = 128
+	snapshotInterval = 5 * time.Second
+	maxAppendEntries = 16
+	commitTimeout    = 50 * time.Millisecond
+	transportTimeout = time.Second
+	maxPooledConns   = 3
+)
+
+// member is this node's part in Raft, from start to stop.
+type member struct {
+	id    string
+	raft  *raft.Raft
+	state *state
+	gate  *gate
+
+	// failed is set once the disk let it down.
+	failed atomic.Pointer[error]
+	// released is the highest mastership that its leader said was given back. The
+	// log says so too, only later.
+	released atomic.Uint64
+	// leaderSince is when it last became leader.
+	leaderSince atomic.Int64
+	// current is the Raft term in which the state is known to hold all that
+	// earlier terms committed.
+	current atomic.Uint64
+
+	waits sync.WaitGroup
+}
+
+// startMember starts Raft under id on d. The first start of a voter of a new
+// cluster writes the configuration of bootstrap; all its voters write the same.
+func (a *Authority) startMember(d *disk, id string, bootstrap []string) (*member, error) {
+	logger := raftLogger(a.cfg.Logger)
+	s, err := listen(a.cfg.Network, a.cfg.Cluster, id)
+	if err != nil {
+		return nil, err
+	}
+	m := &member{id: id, state: newState(a.notify)}
+	m.gate = newGate(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream:                  s,
+		MaxPool:                 maxPooledConns,
+		Timeout:                 max(transportTimeout, 2*a.cfg.TTL),
+		Logger:                  logger,
+		MsgpackUseNewTimeFormat: true,
+	}), a.ledger)
+
+	conf := raft.DefaultConfig()
+	conf.LocalID = raft.ServerID(id)
+	conf.HeartbeatTimeout = a.cfg.TTL
+	conf.ElectionTimeout = a.cfg.TTL
+	conf.LeaderLeaseTimeout = a.cfg.TTL
+	conf.CommitTimeout = commitTimeout
+	conf.MaxAppendEntries = maxAppendEntries
+	conf.SnapshotThreshold = snapshotEvery
+	conf.SnapshotInterval = snapshotInterval
+	conf.TrailingLogs = keepEntries
+	conf.ShutdownOnRemove = false
+	conf.NoLegacyTelemetry = true
+	conf.Logger = logger
+
+	if len(bootstrap) > 0 {
+		if err := d.bootstrap(conf, m.gate, bootstrap); err != nil {
+			_ = m.gate.Close()
+			return nil, err
+		}
+	}
+
+	fail := func(err error) {
+		if m.failed.CompareAndSwap(nil, &err) {
+			a.notify()
+		}
+	}
+	stable := &votes{StableStore: d.bolt, ledger: a.ledger, failed: fail}
+	logs, err := raft.NewLogCache(128, &entries{LogStore: d.bolt, failed: fail})
+	if err != nil {
+		_ = m.gate.Close()
+		return nil, err
+	}
+	if hook := a.cfg.wrapStable; hook != nil {
+		stable.StableStore = hook(stable.StableStore)
+	}
+	m.raft, err = newRaft(conf, m.state, logs, stable, d.snaps, m.gate)
+	if err != nil {
+		_ = m.gate.Close()
+		return nil, err
+	}
+	stable.running.Store(true)
+	m.raft.RegisterObserver(raft.NewObserver(nil, false, func(o *raft.Observation) bool {
+		switch data := o.Data.(type) {
+		case raft.RaftState:
+			if data == raft.Leader {
+				m.leaderSince.Store(int64(clock.Now()))
+			}
+			a.notify()
+		case raft.LeaderObservation:
+			a.notify()
+		}
+		return false
+	}))
+	return m, nil
+}
+
+// newRaft is raft.NewRaft, which panics where it cannot write its term.
+func newRaft(conf *raft.Config, fsm raft.FSM, logs raft.LogStore, stable raft.StableStore, snaps raft.SnapshotStore, trans raft.Transport) (r *raft.Raft, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v", driver.ErrUnavailable, p)
+		}
+	}()
+	return raft.NewRaft(conf, fsm, logs, stable, snaps, trans)
+}
+
+// stop ends Raft and joins its goroutines.
+func (m *member) stop() {
+	done := m.raft.Shutdown()
+	_ = m.gate.Close() // or Raft would wait for answers of the dead
+	_ = done.Error()
+
+	// A future that was committed and not yet applied when Raft ended is never
+	// answered (raft.go drops the queue of its FSM), so this wait needs a bound.
+	joined := make(chan struct{})
+	go func() { m.waits.Wait(); close(joined) }()
+	select {
+	case <-joined:
+	case <-time.After(time.Second):
+	}
+}
+
+// err is why the member can no longer take part, or nil.
+func (m *member) err() error {
+	if p := m.failed.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// leading reports whether this voter leads, and in which term. It led that term
+// at some moment during the call, and may not any more.
+func (m *member) leading() (uint64, bool) {
+	// Raft keeps state and term in two places. A term that is the same before and
+	// after was the term in between, as terms only rise.
+	for {
+		term := m.raft.CurrentTerm()
+		leads := m.raft.State() == raft.Leader
+		if m.raft.CurrentTerm() == term {
+			return term, leads && m.err() == nil
+		}
+	}
+}
+
+// leads reports whether this voter leads term.
+func (m *member) leads(term uint64) bool {
+	now, ok := m.leading()
+	return ok && now == term
+}
+
+// leader returns the id of the leader as far as this voter knows, or "".
+func (m *member) leader() string {
+	_, id := m.raft.LeaderWithID()
+	return string(id)
+}
+
+// servers returns the ids of Raft's latest configuration.
+func (m *member) servers() []string {
+	var ids []string
+	for _, s := range m.raft.GetConfiguration().Configuration().Servers {
+		if s.Suffrage == raft.Voter {
+			ids = append(ids, string(s.ID))
+		}
+	}
+	return ids
+}
+
+// apply commits c and returns what it came to. After an error that wraps
+// ErrUnavailable the command may or may not be committed.
+func (m *member) apply(ctx context.Context, c command) (outcome, error) {
+	c.Version = stateVersion
+	b, err := json.Marshal(c)
+	if err != nil {
+		return outcome{}, err
+	}
+	f := m.raft.Apply(b, applyTimeout(ctx))
+	if err := m.await(ctx, f); err != nil {
+		return outcome{}, err
+	}
+	out, ok := f.Response().(outcome)
+	if !ok {
+		return outcome{}, fmt.Errorf("%w: command %s came to %v", driver.ErrUnavailable, c.Op, f.Response())
+	}
+	return out, out.err
+}
+
+// catchUp makes sure that the state holds what earlier leaders committed.
+func (m *member) catchUp(ctx context.Context, term uint64) error {
+	if m.current.Load() == term {
+		return nil
+	}
+	if err := m.await(ctx, m.raft.Barrier(applyTimeout(ctx))); err != nil {
+		return err
+	}
+	if m.leads(term) {
+		m.current.Store(term)
+	}
+	return nil
+}
+
+// await waits for f, or until ctx ends. Raft answers every future no later than
+// when it loses its leadership, which a leader without a majority soon does.
+func (m *member) await(ctx context.Context, f raft.Future) error {
+	done := make(chan error, 1)
+	m.waits.Go(func() { done <- f.Error() })
+	select {
+	case err := <-done:
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, raft.ErrNotLeader):
+			return errNotLeader
+		default:
+			return fmt.Errorf("%w: raft: %w", driver.ErrUnavailable, err)
+		}
+	case <-ctx.Done():
+		return fmt.Errorf("%w: raft: %w", driver.ErrUnavailable, ctx.Err())
+	}
+}
+
+// applyTimeout bounds the wait for Raft to take a command at all.
+func applyTimeout(ctx context.Context) time.Duration {
+	const most = 5 * time.Second
+	if deadline, ok := ctx.Deadline(); ok {
+		return max(min(most, time.Until(deadline)), time.Millisecond)
+	}
+	return most
+}
