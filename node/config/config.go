@@ -21,6 +21,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/node"
 )
 
 // Options say where the configuration is read from.
@@ -116,7 +117,7 @@ type Log struct {
 // defaults returns a Config with every default that does not depend on the host.
 func defaults() *Config {
 	return &Config{
-		Node:       Node{Bind: "0.0.0.0:7946", Advertise: "auto"},
+		Node:       Node{Bind: node.DefaultBind, Advertise: "auto"},
 		Bootstrap:  Bootstrap{Mode: "auto"},
 		Mastership: Mastership{Eligible: true},
 		HTTP:       HTTP{Addr: "127.0.0.1:7980"},

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -14,6 +12,7 @@ import (
 	"github.com/spf13/viper"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/node"
 )
 
 // Load reads the configuration from all sources and checks it. Its error joins
@@ -100,17 +99,10 @@ func (l *loader) decode(configured []*entry) error {
 		if err != nil {
 			return err
 		}
-		target := p.NewConfig()
-		if values, ok := raw[strings.ToLower(section.name)]; ok {
-			c := &mapstructure.DecoderConfig{Result: target}
-			strict(c)
-			dec, err := mapstructure.NewDecoder(c)
-			if err != nil {
-				return err
-			}
-			if err := dec.Decode(values); err != nil {
-				return fmt.Errorf("decoding %s: %w", section.key, err)
-			}
+		values, _ := raw[strings.ToLower(section.name)].(map[string]any)
+		target, err := driver.DecodeConfig(p, values)
+		if err != nil {
+			return fmt.Errorf("decoding %s: %w", section.key, err)
 		}
 		l.config.Provider[section.name] = target
 	}
@@ -211,28 +203,8 @@ func (l *loader) fill() {
 		c.Node.ID = name
 	}
 	if c.Node.DataDir == "" && c.Cluster != "" && c.Node.ID != "" {
-		if state := l.env.stateHome(runtime.GOOS); state != "" {
-			c.Node.DataDir = filepath.Join(state, "muster", c.Cluster, c.Node.ID)
-		}
-	}
-}
-
-// stateHome is where programs keep state for the user that runs them, empty if
-// the environment does not tell.
-func (env environment) stateHome(goos string) string {
-	if dir := env["XDG_STATE_HOME"]; filepath.IsAbs(dir) {
-		return dir
-	}
-	if goos == "windows" {
-		return env["LOCALAPPDATA"]
-	}
-	home := env["HOME"]
-	switch {
-	case home == "":
-		return ""
-	case goos == "darwin":
-		return filepath.Join(home, "Library", "Application Support")
-	default:
-		return filepath.Join(home, ".local", "state")
+		// Where this user has no place for state, it stays empty: only a node that
+		// is started needs one, and says so.
+		c.Node.DataDir, _ = node.DefaultDataDir(c.Cluster, c.Node.ID)
 	}
 }

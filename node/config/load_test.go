@@ -54,8 +54,8 @@ func TestDefaults(t *testing.T) {
 		t.Skip("no host name")
 	}
 	home := t.TempDir()
-	t.Setenv("XDG_STATE_HOME", home) // of which only the given environment counts
-	c := mustLoad(t, least, []string{"XDG_STATE_HOME=" + home})
+	t.Setenv("XDG_STATE_HOME", home)
+	c := mustLoad(t, least, nil)
 	want := &Config{
 		Cluster: "orders",
 		Node: Node{
@@ -233,25 +233,6 @@ func TestEveryNameIsUnique(t *testing.T) {
 		}
 		if e.provider == "" && e.usage == "" && !strings.HasPrefix(e.key, "tls.") {
 			t.Errorf("%s has no usage text", e.key)
-		}
-	}
-}
-
-func TestStateHome(t *testing.T) {
-	abs := t.TempDir()
-	for _, v := range []struct {
-		goos string
-		env  environment
-		want string
-	}{
-		{"linux", environment{"XDG_STATE_HOME": abs, "HOME": "/h"}, abs},
-		{"linux", environment{"XDG_STATE_HOME": "relative", "HOME": "/h"}, filepath.Join("/h", ".local", "state")},
-		{"linux", environment{}, ""},
-		{"darwin", environment{"HOME": "/h"}, filepath.Join("/h", "Library", "Application Support")},
-		{"windows", environment{"LOCALAPPDATA": `C:\x`, "HOME": "/h"}, `C:\x`},
-	} {
-		if got := v.env.stateHome(v.goos); got != v.want {
-			t.Errorf("%s %v: %q, want %q", v.goos, v.env, got, v.want)
 		}
 	}
 }

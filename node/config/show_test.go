@@ -26,10 +26,11 @@ bootstrap: {expect: 3}
 
 func TestWriteYAML(t *testing.T) {
 	t.Chdir(t.TempDir())
+	t.Setenv("XDG_STATE_HOME", "/state")
 	if err := os.WriteFile("muster.yaml", []byte(strings.ReplaceAll(shownFile, "http://me:hush@", "")), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, err := Load(Options{Path: "muster.yaml", Env: []string{"MUSTER_LOG_LEVEL=warn", "HOME=/home/me", "XDG_STATE_HOME=/state"}})
+	c, err := Load(Options{Path: "muster.yaml", Env: []string{"MUSTER_LOG_LEVEL=warn"}})
 	if err != nil {
 		t.Fatal(err)
 	}

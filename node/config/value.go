@@ -150,7 +150,7 @@ func wanted(t reflect.Type) string {
 // shown is a value as errors have it: clipped, and without the password of a URL.
 func shown(text string) string {
 	text = hidePassword(text)
-	const most = 80
+	const most = 200
 	if runes := []rune(text); len(runes) > most {
 		text = string(runes[:most]) + "..."
 	}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+const goodFile = `cluster: orders
+node: {id: n1}
+provider: {static: {peers: ["10.0.0.5:7946"]}}
+`
+
+func TestConfigCheck(t *testing.T) {
+	file := writeFile(t, "muster.yaml", goodFile)
+	status, stdout, stderr := execute(t, "config", "check", "-c", file)
+	if status != statusDone || stdout != "ok\n" || stderr != "" {
+		t.Errorf("status %d, stdout %q, stderr %q", status, stdout, stderr)
+	}
+	t.Setenv("MUSTER_CONFIG", file)
+	t.Setenv("MUSTER_BOOTSTRAP_EXPECT", "three")
+	status, stdout, stderr = execute(t, "config", "check")
+	want := "muster: MUSTER_BOOTSTRAP_EXPECT: bootstrap.expect: \"three\": not a whole number; write digits, as 3\n"
+	if status != statusUsage || stdout != "" || stderr != want {
+		t.Errorf("status %d, stdout %q, stderr:\n%swant:\n%s", status, stdout, stderr, want)
+	}
+}
+
+func TestConfigShow(t *testing.T) {
+	file := writeFile(t, "muster.yaml", "cluster: orders\nnode: {id: n1}\nprovider: {etcd: {password: hush, username: me}}\n")
+	t.Setenv("MUSTER_PROVIDER_ETCD_ENDPOINTS", "http://10.0.0.1:2379,http://10.0.0.2:2379")
+	status, stdout, stderr := execute(t, "config", "show", "-c", file, "--node-zone", "eu-1")
+	if status != statusDone || stderr != "" {
+		t.Fatalf("status %d, stderr %q", status, stderr)
+	}
+	for _, want := range []string{
+		"cluster: orders # " + file + ":1\n",
+		"zone: eu-1 # flag --node-zone\n",
+		"bind: 0.0.0.0:7946 # default\n",
+		"endpoints: ['http://10.0.0.1:2379', 'http://10.0.0.2:2379'] # env MUSTER_PROVIDER_ETCD_ENDPOINTS\n",
+		"password: '[redacted]' # " + file + ":3\n",
+	} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("%q is missing in:\n%s", want, stdout)
+		}
+	}
+	if strings.Contains(stdout, "hush") {
+		t.Errorf("the password is shown:\n%s", stdout)
+	}
+}
+
+// TestBadInput runs the program on what users get wrong: it ends with status 2
+// and says where, which key, which value and how it is mended, on one line.
+func TestBadInput(t *testing.T) {
+	dir := t.TempDir()
+	caFile, certFile, _ := writePair(t, dir, "a")
+	_, _, otherKey := writePair(t, dir, "b")
+	withTLS := func(ca, cert, key string) string {
+		return goodFile + "tls: {ca_file: " + ca + ", cert_file: " + cert + ", key_file: " + key + "}\n"
+	}
+	for _, v := range []struct{ name, text, place, want string }{
+		{"unknown key", "cluster: orders\nnode: {zon: eu-1}\nprovider: {static: {peers: [\"10.0.0.5:7946\"]}}\n", ":2",
+			`node.zon: "eu-1": unknown key; did you mean "zone"?`},
+		{"wrong type", goodFile + "bootstrap: {expect: three}\n", ":4",
+			`bootstrap.expect: "three": not a whole number; write digits, as 3`},
+		{"bad duration", goodFile + "mastership: {ttl: 5}\n", ":4",
+			`mastership.ttl: "5": not a duration; write a number with a unit, as 500ms, 10s or 1m30s`},
+		{"no provider", "cluster: orders\n", "", `provider: "": missing`},
+		{"unknown provider", "cluster: orders\nprovider: {zookeeper: {}}\n", ":2",
+			`provider.zookeeper: "{...}": unknown provider; known here: etcd, static`},
+		{"empty cluster", "cluster: \"\"\nprovider: {static: {peers: [\"10.0.0.5:7946\"]}}\n", ":1",
+			`cluster: "": missing; name the cluster, as cluster: orders`},
+		{"peer without port", "cluster: orders\nprovider:\n  static:\n    peers:\n      - 10.0.0.5:7946\n      - 10.0.0.6\n", ":6",
+			`provider.static.peers[1]: "10.0.0.6": `},
+		{"bind without port", goodFile + "http: {addr: 10.0.0.5}\n", ":4", `http.addr: "10.0.0.5": an address without a port`},
+		{"unroutable advertise", "cluster: orders\nnode: {advertise: \"0.0.0.0:7946\"}\nprovider: {static: {peers: [\"10.0.0.5:7946\"]}}\n", ":2",
+			`node.advertise: "0.0.0.0:7946": nobody can dial it`},
+		{"missing certificate", withTLS(caFile, filepath.Join(dir, "none.pem"), otherKey), ":4",
+			`tls.cert_file: "` + filepath.Join(dir, "none.pem") + `": cannot be read: no such file`},
+		{"mismatched certificate", withTLS(caFile, certFile, otherKey), ":4",
+			`tls.key_file: "` + otherKey + `": does not go with`},
+		{"incomplete certificate", goodFile + "tls: {ca_file: " + caFile + ", cert_file: " + certFile + "}\n", ":4",
+			`tls.key_file: "": missing; it goes with tls.cert_file`},
+	} {
+		t.Run(v.name, func(t *testing.T) {
+			file := writeFile(t, "muster.yaml", v.text)
+			for _, command := range [][]string{{"config", "check"}, {"agent"}} {
+				status, stdout, stderr := executeProcess(t, append(command, "-c", file)...)
+				want := "muster: " + file + v.place + ": " + v.want
+				if status != statusUsage || stdout != "" || !strings.HasPrefix(stderr, want) || strings.Count(stderr, "\n") != 1 {
+					t.Errorf("%v: status %d, stdout %q, stderr:\n%s\nwant status 2 and one line:\n%s", command, status, stdout, stderr, want)
+				}
+			}
+		})
+	}
+}
+
+// writePair writes a self-signed certificate and its key.
+func writePair(t *testing.T, dir, name string) (ca, cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		NotAfter:     time.Now().Add(time.Hour),
+		IsCA:         true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key = filepath.Join(dir, name+".pem"), filepath.Join(dir, name+"-key.pem")
+	for path, block := range map[string]*pem.Block{
+		cert: {Type: "CERTIFICATE", Bytes: der},
+		key:  {Type: "PRIVATE KEY", Bytes: keyDER},
+	} {
+		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return cert, cert, key
+}

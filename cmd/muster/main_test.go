@@ -1,0 +1,162 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/musterhq/muster/node/config"
+	"github.com/musterhq/muster/node/httpapi"
+)
+
+// runMainVariable makes the test binary be the program, for tests that want a
+// process of their own and its exit status.
+const runMainVariable = "MUSTER_TEST_RUN_MAIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(runMainVariable) != "" {
+		os.Exit(mainStatus())
+	}
+	os.Exit(m.Run())
+}
+
+// execute runs a command line in this process.
+func execute(t *testing.T, args ...string) (status int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	status = run(t.Context(), args, &out, &errs)
+	return status, out.String(), errs.String()
+}
+
+// program returns a command that runs the program as a process of its own.
+func program(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self, args...)
+	cmd.Env = append(os.Environ(), runMainVariable+"=1")
+	return cmd
+}
+
+// executeProcess runs a command line in a process of its own.
+func executeProcess(t *testing.T, args ...string) (status int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	cmd := program(t, args...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
+}
+
+// writeFile writes text to a file of the name in a directory of the test's own.
+func writeFile(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestWrongUsage(t *testing.T) {
+	file := writeFile(t, "muster.yaml", goodFile)
+	for _, v := range []struct {
+		args []string
+		want string // of stderr
+	}{
+		{[]string{"frobnicate"}, `unknown command "frobnicate"`},
+		{[]string{"membres"}, "members"}, // what may have been meant
+		{[]string{"members", "--frobnicate"}, "unknown flag: --frobnicate"},
+		{[]string{"members", "all"}, `unknown command "all" for "muster members"`},
+		{[]string{"members", "-o", "xml"}, `--output: "xml": unknown; write table or json`},
+		{[]string{"members", "--http", "localhost"}, `--http: "localhost": not the address of an agent; write HOST:PORT, as 127.0.0.1:7980`},
+		{[]string{"master", "--http", "127.0.0.1:0"}, `--http: "127.0.0.1:0"`},
+		{[]string{"config"}, "muster config wants one of its commands: check, show"},
+		{[]string{"config", "frobnicate"}, `unknown command "frobnicate" for "muster config"`},
+		{[]string{"completion", "frobnicate"}, `unknown command "frobnicate" for "muster completion"`},
+		{[]string{"version", "-o", "yaml"}, `--output: "yaml": unknown; write text or json`},
+		{[]string{"discover", "-c", file, "--meta", "version"}, `--meta: "version": not a fact; write NAME=VALUE`},
+		{[]string{"discover", "-c", file, "--timeout", "soon"}, `"soon"`},
+		{[]string{"discover", "-c", file, "--timeout", "-1s"}, `--timeout: "-1s": negative`},
+		{[]string{"discover", "-c", file, "-o", "xml"}, `--output: "xml"`},
+		{[]string{"config", "show", "-c", file, "--log-level", "loud"}, `muster: --log-level: log.level: "loud": unknown; write debug, info, warn or error`},
+		{[]string{"config", "check"}, `cluster: "": missing`},
+	} {
+		status, stdout, stderr := execute(t, v.args...)
+		if status != statusUsage || stdout != "" || !strings.Contains(stderr, v.want) {
+			t.Errorf("muster %s: status %d, stdout %q, stderr:\n%s\nwant status 2 and %s", strings.Join(v.args, " "), status, stdout, stderr, v.want)
+		}
+		for line := range strings.Lines(stderr) {
+			if !strings.HasPrefix(line, "muster: ") {
+				t.Errorf("muster %s: a line that does not name the program: %q", strings.Join(v.args, " "), line)
+			}
+		}
+	}
+}
+
+func TestHelp(t *testing.T) {
+	for _, args := range [][]string{
+		{}, {"--help"}, {"agent", "--help"}, {"config", "--help"}, {"config", "check", "--help"}, {"config", "show", "--help"},
+		{"demo", "--help"}, {"discover", "--help"}, {"members", "--help"}, {"master", "--help"}, {"view", "--help"}, {"version", "--help"},
+	} {
+		status, stdout, stderr := execute(t, args...)
+		if status != statusDone || stderr != "" {
+			t.Errorf("muster %v: status %d, stderr %q", args, status, stderr)
+		}
+		if !strings.Contains(stdout, "Usage:") {
+			t.Errorf("muster %v prints no usage:\n%s", args, stdout)
+		}
+		group := len(args) == 2 && args[0] == "config"
+		if !group && !strings.Contains(stdout, "Examples:") {
+			t.Errorf("muster %v prints no examples:\n%s", args, stdout)
+		}
+		if strings.Contains(stdout, "--provider-") && !strings.Contains(stdout, "discover") {
+			t.Errorf("muster %v is buried under the flags of providers", args)
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	status, stdout, _ := execute(t, "version")
+	if status != statusDone || !strings.HasPrefix(stdout, "muster ") || !strings.Contains(stdout, " go1.") {
+		t.Errorf("status %d, stdout %q", status, stdout)
+	}
+	status, stdout, _ = execute(t, "version", "-o", "json")
+	if status != statusDone || !strings.Contains(stdout, `"version": `) || !strings.Contains(stdout, `"go": "go1.`) {
+		t.Errorf("status %d, stdout %q", status, stdout)
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		status, stdout, stderr := execute(t, "completion", shell)
+		if status != statusDone || !strings.Contains(stdout, "muster") {
+			t.Errorf("%s: status %d, stderr %q", shell, status, stderr)
+		}
+	}
+	if _, stdout, _ := execute(t, "__complete", "members", "-o", ""); !strings.Contains(stdout, "table") || !strings.Contains(stdout, "json") {
+		t.Errorf("the forms of output are not completed: %q", stdout)
+	}
+}
+
+// TestDefaultsAgree holds that a command finds the agent of a configuration that
+// does not say where it serves.
+func TestDefaultsAgree(t *testing.T) {
+	c, err := config.Load(config.Options{Path: writeFile(t, "muster.yaml", goodFile), Env: []string{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.HTTP.Addr != httpapi.DefaultAddr {
+		t.Errorf("http.addr is %s by default, and commands ask %s", c.HTTP.Addr, httpapi.DefaultAddr)
+	}
+}

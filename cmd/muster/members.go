@@ -1,0 +1,98 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/musterhq/muster/node/httpapi"
+)
+
+func newMembersCommand() *cobra.Command {
+	return newAskCommand(&cobra.Command{
+		Use:   "members",
+		Short: "List the members of the cluster, as an agent sees them",
+		Long: `List the members of the cluster, as the agent that is asked sees them: the star
+under MASTER is the one that it knows as master, the star under SELF is itself.`,
+		Example: `  muster members
+  muster members --http 10.0.0.5:7980
+  muster members -o json | jq -r '.[] | select(.master) | .addr'`,
+	}, httpapi.PathMembers, printMembers)
+}
+
+func newMasterCommand() *cobra.Command {
+	return newAskCommand(&cobra.Command{
+		Use:   "master",
+		Short: "Show the master of the cluster and its term",
+		Long: `Show the master of the cluster, as the agent that is asked knows it, with its term
+and the addresses of its application. Where there is no master, the status is 1 and
+the reason is told.`,
+		Example: `  muster master
+  muster master -o json | jq -r .app_addrs.http`,
+	}, httpapi.PathMaster, printMaster)
+}
+
+func newViewCommand() *cobra.Command {
+	return newAskCommand(&cobra.Command{
+		Use:   "view",
+		Short: "Show what an agent knows: members, departed ones, term, majority",
+		Long: `Show what the agent that is asked knows of the cluster: its id, the last term,
+whether the agent sees a majority, the members, and those that left or died a short
+while ago.`,
+		Example: `  muster view
+  muster view --http 10.0.0.5:7980 -o json`,
+	}, httpapi.PathView, printView)
+}
+
+// newAskCommand completes a command that asks an agent for a T and prints it.
+func newAskCommand[T any](cmd *cobra.Command, path string, print func(io.Writer, T) error) *cobra.Command {
+	var addr, output string
+	cmd.Args = cobra.NoArgs
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := checkOutput(output, "table", "json"); err != nil {
+			return err
+		}
+		addr, err := agentAddr(addr)
+		if err != nil {
+			return err
+		}
+		var value T
+		answer, err := ask(cmd.Context(), addr, path, &value)
+		if err != nil {
+			return err
+		}
+		if output == "json" {
+			return printJSON(cmd.OutOrStdout(), answer)
+		}
+		return print(cmd.OutOrStdout(), value)
+	}
+	addHTTPFlag(cmd, &addr)
+	addOutputFlag(cmd, &output, "table", "json")
+	return cmd
+}
+
+func printMembers(w io.Writer, members []httpapi.Member) error {
+	t := newTable(w, "NODE", "INSTANCE", "ADDRESS", "STATE", "MASTER", "SELF", "ZONE", "TAGS")
+	for _, m := range members {
+		t.row(m.NodeID, short(m.InstanceID), m.Addr, m.State, mark(m.Master), mark(m.Self), m.Zone, strings.Join(m.Tags, ","))
+	}
+	return t.flush()
+}
+
+func printMaster(w io.Writer, m httpapi.Master) error {
+	t := newTable(w, "NODE", "INSTANCE", "ADDRESS", "TERM", "CLUSTER ID", "APP ADDRESSES")
+	t.row(m.NodeID, short(m.InstanceID), m.Addr, strconv.FormatUint(m.Term, 10), m.ClusterID, pairs(m.AppAddrs))
+	return t.flush()
+}
+
+func printView(w io.Writer, v httpapi.View) error {
+	majority := "a majority is seen"
+	if !v.Majority {
+		majority = "no majority is seen"
+	}
+	fmt.Fprintf(w, "cluster %s, term %d, view %d, %s\n\n", cell(v.ClusterID), v.Term, v.Seq, majority)
+	return printMembers(w, append(v.Members, v.Departed...))
+}
