@@ -1,11 +1,14 @@
 package node
 
 import (
+	"context"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/node/mastership"
 )
 
 // Config is everything a node needs. Cluster and Registry are mandatory; the rest
@@ -53,6 +56,9 @@ type Config struct {
 
 	// Logger takes the node's records. Default: none are written.
 	Logger *slog.Logger
+
+	// dial makes the connections to other nodes, for tests that cut the network.
+	dial func(ctx context.Context, addr string) (net.Conn, error)
 }
 
 // Bootstrap says when a cluster may be formed for the first time.
@@ -67,16 +73,16 @@ type Bootstrap struct {
 }
 
 // BootstrapMode is a rule of formation.
-type BootstrapMode string
+type BootstrapMode = mastership.Mode
 
 // The rules of formation.
 const (
 	// Auto forms the cluster where none is recorded and Expect is met.
-	Auto BootstrapMode = "auto"
+	Auto = mastership.Auto
 	// JoinOnly never forms a cluster: it waits for one that exists.
-	JoinOnly BootstrapMode = "join-only"
+	JoinOnly = mastership.JoinOnly
 	// Single is one node alone, for development. It refuses any other member.
-	Single BootstrapMode = "single"
+	Single = mastership.Single
 )
 
 // Mastership says how this node takes part in mastership.

@@ -1,0 +1,405 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/musterhq/muster/internal/testserver"
+	"github.com/musterhq/muster/node/httpapi"
+)
+
+// Over each provider the master is killed, stopped for longer than its grant, and
+// asked to leave. There is never more than one master, by the agents' own logs.
+func TestMasterFaults(t *testing.T) {
+	t.Run("static", func(t *testing.T) { testMasterFaults(t, staticProvider, 400*time.Millisecond) })
+	t.Run("etcd", func(t *testing.T) {
+		testMasterFaults(t, etcdProvider(testserver.StartEtcd(t)), 2*time.Second)
+	})
+}
+
+func testMasterFaults(t *testing.T, provider providerConfig, ttl time.Duration) {
+	c := newTestCluster(t, 3, provider)
+	c.start(c.agents...)
+	first := c.waitMaster(0, 3, c.agents...)
+
+	// kill -9, and back again.
+	victim, others := c.split(first)
+	c.kill(victim)
+	second := c.waitMaster(first.Term, 2, others...)
+	c.start(victim)
+	second = c.waitMaster(second.Term-1, 3, c.agents...)
+
+	// SIGSTOP for three times the grant, and SIGCONT.
+	victim, others = c.split(second)
+	c.signal(victim, syscall.SIGSTOP)
+	stopped := time.Now()
+	third := c.waitMaster(second.Term, 2, others...)
+	c.eventually("three grants have run out", func(context.Context) bool { return time.Since(stopped) > 3*ttl })
+	c.signal(victim, syscall.SIGCONT)
+	third = c.waitMaster(third.Term-1, 3, c.agents...)
+
+	// SIGTERM: the agent drains and goes.
+	victim, others = c.split(third)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := victim.stop(ctx); err != nil {
+		t.Error(err)
+	}
+	fourth := c.waitMaster(third.Term, 2, others...)
+	if fourth.ClusterID != first.ClusterID {
+		t.Errorf("cluster id %s at last, %s at first", fourth.ClusterID, first.ClusterID)
+	}
+	c.stopAll()
+	c.checkHistory(t, 4)
+}
+
+// A provider that is down at boot forms no cluster, and holds nobody up for longer
+// than it is down.
+func TestProviderDownAtBoot(t *testing.T) {
+	etcd := testserver.StartEtcd(t)
+	etcd.Kill()
+	c := newTestCluster(t, 3, etcdProvider(etcd))
+	c.start(c.agents...)
+	for _, agent := range c.agents {
+		c.eventually(agent.name+" says what it waits for", func(ctx context.Context) bool {
+			s, err := c.status(ctx, agent)
+			return err == nil && !s.Ready && strings.Contains(s.WaitingFor, "etcd") && s.Provider.Error != ""
+		})
+		if _, err := agent.master(t.Context()); err == nil {
+			t.Errorf("%s knows a master while etcd is down", agent.name)
+		}
+	}
+	etcd.Restart()
+	if m := c.waitMaster(0, 3, c.agents...); m.Term != 1 {
+		t.Errorf("the first term is %d, want 1", m.Term)
+	}
+	c.stopAll()
+	c.checkHistory(t, 1)
+}
+
+// etcd is gone for longer than every lease: the members stay, no master does, and
+// when it is back so is every registration and a master of a higher term.
+func TestProviderOutage(t *testing.T) {
+	etcd := testserver.StartEtcd(t)
+	c := newTestCluster(t, 3, etcdProvider(etcd))
+	c.start(c.agents...)
+	first := c.waitMaster(0, 3, c.agents...)
+	instances := c.waitRegistered(3)
+
+	etcd.Kill()
+	for _, agent := range c.agents {
+		c.eventually(agent.name+" knows no master", func(ctx context.Context) bool {
+			s, err := c.status(ctx, agent)
+			return err == nil && s.Master == nil && !s.Mastership.IsMaster
+		})
+		members, err := agent.members(t.Context())
+		if err != nil || len(members) != 3 {
+			t.Errorf("%s sees %d members during the outage (%v), want 3", agent.name, len(members), err)
+		}
+	}
+	etcd.Wipe() // not even a record of them is left
+	etcd.Restart()
+	next := c.waitMaster(first.Term, 3, c.agents...)
+	if next.ClusterID != first.ClusterID {
+		t.Errorf("cluster id %s after the outage, %s before", next.ClusterID, first.ClusterID)
+	}
+	for key := range c.waitRegistered(3) {
+		if !instances[key] {
+			t.Errorf("instance %s is registered and was not before", key)
+		}
+	}
+	c.stopAll()
+	c.checkHistory(t, 2)
+}
+
+// waitRegistered waits until the provider shows n instances, and returns their ids.
+func (c *testCluster) waitRegistered(n int) map[string]bool {
+	c.t.Helper()
+	var ids map[string]bool
+	c.eventually(fmt.Sprintf("%d registrations", n), func(context.Context) bool {
+		status, stdout, _ := execute(c.t, "discover", "-c", c.agents[0].config, "-o", "json")
+		var list []struct {
+			InstanceID string `json:"instance_id"`
+		}
+		if status != statusDone || json.Unmarshal([]byte(stdout), &list) != nil {
+			return false
+		}
+		ids = make(map[string]bool)
+		for _, i := range list {
+			ids[i.InstanceID] = true
+		}
+		return len(ids) == n
+	})
+	return ids
+}
+
+// A restart within a moment under the same name, and one on a new port, are seen
+// by all: as the new instance, and without a ghost of the old one.
+func TestQuickRestart(t *testing.T) {
+	etcd := testserver.StartEtcd(t)
+	provider := etcdProvider(etcd)
+	c := newTestCluster(t, 3, provider)
+	c.start(c.agents...)
+	c.waitMaster(0, 3, c.agents...)
+	agent := c.agents[0]
+
+	restarted := func(what string) {
+		t.Helper()
+		old := c.instanceOf(agent)
+		c.kill(agent)
+		if what == "on a new port" {
+			addrs, err := freeAddrs(2)
+			if err != nil {
+				t.Fatal(err)
+			}
+			moved, err := c.files.prepare(agent.name, addrs[0], addrs[1], provider([]string{"", "", ""}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			agent, c.agents[0] = moved, moved
+		}
+		c.start(agent)
+		for _, a := range c.agents {
+			c.eventually(fmt.Sprintf("%s sees %s again %s", a.name, agent.name, what), func(ctx context.Context) bool {
+				members, err := a.members(ctx)
+				if err != nil || len(members) != 3 {
+					return false
+				}
+				for _, m := range members {
+					if m.NodeID == agent.name {
+						return m.InstanceID != old && m.Addr == agent.nodeAddr
+					}
+				}
+				return false
+			})
+		}
+	}
+	restarted("on the same port")
+	restarted("on a new port")
+	c.stopAll()
+	c.checkHistory(t, 1)
+}
+
+func (c *testCluster) instanceOf(agent *agentProcess) string {
+	c.t.Helper()
+	s, err := c.status(c.t.Context(), agent)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return s.InstanceID
+}
+
+// Of two live processes with one node id the later one stays, and the earlier one
+// says why it goes.
+func TestDuplicateNodeID(t *testing.T) {
+	etcd := testserver.StartEtcd(t)
+	provider := etcdProvider(etcd)
+	c := newTestCluster(t, 3, provider)
+	c.start(c.agents...)
+	c.waitMaster(0, 3, c.agents...)
+	earlier := c.agents[0]
+
+	addrs, err := freeAddrs(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := provider([]string{"", "", ""})
+	config["node"] = map[string]any{"id": earlier.name, "bind": addrs[0], "data_dir": t.TempDir()}
+	later := c.add("twin", addrs[0], addrs[1], config)
+	c.start(later)
+	c.eventually("the earlier process ends", func(context.Context) bool { return !earlier.running() })
+	if status := earlier.cmd.ProcessState.ExitCode(); status != statusFailed {
+		t.Errorf("the earlier process ended with status %d, want %d", status, statusFailed)
+	}
+	if log, err := os.ReadFile(earlier.logFile); err != nil || !strings.Contains(string(log), "duplicate node id") {
+		t.Errorf("the earlier process does not say why it ended (%v): %s", err, earlier.lastLog())
+	}
+	c.waitMaster(0, 3, c.agents[1], c.agents[2], later)
+	c.stopAll()
+	c.checkHistory(t, 1)
+}
+
+// Two clusters that share a prefix in etcd, or that name each other's addresses,
+// stay apart.
+func TestClustersStayApart(t *testing.T) {
+	t.Run("one prefix", func(t *testing.T) {
+		etcd := testserver.StartEtcd(t)
+		testClustersStayApart(t, func(name string, own, _ []string) map[string]any {
+			config := etcdProvider(etcd)(own)
+			config["cluster"] = name
+			return config
+		})
+	})
+	t.Run("each other's addresses", func(t *testing.T) {
+		testClustersStayApart(t, func(name string, own, all []string) map[string]any {
+			// The peers of both are found; only its own are each one's voters.
+			config := etcdProvider(testserver.SharedEtcd(t))(own)
+			config["cluster"] = name
+			config["provider"] = map[string]any{"static": map[string]any{"peers": all}}
+			delete(config, "mastership")
+			config["bootstrap"] = map[string]any{}
+			return config
+		})
+	})
+}
+
+func testClustersStayApart(t *testing.T, config func(name string, own, all []string) map[string]any) {
+	const each = 3
+	c := emptyCluster(t)
+	addrs, err := freeAddrs(4 * each)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, web := addrs[:2*each], addrs[2*each:]
+	for i, name := range []string{"one", "one", "one", "two", "two", "two"} {
+		own := all[i/each*each:][:each]
+		c.add(fmt.Sprintf("%s-%d", name, i), all[i], web[i], config(name, own, all))
+	}
+	c.start(c.agents...)
+	one, two := c.agents[:each], c.agents[each:]
+	for _, agents := range [][]*agentProcess{one, two} {
+		c.eventually("three members of one's own", func(ctx context.Context) bool {
+			for _, a := range agents {
+				members, err := a.members(ctx)
+				if err != nil || len(members) != each {
+					return false
+				}
+			}
+			return true
+		})
+		for _, a := range agents {
+			members, err := a.members(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range members {
+				if m.NodeID[:3] != a.name[:3] {
+					t.Errorf("%s has %s as a member", a.name, m.NodeID)
+				}
+			}
+		}
+	}
+	c.stopAll()
+}
+
+func TestDemo(t *testing.T) {
+	t.Setenv(runMainVariable, "1")
+	status, stdout, stderr := execute(t, "demo", "-o", "json")
+	if status != statusDone {
+		t.Fatalf("status %d: %s", status, stderr)
+	}
+	var got map[string]any
+	if err := json.Unmarshal([]byte(stdout), &got); err != nil {
+		t.Fatalf("%v: %s", err, stdout)
+	}
+	for _, field := range []string{"nodes", "formed_ms", "master", "term", "failover_ms", "next_master", "next_term"} {
+		if _, ok := got[field]; !ok {
+			t.Errorf("no %q in %s", field, stdout)
+		}
+	}
+	if got["nodes"] != 3.0 || got["master"] == got["next_master"] || got["next_term"].(float64) <= got["term"].(float64) {
+		t.Errorf("an odd story: %s", stdout)
+	}
+}
+
+// The whole HTTP API of a running agent.
+func TestAPI(t *testing.T) {
+	c := newTestCluster(t, 1, staticProvider)
+	c.start(c.agents...)
+	agent := c.agents[0]
+	c.waitMaster(0, 1, agent)
+
+	for path, want := range map[string]string{
+		httpapi.PathStatus:  `"ready":true`,
+		httpapi.PathMembers: `"state":"alive","self":true,"master":true`,
+		httpapi.PathMaster:  `"term":1,`,
+		httpapi.PathView:    `"majority":true`,
+		httpapi.PathHealth:  "ok",
+		httpapi.PathReady:   "ok",
+		httpapi.PathMetrics: `muster_mastership_state{state="active"} 1`,
+	} {
+		response, err := http.Get("http://" + agent.httpAddr + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		if err != nil || response.StatusCode != http.StatusOK || !strings.Contains(string(body), want) {
+			t.Errorf("GET %s: %s %v, want %q in %s", path, response.Status, err, want, body)
+		}
+	}
+
+	// The stream begins with what there is.
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+agent.httpAddr+httpapi.PathEvents, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	var stream strings.Builder
+	buffer := make([]byte, 4096)
+	for !strings.Contains(stream.String(), "event: master_changed") {
+		n, err := response.Body.Read(buffer)
+		if err != nil {
+			t.Fatalf("%v, after %s", err, stream.String())
+		}
+		stream.Write(buffer[:n])
+	}
+	if !strings.Contains(stream.String(), "event: member_joined") {
+		t.Errorf("no member in the stream: %s", stream.String())
+	}
+	c.stopAll()
+}
+
+// What can only be found out by starting: status 1, and one line with the key, the
+// value and the mend.
+func TestStartErrors(t *testing.T) {
+	c := newTestCluster(t, 2, staticProvider)
+	running := c.agents[0]
+	c.start(running)
+	c.eventually("the first agent answers", func(ctx context.Context) bool {
+		_, err := c.status(ctx, running)
+		return err == nil
+	})
+	file := writeFile(t, "file", "")
+	for _, test := range []struct {
+		name string
+		args []string
+		want []string
+	}{
+		{"port in use", []string{"--node-bind", running.nodeAddr}, []string{"node.bind", running.nodeAddr, "in use"}},
+		{"API's port in use", []string{"--http-addr", running.httpAddr}, []string{"http.addr", running.httpAddr, "in use"}},
+		{"unwritable data_dir", []string{"--node-data-dir", file + "/dir"}, []string{"data_dir", file + "/dir"}},
+		{"unresolvable name", []string{"--node-advertise", "no-such-host.invalid:7946"}, []string{"node.advertise", "no-such-host.invalid"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			args := append([]string{"agent", "-c", c.agents[1].config, "--log-level", "error"}, test.args...)
+			status, _, stderr := executeProcess(t, args...)
+			line := strings.TrimSpace(stderr)
+			if status != statusFailed || strings.Contains(line, "\n") {
+				t.Errorf("status %d and %q, want status %d and one line", status, line, statusFailed)
+			}
+			for _, want := range test.want {
+				if !strings.Contains(line, want) {
+					t.Errorf("%q does not name %q", line, want)
+				}
+			}
+		})
+	}
+	c.stopAll()
+}

@@ -1,0 +1,193 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/musterhq/muster/internal/clock"
+	"github.com/musterhq/muster/internal/testserver"
+	"github.com/musterhq/muster/node/httpapi"
+)
+
+// patience bounds each wait of these tests. What is waited for takes a second or
+// two; the rest is for machines that do a lot else.
+const patience = 60 * time.Second
+
+// testCluster is a set of agents that run as processes.
+type testCluster struct {
+	t      *testing.T
+	files  agentFiles
+	agents []*agentProcess
+	killed map[string][]clock.Instant
+}
+
+// providerConfig returns the sections that make the agents of a cluster know each
+// other.
+type providerConfig func(peers []string) map[string]any
+
+// staticProvider has all agents vote.
+func staticProvider(peers []string) map[string]any {
+	return map[string]any{"provider": map[string]any{"static": map[string]any{"peers": peers}}}
+}
+
+// etcdProvider uses a real etcd, with a grant of 2 s.
+func etcdProvider(etcd *testserver.Etcd) providerConfig {
+	return func(peers []string) map[string]any {
+		return map[string]any{
+			"provider":   map[string]any{"etcd": map[string]any{"endpoints": []string{etcd.Endpoint()}}},
+			"bootstrap":  map[string]any{"expect": len(peers)},
+			"mastership": map[string]any{"ttl": "2s"},
+		}
+	}
+}
+
+// newTestCluster prepares n agents and starts none.
+func newTestCluster(t *testing.T, n int, provider providerConfig) *testCluster {
+	t.Helper()
+	c := emptyCluster(t)
+	addrs, err := freeAddrs(2 * n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	peers, web := addrs[:n], addrs[n:]
+	for i := range n {
+		c.add(fmt.Sprintf("node-%d", i+1), peers[i], web[i], provider(peers))
+	}
+	return c
+}
+
+func emptyCluster(t *testing.T) *testCluster {
+	t.Helper()
+	t.Setenv(runMainVariable, "1") // this binary is the agents' program
+	binary, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &testCluster{t: t, files: agentFiles{binary: binary, dir: t.TempDir()}, killed: make(map[string][]clock.Instant)}
+	t.Cleanup(func() {
+		for _, agent := range c.agents {
+			agent.kill()
+		}
+		if t.Failed() {
+			c.printLogs()
+		}
+	})
+	return c
+}
+
+// add prepares one more agent.
+func (c *testCluster) add(name, nodeAddr, httpAddr string, config map[string]any) *agentProcess {
+	c.t.Helper()
+	agent, err := c.files.prepare(name, nodeAddr, httpAddr, config)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.agents = append(c.agents, agent)
+	return agent
+}
+
+func (c *testCluster) start(agents ...*agentProcess) {
+	c.t.Helper()
+	for _, agent := range agents {
+		if err := agent.start(c.files.binary); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+}
+
+// kill ends an agent as kill -9 does, and notes when it was certainly dead.
+func (c *testCluster) kill(agent *agentProcess) {
+	agent.kill()
+	c.killed[agent.name] = append(c.killed[agent.name], clock.Now())
+}
+
+func (c *testCluster) signal(agent *agentProcess, s syscall.Signal) {
+	c.t.Helper()
+	if err := agent.cmd.Process.Signal(s); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// stopAll has every agent leave.
+func (c *testCluster) stopAll() {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	defer cancel()
+	for _, agent := range c.agents {
+		if agent.running() {
+			if err := agent.stop(ctx); err != nil {
+				c.t.Error(err)
+			}
+		}
+	}
+}
+
+// eventually waits until done, and fails the test with what was waited for.
+func (c *testCluster) eventually(what string, done func(ctx context.Context) bool) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	defer cancel()
+	if err := poll(ctx, func() bool { return done(ctx) }); err != nil {
+		c.t.Fatalf("not within %v: %s", patience, what)
+	}
+}
+
+// waitMaster waits until the agents agree on a master of a higher term than above,
+// and see so many members.
+func (c *testCluster) waitMaster(above uint64, members int, agents ...*agentProcess) httpapi.Master {
+	c.t.Helper()
+	var master httpapi.Master
+	c.eventually(fmt.Sprintf("one master of a term above %d, and %d members", above, members), func(ctx context.Context) bool {
+		for i, agent := range agents {
+			m, err := agent.master(ctx)
+			if err != nil || m.Term <= above || i > 0 && m.InstanceID != master.InstanceID {
+				return false
+			}
+			master = m
+			list, err := agent.members(ctx)
+			if err != nil || len(list) != members {
+				return false
+			}
+		}
+		return true
+	})
+	return master
+}
+
+// split returns the agent that is master, and the others.
+func (c *testCluster) split(master httpapi.Master) (agent *agentProcess, others []*agentProcess) {
+	for _, a := range c.agents {
+		if a.name == master.NodeID {
+			agent = a
+		} else {
+			others = append(others, a)
+		}
+	}
+	return agent, others
+}
+
+func (c *testCluster) status(ctx context.Context, agent *agentProcess) (httpapi.Status, error) {
+	var s httpapi.Status
+	err := agent.get(ctx, httpapi.PathStatus, &s)
+	return s, err
+}
+
+func (c *testCluster) printLogs() {
+	const most = 8 << 10
+	logs, _ := filepath.Glob(filepath.Join(c.files.dir, "*.log"))
+	for _, path := range logs {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			c.t.Log(err)
+			continue
+		}
+		c.t.Logf("%s, its last part:\n%s", filepath.Base(path), text[max(0, len(text)-most):])
+	}
+}

@@ -1,0 +1,30 @@
+// Package node is a running member of a cluster: it finds its peers through a
+// provider, keeps itself registered, sees who is there, and takes part in
+// mastership.
+//
+// # What it promises
+//
+// At most one node of a cluster is master at any time, and terms only rise, under
+// the one assumption that clocks run at the true rate within 1 %. Package
+// node/mastership says how, and what remains for the application to do: attach
+// the term to whatever it changes outside its own process.
+//
+// Membership promises less. Each node sees the others as they are within seconds,
+// two nodes may see differently meanwhile, and nothing that must happen once may
+// be decided by it.
+//
+// # Order
+//
+// [Start] listens, works out the address to advertise, joins, registers and then
+// takes part in mastership; it returns as soon as the node runs, before any peer or
+// provider was reached, and [Node.WaitReady] waits for the rest. [Node.Leave] goes
+// the other way: it gives mastership up once the functions of WhileMaster have
+// returned, takes the registration away, says goodbye to the members, and closes.
+// Each step is bounded in time, and a step that fails does not keep the next from
+// being taken.
+//
+// # What it costs
+//
+// A node depends on no provider: the caller opens a registry with the one it
+// wants, and pays for that one alone.
+package node

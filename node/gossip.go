@@ -1,0 +1,48 @@
+package node
+
+import (
+	"github.com/musterhq/muster/node/mastership"
+)
+
+// What nodes tell one another of mastership travels with the gossip of members:
+// each announcement of a master is broadcast, and what a node knows goes along
+// when it exchanges its whole state with another. The application's addresses are
+// left out, since they may not fit into a packet: they are among the member's
+// details, and are put back when the view is made.
+
+// announcementKey lets a later announcement take the place of an earlier one that
+// is still to be sent.
+const announcementKey = "mastership"
+
+// announce broadcasts what the elector wants the others to know.
+func (n *Node) announce() {
+	for a := range n.elector.Announcements(n.ctx) {
+		if err := n.members.Broadcast(announcementKey, encode(a)); err != nil {
+			n.log.Warn("mastership not announced", "err", err)
+		}
+	}
+}
+
+// tell is asked by the membership layer for what another node should know.
+func (n *Node) tell() []byte {
+	a, ok := n.elector.LocalAnnouncement()
+	if !ok {
+		return nil
+	}
+	return encode(a)
+}
+
+// learn is handed what another node has told.
+func (n *Node) learn(message []byte) {
+	a, err := mastership.DecodeAnnouncement(message)
+	if err != nil {
+		n.log.Debug("announcement ignored", "err", err)
+		return
+	}
+	n.elector.Learn(a)
+}
+
+func encode(a mastership.Announcement) []byte {
+	a.Holder.AppAddrs = nil
+	return a.Encode()
+}

@@ -1,0 +1,149 @@
+package httpapi
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/musterhq/muster/discovery"
+	"github.com/musterhq/muster/node"
+	"github.com/musterhq/muster/node/mastership"
+)
+
+// collector reads the node's counters when it is scraped, so that nothing is
+// counted twice and nothing is kept up to date for nobody.
+type collector struct{ node *node.Node }
+
+func newCollector(n *node.Node) prometheus.Collector { return collector{n} }
+
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("muster_"+name, help, labels, nil)
+}
+
+var (
+	infoDesc = describe("node_info", "Always 1; the labels say which node this is.",
+		"cluster", "node_id", "instance_id", "addr", "provider")
+	readyDesc    = describe("node_ready", "1 if the node has joined a cluster that is formed.")
+	membersDesc  = describe("members", "Members by state; those that departed count for a few minutes.", "state")
+	majorityDesc = describe("majority", "1 if a majority of the expected members is in sight, or none is expected.")
+
+	stateDesc       = describe("mastership_state", "1 for the state that the node is in, 0 for the others.", "state")
+	termDesc        = describe("mastership_term", "The highest term heard of.")
+	masterDesc      = describe("mastership_is_master", "1 if this node is master.")
+	masterKnownDesc = describe("mastership_master_known", "1 if the node knows a master.")
+	transitionsDesc = describe("mastership_transitions_total", "Beginnings and ends of this node's masterships.")
+	renewalsDesc    = describe("mastership_renewals_total", "Renewals by outcome.", "outcome")
+	latencyDesc     = describe("mastership_renewal_seconds", "Time from sending a renewal to its success.")
+
+	providerCallsDesc   = describe("provider_calls_total", "Calls to the provider by operation.", "provider", "operation")
+	providerErrorsDesc  = describe("provider_errors_total", "Failed calls to the provider by kind of error.", "provider", "kind")
+	providerStaleDesc   = describe("provider_stale", "1 while the provider fails and the last good set of peers is used, or none is known.", "provider")
+	providerPeersDesc   = describe("provider_instances", "Instances that the provider last showed.", "provider")
+	providerSkippedDesc = describe("provider_skipped_total", "Entries of the provider that could not be read.", "provider")
+	watchRestartsDesc   = describe("provider_watch_restarts_total", "Watches of the provider that broke and were begun again.", "provider")
+
+	registeredDesc         = describe("registered", "1 if the node's registration stands.", "service")
+	registrationsDesc      = describe("registrations_total", "Times that the node came to be registered.")
+	repairsDesc            = describe("registration_repairs_total", "Registrations that were put back while the session stood.")
+	sessionsLostDesc       = describe("registration_sessions_lost_total", "Sessions that the provider ended.")
+	registrationErrorsDesc = describe("registration_errors_total", "Failed calls to keep the node registered.")
+
+	connectionsDesc = describe("link_connections", "Open connections of the one port by direction.", "direction")
+	acceptedDesc    = describe("link_accepted_total", "Accepted connections by protocol.", "protocol")
+	rejectedDesc    = describe("link_rejected_total", "Connections that were turned away, by reason.", "reason")
+	dialsDesc       = describe("link_dials_total", "Dials by outcome.", "outcome")
+	packetsDesc     = describe("link_packets_total", "Gossip packets by direction.", "direction")
+	bytesDesc       = describe("link_bytes_total", "Bytes of gossip by direction.", "direction")
+	queueDropsDesc  = describe("link_queue_drops_total", "Gossip packets dropped because a peer's queue was full.")
+	droppedDesc     = describe("link_dropped_total", "Gossip packets that could not be sent, for whatever reason.")
+
+	joinsDesc   = describe("membership_joins_total", "Dials of the merge loop by outcome.", "outcome")
+	refusedDesc = describe("membership_refused_total", "Strangers turned away by reason.", "reason")
+	healthDesc  = describe("membership_health_score", "0 where the node keeps up, up to 7 where it does not.")
+)
+
+// Describe sends nothing: the metrics differ with what was counted, and the
+// registry checks them as they come.
+func (c collector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(out chan<- prometheus.Metric) {
+	s := c.node.Status()
+	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	counter := func(d *prometheus.Desc, value uint64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value), labels...)
+	}
+
+	gauge(infoDesc, 1, s.Cluster, s.NodeID, s.InstanceID, s.Advertised.Addr, s.Provider)
+	gauge(readyDesc, one(s.Ready))
+	for state, n := range s.Membership.Members {
+		gauge(membersDesc, float64(n), string(state))
+	}
+	gauge(majorityDesc, one(s.View.Majority))
+
+	m := s.Mastership
+	for state := mastership.Follower; state <= mastership.Releasing; state++ {
+		gauge(stateDesc, one(state == m.State), state.String())
+	}
+	gauge(termDesc, float64(m.MaxTerm))
+	gauge(masterDesc, one(c.node.IsMaster()))
+	gauge(masterKnownDesc, one(s.View.Master != nil))
+	counter(transitionsDesc, m.Transitions)
+	counter(renewalsDesc, m.Renewals, "ok")
+	counter(renewalsDesc, m.RenewalFailures, "failed")
+	out <- prometheus.MustNewConstHistogram(latencyDesc,
+		m.RenewalLatency.Count, m.RenewalLatency.Sum.Seconds(), m.RenewalLatency.Cumulative())
+
+	for operation, n := range s.Discovery.Calls {
+		counter(providerCallsDesc, n, s.Provider, operation)
+	}
+	for kind, n := range s.Discovery.Errors {
+		counter(providerErrorsDesc, n, s.Provider, kind)
+	}
+	gauge(providerStaleDesc, one(stale(s.Peers)), s.Provider)
+	gauge(providerPeersDesc, float64(len(s.Peers.Instances)), s.Provider)
+	counter(providerSkippedDesc, s.Discovery.Skipped, s.Provider)
+	counter(watchRestartsDesc, s.Discovery.WatchRestarts, s.Provider)
+
+	gauge(connectionsDesc, float64(s.Link.Inbound), "in")
+	gauge(connectionsDesc, float64(s.Link.Outbound), "out")
+	for protocol, n := range s.Link.Accepted {
+		counter(acceptedDesc, n, protocol)
+	}
+	for reason, n := range s.Link.Rejected {
+		counter(rejectedDesc, n, string(reason))
+	}
+	counter(dialsDesc, s.Link.Dials-s.Link.DialFailures, "ok")
+	counter(dialsDesc, s.Link.DialFailures, "failed")
+	counter(packetsDesc, s.Link.PacketsSent, "out")
+	counter(packetsDesc, s.Link.PacketsReceived, "in")
+	counter(bytesDesc, s.Link.BytesSent, "out")
+	counter(bytesDesc, s.Link.BytesReceived, "in")
+	counter(queueDropsDesc, s.Link.QueueDrops)
+	counter(droppedDesc, s.Link.PacketsDropped)
+
+	counter(joinsDesc, s.Membership.Joins, "ok")
+	counter(joinsDesc, s.Membership.JoinFailures, "failed")
+	for reason, n := range s.Membership.Refused {
+		counter(refusedDesc, n, reason)
+	}
+	gauge(healthDesc, float64(s.Membership.Health))
+
+	for _, i := range s.Registration.Instances {
+		gauge(registeredDesc, one(i.Registered), i.Instance.Service)
+	}
+	r := s.Registration.Counters
+	counter(registrationsDesc, r.Registrations)
+	counter(repairsDesc, r.Repairs)
+	counter(sessionsLostDesc, r.SessionsLost)
+	counter(registrationErrorsDesc, r.OpenErrors+r.RenewErrors+r.RegisterErrors+r.DeregisterErrors)
+}
+
+func stale(s discovery.Snapshot) bool { return s.Stale || !s.Known }
+
+func one(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
