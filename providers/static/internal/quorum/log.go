@@ -9,8 +9,9 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// raftLogger routes what Raft logs to slog, one level lower than Raft has it:
-// peers that cannot be reached are an error to Raft and daily bread to a cluster.
+// raftLogger routes what Raft logs to slog, at debug level whatever it is to Raft,
+// which complains about each missed heartbeat of a voter that is down. What an
+// operator must know is in Mastership.Warning.
 func raftLogger(to *slog.Logger) hclog.Logger {
 	l := hclog.NewInterceptLogger(&hclog.LoggerOptions{Name: "raft", Output: io.Discard, Level: hclog.Off})
 	l.RegisterSink(sink{to})
@@ -20,19 +21,8 @@ func raftLogger(to *slog.Logger) hclog.Logger {
 type sink struct{ to *slog.Logger }
 
 func (s sink) Accept(name string, level hclog.Level, msg string, args ...any) {
-	var l slog.Level
-	switch level {
-	case hclog.Error:
-		l = slog.LevelWarn
-	case hclog.Warn:
-		l = slog.LevelInfo
-	case hclog.Info:
-		l = slog.LevelDebug
-	default:
-		return
-	}
 	ctx := context.Background()
-	if !s.to.Enabled(ctx, l) {
+	if level < hclog.Info || !s.to.Enabled(ctx, slog.LevelDebug) {
 		return
 	}
 	for i, a := range args {
@@ -42,5 +32,5 @@ func (s sink) Accept(name string, level hclog.Level, msg string, args ...any) {
 			}
 		}
 	}
-	s.to.Log(ctx, l, msg, append([]any{"component", name}, args...)...)
+	s.to.Log(ctx, slog.LevelDebug, msg, append([]any{"component", name, "raft_level", level.String()}, args...)...)
 }

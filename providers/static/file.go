@@ -1,0 +1,46 @@
+package static
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"os"
+	"strings"
+)
+
+// readFile returns the addresses of the file at path, as they are written, in
+// their order and each once, or else what is wrong with it, where, and how it is
+// mended. One bad line makes the whole file bad: part of a set is none.
+func readFile(path string) (addrs []string, problem string) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Sprintf("cannot be read: %v; make it, with one HOST:PORT on each line", bare(err))
+	}
+	// Editors that write in place empty the file first. An operator who means no
+	// peer at all says so in a comment.
+	if len(bytes.TrimSpace(b)) == 0 {
+		return nil, "is empty; write one HOST:PORT on each line, or a comment if none is meant"
+	}
+	lines := make(map[string]int)
+	scanner := bufio.NewScanner(bytes.NewReader(b))
+	for n := 1; scanner.Scan(); n++ {
+		text, _, _ := strings.Cut(scanner.Text(), "#")
+		addr := strings.TrimSpace(text)
+		if addr == "" {
+			continue
+		}
+		canonical, problem := parseAddr(addr)
+		if problem == "" && lines[canonical] > 0 {
+			problem = fmt.Sprintf("is the same as line %d; list each node once", lines[canonical])
+		}
+		if problem != "" {
+			return nil, fmt.Sprintf("line %d: %q: %s", n, addr, problem)
+		}
+		lines[canonical] = n
+		addrs = append(addrs, addr)
+	}
+	if err := scanner.Err(); err != nil {
+		return nil, fmt.Sprintf("%v; write one HOST:PORT on each line", err)
+	}
+	return addrs, ""
+}
