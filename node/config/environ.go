@@ -25,6 +25,11 @@ func newEnvironment(pairs []string) environment {
 	return env
 }
 
+func (env environment) lookup(name string) (string, bool) {
+	value, ok := env[name]
+	return value, ok
+}
+
 // read returns what the environment says. A variable that is set and empty says
 // nothing, as compose files that pass variables on would have it.
 func (env environment) read(s *schema, f *faults) layer {

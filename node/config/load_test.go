@@ -132,13 +132,14 @@ func TestEveryKeyFromTheEnvironmentAlone(t *testing.T) {
 		"MUSTER_CLUSTER=orders",
 		"MUSTER_NODE_ID=n1", "MUSTER_NODE_ZONE=eu-1", "MUSTER_NODE_TAGS=web, blue,",
 		"MUSTER_NODE_META=Version=1.10,eq=a=b", "MUSTER_NODE_APP_ADDRS=HTTP=10.0.0.5:8080",
-		"MUSTER_NODE_BIND=127.0.0.1:0", "MUSTER_NODE_ADVERTISE=interface:eth0", "MUSTER_NODE_DATA_DIR=/data",
+		"MUSTER_NODE_BIND=127.0.0.1:0", "MUSTER_NODE_ADVERTISE=env", "MUSTER_NODE_DATA_DIR=/data",
 		"MUSTER_PROVIDER_STUB_PEERS=10.0.0.5:7946,10.0.0.6:7946",
 		"MUSTER_PROVIDER_STUB_PASSWORD=hush", "MUSTER_PROVIDER_STUB_TIMEOUT=3s", "MUSTER_PROVIDER_STUB_RETRIES=4",
 		"MUSTER_PROVIDER_STUB_LABELS=Team=A",
 		"MUSTER_BOOTSTRAP_EXPECT=3", "MUSTER_MASTERSHIP_ELIGIBLE=false", "MUSTER_MASTERSHIP_TTL=2s",
 		"MUSTER_HTTP_ADDR=127.0.0.1:8000", "MUSTER_LOG_LEVEL=warn",
-		"MUSTER_LOG_FORMAT=", // passed on and not set
+		"MUSTER_LOG_FORMAT=",             // passed on and not set
+		"MUSTER_ADVERTISE_ADDR=10.0.0.5", // not a key, but what env reads
 		// What Kubernetes sets for a service of the name muster.
 		"MUSTER_PORT=tcp://10.0.0.1:7946", "MUSTER_SERVICE_HOST=10.0.0.1", "MUSTER_PORT_7946_TCP_PORT=7946",
 	}})
@@ -151,7 +152,7 @@ func TestEveryKeyFromTheEnvironmentAlone(t *testing.T) {
 			ID: "n1", Zone: "eu-1", Tags: []string{"web", "blue"},
 			Meta:     map[string]string{"Version": "1.10", "eq": "a=b"},
 			AppAddrs: map[string]string{"HTTP": "10.0.0.5:8080"},
-			Bind:     "127.0.0.1:0", Advertise: "interface:eth0", DataDir: "/data",
+			Bind:     "127.0.0.1:0", Advertise: "env", DataDir: "/data",
 		},
 		Provider: map[string]any{"stub": &stubConfig{
 			Peers: []string{"10.0.0.5:7946", "10.0.0.6:7946"}, Password: "hush", Timeout: 3 * time.Second, Retries: 4,

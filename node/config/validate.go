@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/registrar/advertise"
 )
 
 // bad reports what is wrong with key, unless something already is.
@@ -73,7 +74,7 @@ func (l *loader) validateNode(n Node) {
 		}
 	}
 	l.listenAddr("node.bind", n.Bind)
-	l.advertise(n.Advertise)
+	l.driverErrors("", advertise.Validate(n.Advertise, advertise.Options{LookupEnv: l.env.lookup}))
 	if n.Voter != "" {
 		l.dialAddr("node.voter", n.Voter)
 	}
@@ -101,19 +102,6 @@ func (l *loader) oneOf(key, value string, allowed ...string) {
 		problem = fmt.Sprintf("%s; did you mean %q?", problem, near)
 	}
 	l.bad(key, value, problem)
-}
-
-func (l *loader) advertise(spec string) {
-	name, isInterface := strings.CutPrefix(spec, "interface:")
-	switch {
-	case spec == "auto", spec == "env", isInterface && name != "":
-	case isInterface:
-		l.bad("node.advertise", spec, "names no interface; write it, as interface:eth0")
-	case strings.Contains(spec, ":"):
-		l.dialAddr("node.advertise", spec)
-	default:
-		l.oneOf("node.advertise", spec, "auto", "env", "interface:NAME", "HOST:PORT")
-	}
 }
 
 // dialAddr checks an address that others dial.
@@ -218,6 +206,7 @@ func (l *loader) sectionSource(section *entry) Source {
 
 // driverErrors reports the errors of the SPI, whose keys are those below section.
 func (l *loader) driverErrors(section string, err error) {
+	before := slices.Clone(l.faults)
 	for _, err := range leaves(err) {
 		var ce *driver.ConfigError
 		if !errors.As(err, &ce) {
@@ -229,7 +218,10 @@ func (l *loader) driverErrors(section string, err error) {
 		if e, ok := l.schema.byKey[key]; ok {
 			value = shownFor(e, ce.Value)
 		}
-		// Two errors of one key from the provider are two: bad would drop the second.
+		if before.has(key) {
+			continue
+		}
+		// Not bad, which would drop the second of two errors of one key.
 		l.faults.add(l.source(key), key, value, ce.Problem)
 	}
 }
