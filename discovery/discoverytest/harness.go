@@ -22,8 +22,8 @@ type Harness struct {
 	Open func(t testing.TB) driver.Driver
 
 	// Seed makes the instances those of service, all of them and no others, for a
-	// provider that publishes nothing itself, and returns them as List is to show
-	// them: a list of addresses keeps only Service and Addr. Clauses use it where
+	// provider that publishes nothing itself, and returns them in their order as List
+	// is to show them: a list of addresses keeps only Service and Addr. Clauses use it where
 	// the driver is no Registrar. It is called before Open; where the driver is a
 	// Watcher also after it, and then the open drivers must notice.
 	Seed func(t testing.TB, service string, instances []driver.Instance) []driver.Instance

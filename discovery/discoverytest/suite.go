@@ -1,7 +1,7 @@
 package discoverytest
 
 import (
-	"fmt"
+	"slices"
 	"testing"
 )
 
@@ -11,7 +11,7 @@ type clause struct {
 	name string
 	// says is the sentence of the contract that is printed when it is broken.
 	says string
-	run  func(t *check)
+	run  func(k *check)
 }
 
 // Run holds the provider behind newHarness to the contract of package driver. Each
@@ -20,38 +20,30 @@ type clause struct {
 // clause and quotes what it says.
 func Run(t *testing.T, newHarness func(t testing.TB) Harness) {
 	t.Helper()
-	for _, c := range clauses() {
-		t.Run(c.name, func(t *testing.T) { runClause(t, c, newHarness) })
-	}
+	runAll(t, slices.Concat(listClauses(), watchClauses(), registerClauses(), authorityClauses(), storeClauses()), newHarness)
 }
 
 // RunAuthority is Run for the clauses of the Authority and its Store alone.
 func RunAuthority(t *testing.T, newHarness func(t testing.TB) Harness) {
 	t.Helper()
-	for _, c := range authorityClauses() {
+	runAll(t, slices.Concat(authorityClauses(), storeClauses()), newHarness)
+}
+
+func runAll(t *testing.T, clauses []clause, newHarness func(t testing.TB) Harness) {
+	t.Helper()
+	for _, c := range clauses {
 		t.Run(c.name, func(t *testing.T) { runClause(t, c, newHarness) })
 	}
 }
 
-func clauses() []clause { return append([]clause{}, authorityClauses()...) }
-
-func authorityClauses() []clause { return nil }
-
 func runClause(t testing.TB, c clause, newHarness func(t testing.TB) Harness) {
 	k := &check{TB: t, clause: c, Harness: newHarness(t)}
 	k.setDefaults()
+	if k.Open == nil {
+		t.Fatal("the harness has no Open")
+	}
+	if (k.Stop == nil) != (k.Start == nil) {
+		t.Fatal("the harness has one of Stop and Start, and needs both or none")
+	}
 	c.run(k)
-}
-
-// check is one run of one clause.
-type check struct {
-	testing.TB
-	Harness
-	clause clause
-}
-
-// broken ends the clause with what was seen.
-func (k *check) broken(format string, args ...any) {
-	k.Helper()
-	k.Fatalf("clause %q is broken.\n\tThe contract: %s\n\tSeen: %s", k.clause.name, k.clause.says, fmt.Sprintf(format, args...))
 }

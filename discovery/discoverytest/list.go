@@ -1,0 +1,244 @@
+package discoverytest
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/musterhq/muster/discovery"
+	"github.com/musterhq/muster/discovery/driver"
+)
+
+func listClauses() []clause {
+	return []clause{
+		{"list/empty", "the set of a service of which nothing is registered is empty, and that is no error", listEmpty},
+		{"list/whole_instance", "every field of an instance comes back as it was registered", listWholeInstance},
+		{"list/many", "a driver never returns part of a set, however large", listMany},
+		{"list/error_is_not_empty", "if the set could not be read whole, List returns an error; an error is never an empty set", listError},
+		{"list/cancelled", "every method honours its context: a call whose context was cancelled returns promptly with the context's error", listCancelled},
+		{"list/slow", "every method honours its context: a call whose answer is slow returns when its deadline passes, and a later one gets the whole set", listSlow},
+		{"list/malformed_neighbour", "an unreadable entry is skipped and named in Snapshot.Skipped, and costs none of its neighbours", listMalformed},
+		{"list/duplicates", "an instance that was published twice is one instance", listDuplicates},
+		{"list/same_node", "instances with one NodeID and different InstanceIDs are different instances", listSameNode},
+		{"list/prefix", "List returns the instances whose Service is q.Service, and none of a service whose name starts alike", listPrefix},
+		{"list/revision_rises", "Snapshot.Revision rises with each change, if the provider has revisions", listRevision},
+		{"list/closed", "Close is idempotent, and calls made after it fail", listClosed},
+	}
+}
+
+func listEmpty(k *check) {
+	d := k.open()
+	var want []driver.Instance
+	if _, ok := d.(driver.Registrar); !ok && k.Seed != nil {
+		want = k.Seed(k, service, nil)
+		d = k.open()
+	}
+	s, err := d.List(k.ctx(), driver.Query{Service: service})
+	if err != nil {
+		k.broken("List returned the error %v", err)
+	}
+	if diff := diffSets(want, s.Instances); diff != "" {
+		k.broken("%s", diff)
+	}
+	if len(s.Skipped) > 0 {
+		k.broken("Skipped names %v", s.Skipped)
+	}
+}
+
+func listWholeInstance(k *check) {
+	full := driver.Instance{
+		Service:      service,
+		NodeID:       "node-ä",
+		InstanceID:   "0123456789abcdef0123456789abcdef",
+		Addr:         "[2001:db8::1]:7946",
+		Zone:         "eu-1",
+		Tags:         []string{"web", "blue green", "ünï"},
+		Meta:         map[string]string{"version": "1.4", "Upper.Case/Key": "a=b,c \"d\"\n<e>", "empty": ""},
+		AppAddrs:     map[string]string{"http": "10.0.0.5:8080", "grpc": "[2001:db8::1]:9090"},
+		Version:      "v1.2.3-rc.1+build",
+		RegisteredAt: time.Date(2024, 2, 29, 23, 59, 59, 0, time.UTC),
+	}
+	bare := driver.Instance{Service: service, Addr: "db.example.com:7946"}
+	named := driver.Instance{Service: service, InstanceID: "fedcba9876543210", Addr: "10.0.0.6:7946"}
+	d, want := k.place(full, bare, named)
+	k.eventually(d, service, "three instances were published", want...)
+}
+
+func listMany(k *check) {
+	const n = 300
+	many := make([]driver.Instance, n)
+	for i := range many {
+		many[i] = instance(service, i)
+	}
+	d, want := k.place(many...)
+	k.eventually(d, service, "300 instances were published", want...)
+}
+
+func listError(k *check) {
+	k.needs("Stop and Start", k.Stop != nil)
+	d, want := k.place(instance(service, 0), instance(service, 1))
+	k.eventually(d, service, "two instances were published", want...)
+	k.Stop(k)
+	ctx, cancel := context.WithTimeout(k.Context(), prompt)
+	defer cancel()
+	s, err := d.List(ctx, driver.Query{Service: service})
+	k.Start(k)
+	switch {
+	case err == nil:
+		k.broken("with the provider stopped, List returned %d instances of 2 and no error", len(s.Instances))
+	case len(s.Instances) > 0:
+		k.broken("with the provider stopped, List returned an error and %d instances with it", len(s.Instances))
+	case !driver.Retryable(err):
+		k.broken("with the provider stopped, List returned %q, which says that no retry helps", err)
+	}
+	// What is to be seen now depends on whether the sessions have lapsed; but
+	// an answer there must be.
+	k.list(d, service)
+}
+
+func listCancelled(k *check) {
+	d, _ := k.place(instance(service, 0))
+	ctx, cancel := context.WithCancel(k.Context())
+	cancel()
+	start := time.Now()
+	_, err := d.List(ctx, driver.Query{Service: service})
+	if !errors.Is(err, context.Canceled) {
+		k.broken("List returned the error %v, which is not context.Canceled", err)
+	}
+	if r, ok := d.(driver.Registrar); ok {
+		if _, err := r.OpenSession(ctx, driver.SessionOptions{TTL: k.SessionTTL}); !errors.Is(err, context.Canceled) {
+			k.broken("OpenSession returned the error %v, which is not context.Canceled", err)
+		}
+	}
+	if took := time.Since(start); took > prompt {
+		k.broken("it took %v", took)
+	}
+}
+
+func listSlow(k *check) {
+	k.needs("Delay", k.Delay != nil)
+	d, want := k.place(instance(service, 0), instance(service, 1))
+	k.eventually(d, service, "two instances were published", want...)
+	k.Delay(k, 2*prompt)
+	ctx, cancel := context.WithTimeout(k.Context(), 200*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	s, err := d.List(ctx, driver.Query{Service: service})
+	took := time.Since(start)
+	k.Delay(k, 0)
+	switch {
+	case err == nil:
+		k.broken("List returned %d instances, long after its deadline or without asking", len(s.Instances))
+	case !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, driver.ErrUnavailable):
+		k.broken("List returned %q, which is neither the context's error nor driver.ErrUnavailable", err)
+	case took > prompt:
+		k.broken("List returned %v after it was called with a deadline of 200 ms", took)
+	}
+	k.eventually(d, service, "the answers came in time again", want...)
+}
+
+func listMalformed(k *check) {
+	k.needs("AddGarbage", k.AddGarbage != nil)
+	d, want := k.place(instance(service, 0), instance(service, 1))
+	k.AddGarbage(k, service)
+	deadline := time.Now().Add(k.Patience)
+	for {
+		s := k.list(d, service)
+		diff := diffSets(want, s.Instances)
+		if diff == "" && len(s.Skipped) > 0 {
+			for _, skipped := range s.Skipped {
+				if skipped.Key == "" || skipped.Reason == nil {
+					k.broken("Skipped holds %+v, which lacks a key or a reason", skipped)
+				}
+			}
+			break
+		}
+		if time.Now().After(deadline) {
+			if diff != "" {
+				k.broken("beside one unreadable entry: %s", diff)
+			}
+			k.broken("Skipped does not name the unreadable entry")
+		}
+		k.sleep(pollEvery)
+	}
+}
+
+func listDuplicates(k *check) {
+	i := instance(service, 0)
+	probe := k.open()
+	if _, ok := probe.(driver.Registrar); ok {
+		k.register(k.liveSession(probe), i, i)
+		k.register(k.liveSession(k.open()), i)
+		k.eventually(k.open(), service, "one instance was registered three times, on two sessions", i)
+		return
+	}
+	k.needs("Seed, and the driver is no driver.Registrar", k.Seed != nil)
+	shown := k.Seed(k, service, []driver.Instance{i, i})
+	// A driver may leave duplicates to package discovery.
+	r := discovery.New("suite", k.Open(k), discovery.Options{})
+	k.Cleanup(func() { r.Close() })
+	s, err := r.List(k.ctx(), driver.Query{Service: service})
+	if err != nil {
+		k.Fatal(err)
+	}
+	if diff := diffSets(shown[:1], s.Instances); diff != "" {
+		k.broken("%s", diff)
+	}
+}
+
+func listSameNode(k *check) {
+	a, b := instance(service, 0), instance(service, 1)
+	b.NodeID = a.NodeID
+	d, want := k.place(a, b)
+	k.eventually(d, service, "two instances of one node were published", want...)
+}
+
+func listPrefix(k *check) {
+	d := k.open()
+	s := k.liveSession(d)
+	names := []string{"foo", "foobar", "foo/bar", "fo"}
+	for n, name := range names {
+		k.register(s, instance(name, n))
+	}
+	for n, name := range names {
+		k.eventually(d, name, "services foo, foobar, foo/bar and fo got an instance each", instance(name, n))
+	}
+	k.must("Deregister", func(ctx context.Context) error { return s.Deregister(ctx, instance("foo", 0)) })
+	k.eventually(d, "foo", "its only instance was deregistered")
+	for n, name := range names[1:] {
+		k.eventually(d, name, "the instance of foo was deregistered", instance(name, n+1))
+	}
+}
+
+func listRevision(k *check) {
+	d := k.open()
+	s := k.liveSession(d)
+	var last driver.Revision
+	for n := range 5 {
+		k.register(s, instance(service, n))
+		var want []driver.Instance
+		for m := range n + 1 {
+			want = append(want, instance(service, m))
+		}
+		k.eventually(d, service, "one more instance was registered", want...)
+		now := k.list(d, service).Revision
+		if n > 0 && last != 0 && now <= last {
+			k.broken("revision %d follows %d although an instance was added", now, last)
+		}
+		last = now
+	}
+}
+
+func listClosed(k *check) {
+	d, _ := k.place(instance(service, 0))
+	for range 2 {
+		if err := d.Close(); err != nil {
+			k.broken("Close returned %v", err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(k.Context(), prompt)
+	defer cancel()
+	if s, err := d.List(ctx, driver.Query{Service: service}); err == nil {
+		k.broken("List after Close returned %d instances and no error", len(s.Instances))
+	}
+}
