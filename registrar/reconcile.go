@@ -1,0 +1,239 @@
+package registrar
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/musterhq/muster/discovery"
+	"github.com/musterhq/muster/discovery/driver"
+)
+
+// concurrency is how many calls of one session are made at a time, so that one
+// slow answer does not hold up a host full of instances.
+const concurrency = 8
+
+// reconcile makes the provider hold what is desired: when that changes, when a
+// watch finds a difference, after failures, and within each TTL whether or not
+// there is a reason. It returns nil when ctx ends, or the error that says that the
+// session is lost.
+func (r *Registrar) reconcile(ctx context.Context, session driver.Session) error {
+	ttl := ttlOf(session)
+	bound := min(maxRetry, ttl/2)
+	resync := time.NewTimer(resyncAfter(ttl))
+	defer resync.Stop()
+	for {
+		if err := r.pass(ctx, session, bound); err != nil {
+			return err
+		}
+		var again <-chan time.Time
+		var timer *time.Timer
+		if at, ok := r.nextDue(); ok {
+			timer = time.NewTimer(time.Until(at))
+			again = timer.C
+		}
+		select {
+		case <-r.kick:
+		case <-again:
+		case <-resync.C:
+			r.confirmAll()
+			resync.Reset(resyncAfter(ttl))
+		case <-ctx.Done():
+		}
+		if timer != nil {
+			timer.Stop()
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+// resyncAfter spreads the confirmations of many registrars. They come within each
+// TTL.
+func resyncAfter(ttl time.Duration) time.Duration { return ttl*3/5 + rand.N(ttl*2/5) }
+
+// job is one call that is to be made.
+type job struct {
+	entry    *entry
+	instance discovery.Instance
+	version  uint64
+	doubts   uint64
+	register bool // or else deregister
+}
+
+// pass makes each call that is due once. It returns an error only if the session
+// is lost.
+func (r *Registrar) pass(ctx context.Context, session driver.Session, bound time.Duration) error {
+	var g errgroup.Group
+	g.SetLimit(concurrency)
+	for _, j := range r.jobs() {
+		g.Go(func() error {
+			if ctx.Err() != nil {
+				return nil
+			}
+			var err error
+			if j.register {
+				err = r.register(ctx, session, j, bound)
+			} else {
+				err = r.deregister(ctx, session, j, bound)
+			}
+			if errors.Is(err, driver.ErrSessionLost) {
+				return err
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// jobs returns the calls that are due now.
+func (r *Registrar) jobs() []job {
+	now := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var jobs []job
+	for _, e := range r.entries {
+		if !e.pending() || e.notBefore.After(now) {
+			continue
+		}
+		jobs = append(jobs, job{e, e.instance, e.version, e.doubts, e.publishable()})
+	}
+	return jobs
+}
+
+// pending reports whether a call is to be made, now or later.
+func (e *entry) pending() bool {
+	if e.publishable() {
+		return e.due
+	}
+	return e.sent
+}
+
+// nextDue returns when the next call may be made, if one is to be.
+func (r *Registrar) nextDue() (at time.Time, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.entries {
+		if e.pending() && (!ok || e.notBefore.Before(at)) {
+			at, ok = e.notBefore, true
+		}
+	}
+	return at, ok
+}
+
+// confirmAll makes every registration due.
+func (r *Registrar) confirmAll() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.entries {
+		if e.publishable() {
+			e.due = true
+		}
+	}
+}
+
+func (r *Registrar) register(ctx context.Context, session driver.Session, j job, bound time.Duration) error {
+	r.mu.Lock()
+	e := j.entry
+	e.sent = true
+	e.attempts++
+	r.mu.Unlock()
+
+	err := call(ctx, r.config.CallTimeout, func(ctx context.Context) error { return session.Register(ctx, j.instance) })
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
+		// Whether it took effect is known only if the provider refused it.
+		e.unsure = e.unsure || driver.Retryable(err)
+		if ctx.Err() != nil || errors.Is(err, driver.ErrSessionLost) {
+			return err
+		}
+		r.counters.RegisterErrors++
+		if e.version != j.version {
+			return err
+		}
+		if e.err == nil || e.attempts == 1 {
+			r.log.Warn("not registered, will retry", "service", j.instance.Service, "instance_id", j.instance.InstanceID, "addr", j.instance.Addr, "error", err)
+		}
+		e.failed(err, bound)
+		r.publish()
+		return err
+	}
+	e.unsure = false
+	if e.version != j.version {
+		return nil // something else is desired by now
+	}
+	e.confirmed = time.Now()
+	repaired := e.repair
+	// A snapshot that came meanwhile may show what happened after this call.
+	e.due, e.repair = e.doubts != j.doubts, false
+	failing := e.err != nil
+	e.succeeded()
+	if repaired {
+		r.counters.Repairs++
+	}
+	if e.registered {
+		if failing {
+			r.publish()
+		}
+		return nil
+	}
+	e.setRegistered(true)
+	r.counters.Registrations++
+	r.log.Info("registered", "service", j.instance.Service, "instance_id", j.instance.InstanceID, "addr", j.instance.Addr, "repair", repaired)
+	r.publish()
+	return nil
+}
+
+func (r *Registrar) deregister(ctx context.Context, session driver.Session, j job, bound time.Duration) error {
+	r.mu.Lock()
+	e := j.entry
+	e.attempts++
+	r.mu.Unlock()
+
+	err := call(ctx, r.config.CallTimeout, func(ctx context.Context) error { return session.Deregister(ctx, j.instance) })
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
+		if ctx.Err() != nil || errors.Is(err, driver.ErrSessionLost) {
+			return err
+		}
+		r.counters.DeregisterErrors++
+		if e.version != j.version {
+			return err
+		}
+		if e.err == nil {
+			r.log.Warn("not deregistered, will retry", "service", j.instance.Service, "instance_id", j.instance.InstanceID, "error", err)
+		}
+		e.failed(err, bound)
+		r.publish()
+		return err
+	}
+	if !e.recheck {
+		r.counters.Deregistrations++
+		r.log.Info("deregistered", "service", j.instance.Service, "instance_id", j.instance.InstanceID)
+	}
+	if e.version != j.version {
+		return nil
+	}
+	e.succeeded()
+	e.err = e.invalid
+	if e.unsure {
+		// A call without an answer may yet arrive, behind this one.
+		e.unsure, e.recheck = false, true
+		e.notBefore = time.Now().Add(r.config.CallTimeout)
+	} else {
+		e.sent, e.recheck = false, false
+	}
+	if e.forgotten() {
+		delete(r.entries, keyOf(e.instance))
+	}
+	r.publish()
+	return nil
+}

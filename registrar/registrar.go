@@ -1,0 +1,239 @@
+package registrar
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/musterhq/muster/discovery"
+	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/latest"
+)
+
+// Config is that of a Registrar. Registry is mandatory; the rest is useful at
+// zero.
+type Config struct {
+	// Registry is where instances are registered. The caller closes it after Stop.
+	Registry *discovery.Registry
+
+	// TTL is how long the registrations outlive the last renewal, and with it how
+	// long a crashed process is still listed. The provider may grant more, and
+	// then everything goes by what it granted. 0: the provider's default.
+	TTL time.Duration
+
+	// ReadOnly registers nothing: for a process that only looks, or whose
+	// registration is somebody else's business.
+	ReadOnly bool
+
+	// CallTimeout bounds each call of the session. A renewal is also bounded by a
+	// third of the TTL. 0: 5 s.
+	CallTimeout time.Duration
+
+	// Logger takes the registrar's records. Default: none are written.
+	Logger *slog.Logger
+}
+
+// StopTimeout bounds Stop where its context has no deadline.
+const StopTimeout = 5 * time.Second
+
+// ErrStopped is returned by what cannot come to pass after Stop.
+var ErrStopped = errors.New("registrar stopped")
+
+// Registrar keeps instances registered. All methods are safe for concurrent use.
+type Registrar struct {
+	config Config
+	log    *slog.Logger
+	off    string // why nothing is registered at all; empty if it is
+
+	running  context.Context // ends when Stop is called
+	cancel   context.CancelFunc
+	watchers sync.WaitGroup
+	kick     chan struct{} // there may be something to register or to deregister
+	hurry    chan struct{} // the provider answers again
+
+	stop    sync.Once
+	ended   chan driver.Session // takes the open session, or nil, when run returns
+	done    chan struct{}       // closed when everything has come to rest
+	stopErr error               // set before done is closed
+
+	changed latest.Value[Status]
+
+	mu       sync.Mutex
+	stopping bool
+	stopped  bool
+	entries  map[key]*entry
+	watching map[string]context.CancelFunc // by service
+	session  SessionStatus
+	counters Counters
+}
+
+// New starts a Registrar, with nothing to register yet. It does not wait for the
+// provider. It panics if c has no Registry. The caller stops it.
+func New(c Config) *Registrar {
+	if c.Registry == nil {
+		panic("registrar: New without a Registry")
+	}
+	c.CallTimeout = cmp.Or(c.CallTimeout, 5*time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	r := &Registrar{
+		config:   c,
+		log:      c.Logger.With("provider", c.Registry.Name()),
+		kick:     make(chan struct{}, 1),
+		hurry:    make(chan struct{}, 1),
+		ended:    make(chan driver.Session, 1),
+		done:     make(chan struct{}),
+		entries:  make(map[key]*entry),
+		watching: make(map[string]context.CancelFunc),
+	}
+	r.running, r.cancel = context.WithCancel(context.Background())
+	switch {
+	case c.ReadOnly:
+		r.off = "read-only"
+	case !c.Registry.CanRegister():
+		r.off = fmt.Sprintf("provider %s registers nothing", c.Registry.Name())
+	}
+	r.changed.Store(r.Status())
+	if r.off != "" {
+		r.ended <- nil
+	} else {
+		go func() { r.ended <- r.run(r.running) }()
+	}
+	return r
+}
+
+// Set replaces the desired state: these instances, and no others, are to be
+// registered. It returns without waiting for the provider.
+//
+// Each instance needs a Service, an InstanceID and an address that others can
+// dial, and the pair of the first two must be there only once. One that is wrong
+// is not registered, also if an earlier form of it was; the others are. The error
+// joins what is wrong, and Status shows it too. RegisteredAt is set by the
+// Registrar to the time at which the instance first became desired. After Stop,
+// Set changes nothing and returns ErrStopped.
+func (r *Registrar) Set(instances ...discovery.Instance) error {
+	now := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stopping {
+		return ErrStopped
+	}
+	var errs []error
+	desired := make(map[key]bool, len(instances))
+	for _, i := range instances {
+		k := keyOf(i)
+		err := validate(i)
+		if err == nil && desired[k] {
+			err = fmt.Errorf("%w: instance %q of service %q is there twice", driver.ErrInvalid, i.InstanceID, i.Service)
+		}
+		if err != nil {
+			errs = append(errs, err)
+		}
+		desired[k] = true
+		e, ok := r.entries[k]
+		if !ok {
+			e = &entry{}
+			r.entries[k] = e
+		}
+		e.want(i, err, now)
+	}
+	for k, e := range r.entries {
+		if !desired[k] && e.wanted {
+			e.unwant()
+		}
+		if e.forgotten() {
+			delete(r.entries, k)
+		}
+	}
+	if r.off == "" {
+		r.watchServices()
+		signal(r.kick)
+	}
+	r.publish()
+	return errors.Join(errs...)
+}
+
+func validate(i discovery.Instance) error {
+	if err := i.Validate(); err != nil {
+		return err
+	}
+	if i.InstanceID == "" {
+		return fmt.Errorf("%w: instance at %s of service %q has no instance id, which tells it from its successor", driver.ErrInvalid, i.Addr, i.Service)
+	}
+	return nil
+}
+
+// Stop deregisters all instances by closing their session, and joins what the
+// Registrar started. It returns when that is done or ctx ends, after StopTimeout
+// where ctx has no deadline, whatever the provider does; the error then says that
+// the registrations are left to their TTL. Stop is idempotent: further calls wait
+// for the first and return what it found.
+func (r *Registrar) Stop(ctx context.Context) error {
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, StopTimeout)
+		defer cancel()
+	}
+	r.stop.Do(func() {
+		r.mu.Lock()
+		r.stopping = true // from here on no watcher is added
+		r.mu.Unlock()
+		r.cancel()
+		go r.shutDown(ctx)
+	})
+	select {
+	case <-r.done:
+		return r.stopErr
+	case <-ctx.Done():
+	}
+	// The calls in flight end with ctx too, unless a driver ignores it: then they
+	// are not waited for.
+	timer := time.NewTimer(100 * time.Millisecond)
+	defer timer.Stop()
+	select {
+	case <-r.done:
+		return r.stopErr
+	case <-timer.C:
+		return r.abandoned(ctx.Err())
+	}
+}
+
+// shutDown is the part of Stop that may outlive its context, if a driver does.
+func (r *Registrar) shutDown(ctx context.Context) {
+	defer close(r.done)
+	session := <-r.ended
+	r.watchers.Wait()
+	if session != nil {
+		if err := r.close(ctx, session); err != nil {
+			r.stopErr = r.abandoned(err)
+			r.log.Warn("could not deregister; the registrations end with their ttl", "ttl", session.TTL(), "error", err)
+		} else {
+			r.log.Info("deregistered")
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stopped = true
+	r.session.Open = false
+	for _, e := range r.entries {
+		e.lapsed(ErrStopped)
+	}
+	r.publish()
+}
+
+func (r *Registrar) abandoned(err error) error {
+	return fmt.Errorf("registrar: could not deregister from provider %s; the registrations end with their TTL: %w", r.config.Registry.Name(), err)
+}
+
+// signal wakes the receiver of c, once if it is busy.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,255 @@
+package registrar
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/backoff"
+)
+
+// run opens one session after another, and keeps each for as long as it lasts. It
+// returns when ctx ends, with the session that is then open, or nil.
+func (r *Registrar) run(ctx context.Context) driver.Session {
+	retry := backoff.Backoff{Max: maxRetry}
+	if r.config.TTL > 0 {
+		retry.Max = min(retry.Max, r.config.TTL/2)
+	}
+	for {
+		sent := time.Now()
+		session, err := r.config.Registry.OpenSession(ctx, driver.SessionOptions{TTL: r.config.TTL})
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			r.openFailed(err)
+			r.pause(ctx, retry.Next())
+			continue
+		}
+		r.opened(session, sent)
+		lost := r.serve(ctx, session, sent)
+		if ctx.Err() != nil {
+			return session
+		}
+		r.sessionLost(lost)
+		// The old one is done with before there is a new one, so that its end cannot
+		// touch what is registered anew.
+		r.dispose(ctx, session)
+		if time.Since(sent) < ttlOf(session)/3 {
+			// One is replaced at once, but not one after the other.
+			r.pause(ctx, retry.Next())
+			continue
+		}
+		retry.Reset()
+	}
+}
+
+// serve keeps the registrations on session until ctx ends or the session is lost,
+// and returns why.
+func (r *Registrar) serve(ctx context.Context, session driver.Session, sent time.Time) error {
+	ctx, end := context.WithCancelCause(ctx)
+	renewing := make(chan struct{})
+	go func() {
+		defer close(renewing)
+		if err := r.renew(ctx, session, sent); err != nil {
+			end(err)
+		}
+	}()
+	if err := r.reconcile(ctx, session); err != nil {
+		end(err)
+	}
+	<-renewing
+	return context.Cause(ctx)
+}
+
+// renew keeps session alive. It returns nil when ctx ends, or the error that says
+// that the session is lost. sent is when it was asked for.
+func (r *Registrar) renew(ctx context.Context, session driver.Session, sent time.Time) error {
+	ttl := ttlOf(session)
+	retry := backoff.Backoff{Max: ttl / 3}
+	next := sent.Add(ttl / 3)
+	lapsed := false
+	last := errNotRenewed
+	for {
+		lapse := sent.Add(ttl) // all moments are counted from before the call was sent
+		wake := next
+		if !lapsed && lapse.Before(next) {
+			wake = lapse
+		}
+		if sleepUntil(ctx, wake) != nil {
+			return nil
+		}
+		now := time.Now()
+		if !lapsed && !now.Before(lapse) {
+			lapsed = true
+			r.sessionLapsed(last)
+		}
+		if now.Before(next) {
+			continue
+		}
+		bound := min(r.config.CallTimeout, ttl/3)
+		if !lapsed {
+			bound = min(bound, lapse.Sub(now))
+		}
+		err := call(ctx, bound, session.Renew)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil:
+			sent, next = now, now.Add(ttl/3)
+			retry.Reset()
+			r.renewed(sent, lapsed)
+			lapsed, last = false, errNotRenewed
+		case errors.Is(err, driver.ErrSessionLost):
+			return err
+		default:
+			last = err
+			r.renewFailed(err)
+			next = time.Now().Add(retry.Next())
+		}
+	}
+}
+
+var errNotRenewed = errors.New("session not renewed within its TTL")
+
+// close closes the session on the way out, with as many attempts as ctx allows.
+func (r *Registrar) close(ctx context.Context, session driver.Session) error {
+	retry := backoff.Backoff{Max: time.Second}
+	for {
+		err := call(ctx, r.config.CallTimeout, session.Close)
+		if err == nil || errors.Is(err, driver.ErrSessionLost) {
+			return nil
+		}
+		if retry.Wait(ctx) != nil {
+			return err
+		}
+	}
+}
+
+// dispose closes a session that is lost, for the sake of what the driver keeps
+// for it. The provider has just answered; if it does not now, that is no matter.
+func (r *Registrar) dispose(ctx context.Context, session driver.Session) {
+	if err := call(ctx, time.Second, session.Close); err != nil && ctx.Err() == nil {
+		r.log.Debug("could not close the lost session", "error", err)
+	}
+}
+
+func (r *Registrar) opened(session driver.Session, sent time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.session = SessionStatus{Open: true, TTL: ttlOf(session), OpenedAt: time.Now(), LastRenewal: sent}
+	r.counters.SessionsOpened++
+	r.log.Info("session opened", "ttl", r.session.TTL)
+	r.publish()
+}
+
+func (r *Registrar) openFailed(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.counters.OpenErrors++
+	if r.session.Err == nil || r.session.Err.Error() != err.Error() {
+		r.log.Warn("no session, will retry", "error", err)
+	}
+	r.session.Err = err
+	for _, e := range r.entries {
+		if e.publishable() {
+			e.err = err
+		}
+	}
+	r.publish()
+}
+
+func (r *Registrar) sessionLost(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.session.Open = false
+	r.session.Err = err
+	r.counters.SessionsLost++
+	for k, e := range r.entries {
+		e.sessionLost(err)
+		if e.forgotten() {
+			delete(r.entries, k)
+		}
+	}
+	r.log.Warn("session lost, will register again", "error", err)
+	r.publish()
+}
+
+// sessionLapsed records that the session was not renewed within its TTL. The
+// provider may have ended it, or may be down and go on with it later: until it
+// says so, renewals are tried on.
+func (r *Registrar) sessionLapsed(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.entries {
+		e.lapsed(err)
+	}
+	r.log.Warn("session not renewed within its ttl, the registrations must be taken to be gone", "ttl", r.session.TTL, "error", err)
+	r.publish()
+}
+
+func (r *Registrar) renewed(sent time.Time, lapsed bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.counters.Renewals++
+	r.session.LastRenewal = sent
+	if r.session.Err != nil {
+		r.session.Err = nil
+		r.log.Info("session renewed again")
+		r.publish()
+	}
+	if lapsed {
+		signal(r.kick)
+	}
+}
+
+func (r *Registrar) renewFailed(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.counters.RenewErrors++
+	if r.session.Err == nil {
+		r.log.Warn("session not renewed, will retry", "error", err)
+	}
+	r.session.Err = err
+	r.publish()
+}
+
+// pause waits for d, until the provider is seen to answer again, or until ctx
+// ends.
+func (r *Registrar) pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-r.hurry:
+	case <-ctx.Done():
+	}
+}
+
+// call makes one call with a bound of its own.
+func call(ctx context.Context, bound time.Duration, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, bound)
+	defer cancel()
+	return f(ctx)
+}
+
+// ttlOf is what the session was granted. A driver that grants nothing must not
+// make a busy loop.
+func ttlOf(session driver.Session) time.Duration {
+	if ttl := session.TTL(); ttl > 0 {
+		return ttl
+	}
+	return 10 * time.Second
+}
+
+func sleepUntil(ctx context.Context, t time.Time) error {
+	timer := time.NewTimer(time.Until(t))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
