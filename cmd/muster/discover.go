@@ -17,9 +17,9 @@ import (
 	"github.com/musterhq/muster/node/config"
 )
 
-// patience is how long a provider may take to answer before it is said that it is
+// sayAfter is how long a provider may take to answer before it is said that it is
 // waited for.
-const patience = time.Second
+const sayAfter = time.Second
 
 func newDiscoverCommand() *cobra.Command {
 	var file string
@@ -31,12 +31,15 @@ func newDiscoverCommand() *cobra.Command {
 		Long: `List the instances that the configured provider knows, without registering
 anything. The service is that of the cluster unless another one is named.
 
+With -o json an array of instances is printed.
+
 With --watch the whole set is printed again after each change, as a table or as one
-JSON object on a line. A provider that fails later is reported and the last good set
+JSON object on a line, with the instances and what else is known. A provider that fails later is reported and the last good set
 stands, marked stale. Entries that the provider has and that cannot be read are
 reported on stderr.`,
 		Example: `  muster discover -c muster.yaml
   muster discover -c muster.yaml --tag web --zone eu-1 --meta version=1.4
+  muster discover -c muster.yaml -o json | jq -r '.[].addr'
   muster discover -c muster.yaml --watch -o json
   MUSTER_CLUSTER=orders muster discover --provider-etcd-endpoints http://127.0.0.1:2379`,
 		Args: cobra.NoArgs,
@@ -134,7 +137,7 @@ func (d *discoverer) follow(ctx context.Context, registry *discovery.Registry) e
 		}
 	}()
 
-	soon := time.NewTimer(patience)
+	soon := time.NewTimer(sayAfter)
 	defer soon.Stop()
 	var late <-chan time.Time
 	if d.timeout > 0 {
@@ -230,7 +233,7 @@ func (d *discoverer) print(s discovery.Snapshot) error {
 	return err
 }
 
-// discovered is the JSON of `muster discover -o json`. It only gains fields.
+// discovered is a line of `muster discover --watch -o json`. It only gains fields.
 type discovered struct {
 	Service string `json:"service"`
 	// Revision is that of the provider, 0 where it has none.
@@ -249,13 +252,18 @@ type skipped struct {
 	Reason string `json:"reason"`
 }
 
+// printJSON prints the array of instances, or a line of a watch.
 func (d *discoverer) printJSON(s discovery.Snapshot) error {
+	instances := append([]discovery.Instance{}, s.Instances...) // never null
+	if !d.watch {
+		return printJSON(d.out, instances)
+	}
 	v := discovered{
 		Service:   d.query.Service,
 		Revision:  uint64(s.Revision),
 		Stale:     s.Stale,
 		At:        s.At,
-		Instances: append([]discovery.Instance{}, s.Instances...),
+		Instances: instances,
 		Skipped:   []skipped{},
 	}
 	if s.Err != nil {
@@ -264,10 +272,7 @@ func (d *discoverer) printJSON(s discovery.Snapshot) error {
 	for _, k := range s.Skipped {
 		v.Skipped = append(v.Skipped, skipped{k.Key, reasonOf(k)})
 	}
-	if d.watch {
-		return json.NewEncoder(d.out).Encode(v) // one line
-	}
-	return printJSON(d.out, v)
+	return json.NewEncoder(d.out).Encode(v) // on one line
 }
 
 // reportSkipped tells of entries that cannot be read, once for each as long as it

@@ -38,11 +38,11 @@ func TestDiscoverLists(t *testing.T) {
 	if status != statusDone || stderr != "" {
 		t.Fatalf("status %d, stderr %q", status, stderr)
 	}
-	var got discovered
+	var got []driver.Instance
 	if err := json.Unmarshal([]byte(stdout), &got); err != nil {
 		t.Fatalf("%v:\n%s", err, stdout)
 	}
-	if got.Service != "bills" || len(got.Instances) != 2 || got.Instances[0].Service != "bills" || got.Skipped == nil {
+	if len(got) != 2 || got[0].Service != "bills" || got[0].Addr != "10.0.0.5:7946" {
 		t.Errorf("got %+v", got)
 	}
 }

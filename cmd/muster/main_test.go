@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 }
 
 // execute runs a command line in this process.
-func execute(t *testing.T, args ...string) (status int, stdout, stderr string) {
+func execute(t testing.TB, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
 	status = run(t.Context(), args, &out, &errs)
@@ -33,7 +33,7 @@ func execute(t *testing.T, args ...string) (status int, stdout, stderr string) {
 }
 
 // program returns a command that runs the program as a process of its own.
-func program(t *testing.T, args ...string) *exec.Cmd {
+func program(t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -45,7 +45,7 @@ func program(t *testing.T, args ...string) *exec.Cmd {
 }
 
 // executeProcess runs a command line in a process of its own.
-func executeProcess(t *testing.T, args ...string) (status int, stdout, stderr string) {
+func executeProcess(t testing.TB, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
 	cmd := program(t, args...)
@@ -59,7 +59,7 @@ func executeProcess(t *testing.T, args ...string) (status int, stdout, stderr st
 }
 
 // writeFile writes text to a file of the name in a directory of the test's own.
-func writeFile(t *testing.T, name, text string) string {
+func writeFile(t testing.TB, name, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
