@@ -217,6 +217,7 @@ type (
 	learned      struct{ Announcement }
 	memberGone   struct{ instance string }
 	functionsOut struct{ term driver.Term } // all functions of the term have returned
+	lapse        struct{ term driver.Term } // the deadline was found to have passed
 	resign       struct{}
 	stop         struct{}
 )
@@ -248,6 +249,13 @@ func (e functionsOut) apply(m *machine, now clock.Instant) {
 	if m.hold != nil && m.state != Active && m.hold.grant.Term == e.term {
 		m.hold.drained = true
 		m.hold.releaseBy = max(m.hold.deadline, now.Add(m.p.callTimeout))
+	}
+}
+
+func (e lapse) apply(m *machine, now clock.Instant) {
+	if m.state == Active && m.hold.grant.Term == e.term {
+		m.end(now, ReasonDeadline)
+		m.enter(now, Follower)
 	}
 }
 
@@ -292,10 +300,12 @@ func (e observation) apply(m *machine, now clock.Instant) {
 		m.judge(now, o)
 	}
 	if m.vacant() {
+		gap := fastRetryMax // there may be news that does not show
 		if fresh {
 			m.vacantSince, m.tries = now, 0
+			gap = fastRetryMin
 		}
-		m.retryAt = min(m.retryAt, max(now, m.triedAt.Add(fastRetryMin)))
+		m.retryAt = min(m.retryAt, max(now, m.triedAt.Add(gap)))
 	}
 }
 
@@ -350,6 +360,7 @@ func (e result) apply(m *machine, now clock.Instant) {
 func (m *machine) acquired(now clock.Instant, c *call, e result, late bool) {
 	g, ok := m.r.granted(answer{claim: c.claim, grant: e.grant, err: e.err})
 	if !ok {
+		println("REFUSED", e.err.Error())
 		if !late {
 			m.refused(now, e.err)
 		}
@@ -379,6 +390,7 @@ func (m *machine) acquired(now clock.Instant, c *call, e result, late bool) {
 		!m.r.holds(now, h.soft()),
 		m.call != nil,
 		m.blocked(now) != "":
+		println("ABANDON", err != nil, g.Term, m.ended, m.highest, otherwise, m.r.holds(now, h.soft()), m.call != nil, m.blocked(now))
 		m.abandonGrant(c, g)
 		m.retryAt = now
 		if err != nil {

@@ -354,7 +354,8 @@ func (e *Elector) MemberGone(instanceID string) { e.post(memberGone{instanceID})
 // Check returns a token if this node is master at the moment it is asked, which
 // it tells by the clock and without a lock. Otherwise the error is a
 // *NotMasterError that names the master; a *NoQuorumError if no master is known
-// and too few members are in sight; or ErrNoMaster.
+// and too few members are in sight, or too few voters can be reached; or
+// ErrNoMaster. The token's AppAddrs are shared: do not change them.
 //
 // It is false before any context of WhileMaster ends and before any listener hears
 // of the end, and after the deadline even if everything else in the process hangs.
@@ -386,6 +387,9 @@ func (e *Elector) whyNot() error {
 	}
 	if s.Need > 0 && s.Have < s.Need {
 		return &NoQuorumError{Have: s.Have, Need: s.Need}
+	}
+	if s.Observed.Expected > 0 && errors.Is(s.Err, driver.ErrUnavailable) {
+		return &NoQuorumError{Need: Majority(s.Observed.Expected)}
 	}
 	return ErrNoMaster
 }
@@ -480,8 +484,8 @@ func (e *Elector) WhileMaster(ctx context.Context, fn func(ctx context.Context, 
 // run calls fn under a context of both the caller and the tenure.
 func (t *tenure) run(parent context.Context, fn func(context.Context, driver.Term) error) error {
 	defer t.leave()
-	deadline, ok := t.valid()
-	if !ok {
+	deadline, lapsed := t.lapsed()
+	if lapsed {
 		return nil
 	}
 	ctx, cancel := context.WithCancelCause(context.WithValue(parent, tokenKey{}, t.token(deadline)))

@@ -577,6 +577,25 @@ func TestUnreachableAuthority(t *testing.T) {
 	})
 }
 
+// A master whose authority is its voters is cut off from them. Within the validity
+// it says that there is no quorum, though no failure detector has noticed yet.
+func TestNoQuorumWithinTheValidity(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newFakeStore(newFakeClock(), 400*time.Millisecond)
+		s.state.Expected = 3
+		a := run(t, s, "a")
+		a.SetConditions(Conditions{Eligible: true, Ready: true, Have: 3, Need: 2, Formation: Decision{Allowed: true}})
+		await(t, "master", time.Second, a.IsMaster)
+		a.auth.hooks(func(context.Context, string) error { return driver.ErrUnavailable }, nil)
+		d := await(t, "the end", time.Second, func() bool { return !a.IsMaster() })
+		_, err := a.Check()
+		var noQuorum *NoQuorumError
+		if !errors.As(err, &noQuorum) || noQuorum.Need != 2 || d > 400*time.Millisecond {
+			t.Errorf("Check = %v after %v, want ErrNoQuorum within 400ms", err, d)
+		}
+	})
+}
+
 func TestTransitionsAlternateAndNoneIsMissed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newFakeStore(newFakeClock(), ttl)

@@ -44,19 +44,39 @@ func checkModel(t *testing.T, sc scenario) {
 	}
 	start := time.Now()
 	var begins atomic.Int64
+	var mu sync.Mutex
+	seen := make(map[string]int)
 	forSeeds(n, func(seed uint64) bool {
 		sc := sc
 		sc.seed = seed
 		s, err := simulate(sc)
 		begins.Add(int64(s.begins))
+		mu.Lock()
+		for what, n := range s.seen {
+			seen[what] += n
+		}
+		mu.Unlock()
 		if err != nil {
 			t.Errorf("seed %d (replay with -run '^%s$' -seed %d -v): %v", seed, t.Name(), seed, err)
 		}
 		return err == nil
 	})
 	t.Logf("%d seeds, %d masterships in %v", n, begins.Load(), time.Since(start).Round(time.Millisecond))
+	t.Logf("seen: %v", seen)
 	if begins.Load() < int64(n) {
 		t.Errorf("only %d masterships in %d seeds: nothing was tested", begins.Load(), n)
+	}
+	if sc.wipe {
+		return
+	}
+	for _, what := range []string{
+		string(ReasonResigned), string(ReasonDraining), string(ReasonIneligible), string(ReasonMajority),
+		string(ReasonRenewal), string(ReasonDeadline), string(ReasonLost),
+		"end noticed late", "late grant", "late renewal", "unused grant given back", "conflict",
+	} {
+		if seen[what] == 0 {
+			t.Errorf("%q was never brought about", what)
+		}
 	}
 }
 

@@ -48,6 +48,7 @@ type simulation struct {
 	lastTerm  driver.Term
 	clusterID string
 	begins    int
+	seen      map[string]int // how often what happened
 	violation error
 	log       []string
 }
@@ -86,7 +87,8 @@ type simAuthority struct {
 	term    driver.Term
 	id      string
 	holder  *driver.Holder
-	version int // of the lease, to recognise a stale expiry
+	version int    // of the lease, to recognise a stale expiry
+	locked  moment // no grant before, after an operator's revocation
 }
 
 type simEvent struct {
@@ -114,6 +116,7 @@ func (q *events) Pop() any {
 func simulate(sc scenario) (*simulation, error) {
 	s := &simulation{scenario: sc, rng: rand.New(rand.NewPCG(sc.seed, 0x6d7573746572))}
 	validities := []time.Duration{400 * time.Millisecond, 2 * time.Second, 5 * time.Second, 10 * time.Second, 15 * time.Second}
+	s.seen = make(map[string]int)
 	s.validFor = validities[s.rng.IntN(len(validities))]
 	if s.chance(0.5) {
 		s.expiryLag = s.upTo(500 * time.Millisecond)
@@ -334,6 +337,7 @@ func (n *simNode) resume(life int) {
 
 func (n *simNode) step(ev event) {
 	s := n.s
+	n.count(ev)
 	for _, c := range n.m.step(n.local(s.now), ev) {
 		n.execute(c)
 	}
@@ -345,6 +349,27 @@ func (n *simNode) step(ev event) {
 		}
 	}
 	n.setTimer()
+}
+
+// count keeps book of what is hard to bring about, so that the tests can tell that
+// it was.
+func (n *simNode) count(ev event) {
+	seen := n.s.seen
+	r, ok := ev.(result)
+	if !ok {
+		return
+	}
+	c := n.m.abandoned[r.seq]
+	switch {
+	case c == nil && r.err == nil && n.m.call != nil && n.m.call.kind == releasing && len(n.m.orphans) > 0:
+		seen["unused grant given back"]++
+	case c != nil && r.err == nil && c.kind == acquiring:
+		seen["late grant"]++
+	case c != nil && r.err == nil && c.kind == renewing && n.m.state == Active:
+		seen["late renewal"]++
+	case errors.Is(r.err, driver.ErrConflict):
+		seen["conflict"]++
+	}
 }
 
 // setTimer arranges the next tick. Timers are a little late.
@@ -427,6 +452,10 @@ func (n *simNode) over(c over) {
 	}
 	if c.until > c.deadline || c.until > c.at {
 		s.violate("%s was master until %v, after its deadline %v or its end %v", n.holder().InstanceID, c.until, c.deadline, c.at)
+	}
+	s.seen[string(c.reason)]++
+	if c.until < c.at {
+		s.seen["end noticed late"]++
 	}
 	n.open = 0
 	var d time.Duration
@@ -582,7 +611,7 @@ func (s *simulation) apply(host driver.Holder, c call) (driver.Grant, error) {
 		if c.claim.Known && a.id != "" && a.id != c.claim.ClusterID {
 			return driver.Grant{}, driver.ErrClusterMismatch
 		}
-		if a.holder != nil && !mine {
+		if a.holder != nil && !mine || s.now < a.locked {
 			return driver.Grant{}, driver.ErrConflict
 		}
 		if !mine {
@@ -621,6 +650,17 @@ func (s *simulation) lease() {
 			s.vacate()
 		}
 	})
+}
+
+// revoke is an operator who takes the grant away. The authority keeps its promise
+// all the same, and grants no other before the time of this one is over.
+func (s *simulation) revoke() {
+	if s.auth.holder == nil {
+		return
+	}
+	s.notef("authority revokes term %d of %s", s.auth.term, s.auth.holder.InstanceID)
+	s.auth.locked = s.now.add(time.Duration(float64(s.validFor) / (1 + s.auth.drift)))
+	s.vacate()
 }
 
 func (s *simulation) vacate() {
@@ -707,13 +747,19 @@ func (s *simulation) fault() {
 		s.memberships()
 		s.after(s.share(0.5, 3)+5*time.Second, func() { n.group = 0; s.memberships() })
 	case 7:
+		if s.auth.up && s.chance(0.2) {
+			s.revoke()
+		}
 		if s.chance(0.3) {
 			s.restartStore(s.share(0.05, 1.5))
 		}
 	case 8:
-		switch s.rng.IntN(3) {
+		switch s.rng.IntN(4) {
 		case 0:
 			n.later(0, resign{})
+		case 3:
+			n.cond.Eligible = !n.cond.Eligible
+			n.later(0, conditions{n.cond})
 		case 1:
 			n.cond.Draining = true
 			n.later(0, conditions{n.cond})
@@ -737,7 +783,7 @@ func (s *simulation) heal() {
 	for _, n := range s.nodes {
 		n.cut, n.slow, n.group = false, false, 0
 		n.start()
-		n.cond.Draining = false
+		n.cond.Draining, n.cond.Eligible = false, true
 		if n.paused {
 			n.resume(n.life)
 		}

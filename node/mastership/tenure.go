@@ -47,8 +47,7 @@ type tenure struct {
 	term      driver.Term
 	clusterID string
 
-	// deadline is in nanoseconds of the boot clock; ended after the end. Only the
-	// loop writes it.
+	// deadline is in nanoseconds of the boot clock; ended after the end, for good.
 	deadline atomic.Int64
 
 	// ctx ends with the mastership.
@@ -80,22 +79,42 @@ func (t *tenure) valid() (clock.Instant, bool) {
 	return clock.Instant(deadline), int64(t.elector.cfg.Clock()) < deadline
 }
 
-func (t *tenure) extend(deadline clock.Instant) { t.deadline.Store(int64(deadline)) }
+// extend moves the deadline, unless the tenure has lapsed in the meantime.
+func (t *tenure) extend(deadline clock.Instant) {
+	for {
+		old := t.deadline.Load()
+		if old == ended || t.deadline.CompareAndSwap(old, int64(deadline)) {
+			return
+		}
+	}
+}
+
+// lapsed reports whether the deadline has passed, and if so makes that final: a
+// renewal whose answer is just being handled extends nothing any more, lest this
+// node be master with functions that were told to end.
+func (t *tenure) lapsed() (deadline clock.Instant, yes bool) {
+	for {
+		deadline, ok := t.valid()
+		if ok || deadline == ended {
+			return deadline, !ok
+		}
+		if t.deadline.CompareAndSwap(int64(deadline), ended) {
+			t.cancel(fmt.Errorf("%w: term %d: %s", ErrEnded, t.term, ReasonDeadline))
+			t.elector.post(lapse{t.term})
+			return deadline, true
+		}
+	}
+}
 
 // guard ends the context at the hard deadline even if the loop hangs, in a log
 // handler say. It rearms itself after extensions.
 func (t *tenure) guard() {
+	deadline, lapsed := t.lapsed()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.over {
-		return
+	if !t.over && !lapsed {
+		t.timer.Reset(max(deadline.Sub(t.elector.cfg.Clock()), time.Millisecond))
 	}
-	deadline, ok := t.valid()
-	if !ok {
-		t.cancel(fmt.Errorf("%w: term %d: %s", ErrEnded, t.term, ReasonDeadline))
-		return
-	}
-	t.timer.Reset(max(deadline.Sub(t.elector.cfg.Clock()), time.Millisecond))
 }
 
 // finish ends the tenure: first the check fails, then the context ends. It reports

@@ -112,10 +112,15 @@ func (e *NotMasterError) Error() string {
 // Is makes it an ErrNotMaster.
 func (e *NotMasterError) Is(target error) bool { return target == ErrNotMaster }
 
-// NoQuorumError counts the members. It is an ErrNoQuorum.
+// NoQuorumError counts the members. It is an ErrNoQuorum. Have is 0 if it is not
+// known: the grants of the authority come from its voters, and it does not reach
+// enough of them.
 type NoQuorumError struct{ Have, Need int }
 
 func (e *NoQuorumError) Error() string {
+	if e.Have == 0 {
+		return fmt.Sprintf("%v: the authority does not reach the %d voters needed", ErrNoQuorum, e.Need)
+	}
 	return fmt.Sprintf("%v: %d of the %d needed", ErrNoQuorum, e.Have, e.Need)
 }
 
@@ -207,7 +212,7 @@ type Status struct {
 	RenewalLatency Histogram
 }
 
-// LatencyBounds are the upper bounds of the buckets of a Histogram. What is above
+// latencyBounds are the upper bounds of the buckets of a Histogram. What is above
 // the last falls into one more bucket.
 var latencyBounds = [...]time.Duration{
 	time.Millisecond, 2 * time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond,
