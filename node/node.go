@@ -213,7 +213,9 @@ func (n *Node) run() {
 	n.wg.Go(func() {
 		select {
 		case <-n.members.Done():
-			n.end(n.members.Err())
+			if err := n.members.Err(); err != nil {
+				n.end(err)
+			}
 		case <-n.ctx.Done():
 		}
 	})

@@ -22,7 +22,7 @@ const patience = 60 * time.Second
 
 // testCluster is a set of agents that run as processes.
 type testCluster struct {
-	t      *testing.T
+	t      testing.TB
 	files  agentFiles
 	agents []*agentProcess
 	killed map[string][]clock.Instant
@@ -49,7 +49,7 @@ func etcdProvider(etcd *testserver.Etcd) providerConfig {
 }
 
 // newTestCluster prepares n agents and starts none.
-func newTestCluster(t *testing.T, n int, provider providerConfig) *testCluster {
+func newTestCluster(t testing.TB, n int, provider providerConfig) *testCluster {
 	t.Helper()
 	c := emptyCluster(t)
 	addrs, err := freeAddrs(2 * n)
@@ -63,7 +63,7 @@ func newTestCluster(t *testing.T, n int, provider providerConfig) *testCluster {
 	return c
 }
 
-func emptyCluster(t *testing.T) *testCluster {
+func emptyCluster(t testing.TB) *testCluster {
 	t.Helper()
 	t.Setenv(runMainVariable, "1") // this binary is the agents' program
 	binary, err := os.Executable()

@@ -360,7 +360,6 @@ func (e result) apply(m *machine, now clock.Instant) {
 func (m *machine) acquired(now clock.Instant, c *call, e result, late bool) {
 	g, ok := m.r.granted(answer{claim: c.claim, grant: e.grant, err: e.err})
 	if !ok {
-		println("REFUSED", e.err.Error())
 		if !late {
 			m.refused(now, e.err)
 		}
@@ -390,7 +389,6 @@ func (m *machine) acquired(now clock.Instant, c *call, e result, late bool) {
 		!m.r.holds(now, h.soft()),
 		m.call != nil,
 		m.blocked(now) != "":
-		println("ABANDON", err != nil, g.Term, m.ended, m.highest, otherwise, m.r.holds(now, h.soft()), m.call != nil, m.blocked(now))
 		m.abandonGrant(c, g)
 		m.retryAt = now
 		if err != nil {

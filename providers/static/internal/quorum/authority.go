@@ -32,6 +32,9 @@ const (
 	MaxTTL     = time.Minute
 )
 
+// maxHeartbeat keeps a long TTL from making the first election slow.
+const maxHeartbeat = time.Second
+
 // Config is what Open needs.
 type Config struct {
 	// Cluster is the name of the cluster.
@@ -41,8 +44,7 @@ type Config struct {
 	// Voters reads the list, whose entries are distinct. It is called about once a
 	// second. Where it fails the last good list is kept.
 	Voters func() ([]string, error)
-	// TTL is how long a promise and with it a grant lasts, and how long the voters
-	// miss their leader before they elect another. 0 stands for DefaultTTL.
+	// TTL is how long a promise and with it a grant lasts. 0 stands for DefaultTTL.
 	TTL time.Duration
 	// DataDir is the directory of a voter. Others do not need one.
 	DataDir string
@@ -51,6 +53,9 @@ type Config struct {
 	// Logger is not nil.
 	Logger *slog.Logger
 
+	// heartbeat is how long the voters miss their leader before they look for
+	// another. They elect none before the promises to the old one have ended.
+	heartbeat time.Duration
 	// wrapStable lets a test break the disk.
 	wrapStable func(raft.StableStore) raft.StableStore
 }
@@ -114,6 +119,7 @@ func Open(_ context.Context, cfg Config) (*Authority, error) {
 	if cfg.TTL < MinTTL || cfg.TTL > MaxTTL {
 		return nil, fmt.Errorf("%w: mastership.ttl: %v: the static list wants %v to %v", driver.ErrInvalid, cfg.TTL, MinTTL, MaxTTL)
 	}
+	cfg.heartbeat = min(cfg.TTL, maxHeartbeat)
 	a := &Authority{
 		cfg:    cfg,
 		ledger: newLedger(clock.Now),
@@ -170,6 +176,9 @@ func (a *Authority) notify() {
 
 // takeTurn waits for the turn. The caller returns it.
 func (a *Authority) takeTurn(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%w: %w", driver.ErrUnavailable, err)
+	}
 	select {
 	case a.turn <- struct{}{}:
 		return nil
@@ -194,6 +203,7 @@ type token struct {
 // the leader to make room, which it does unless it is master itself or wants to
 // be.
 func (a *Authority) Acquire(ctx context.Context, c driver.Claim) (driver.Grant, error) {
+	began := clock.Now()
 	if why := a.ineligible(); why != "" {
 		return driver.Grant{}, fmt.Errorf("%w: %s", driver.ErrDenied, why)
 	}
@@ -228,6 +238,7 @@ func (a *Authority) Acquire(ctx context.Context, c driver.Claim) (driver.Grant, 
 		err      error
 	}
 	proven := make(chan proof, 1)
+	waited := clock.Now().Sub(began)
 	if !a.spawn(func() {
 		d, err := a.prove(ctx, m, raftTerm, a.cfg.TTL)
 		proven <- proof{d, err}
@@ -252,8 +263,10 @@ func (a *Authority) Acquire(ctx context.Context, c driver.Claim) (driver.Grant, 
 	return driver.Grant{
 		Term:      out.term,
 		ClusterID: out.clusterID,
-		ValidFor:  p.validFor, // each promise began during this call
-		Token:     token{raftTerm, c.Holder.InstanceID},
+		// Each promise began after the wait for the lead, and the caller counts from
+		// before it.
+		ValidFor: waited + p.validFor,
+		Token:    token{raftTerm, c.Holder.InstanceID},
 	}, nil
 }
 
