@@ -10,5 +10,7 @@
 //	etcd.Kill()    // as by kill -9
 //	etcd.Restart() // same port, same data
 //
+// A [Proxy] between a client and a server breaks the way between them.
+//
 // The functions end the test where they fail.
 package testserver

@@ -272,6 +272,15 @@ func (e *Etcd) Wipe() {
 func (e *Etcd) Pause() {
 	e.t.Helper()
 	e.signal(pause)
+	// The signal takes a moment to reach all threads.
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		_, err := e.client.Get(ctx, "ready")
+		cancel()
+		if err != nil {
+			return
+		}
+	}
 }
 
 // Resume undoes Pause.

@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"strconv"
@@ -39,10 +40,11 @@ func (d *Driver) OpenAuthority(_ context.Context, o driver.AuthorityOptions) (dr
 //   - A grant is the transaction that writes the key. It also writes the term, and
 //     fails if the key or the term were written since they were read.
 //   - A grant is over when the key is gone or was written again.
-//   - An instance that finds the key in its own name, because an answer was lost or
-//     because it released in vain, does not take that grant up but writes the
-//     key anew, on a new lease and with a higher term. For the revocation of
-//     the old lease may still be on its way, and would end a grant in use.
+//   - An instance that finds the key in its own name is given that grant again only
+//     if it is known here to stand. Otherwise, because an answer was lost or
+//     because it was released in vain, the key is written anew, on a new lease and
+//     with a higher term. For the revocation of the old lease may still be on its
+//     way, and would end a grant in use.
 type authority struct {
 	driver  *Driver
 	ttl     time.Duration
@@ -52,8 +54,10 @@ type authority struct {
 	// What outlives a call is bound to ctx, and waited for by Close.
 	ctx      context.Context
 	cancel   context.CancelFunc
-	mu       sync.Mutex // guards cleaning.Add against Close
 	cleaning sync.WaitGroup
+
+	mu    sync.Mutex   // also guards cleaning against Close
+	given driver.Grant // the last one given that nobody has tried to end
 }
 
 var (
@@ -92,6 +96,9 @@ func (a *authority) Acquire(ctx context.Context, c driver.Claim) (driver.Grant, 
 	if s.master != nil && s.master.InstanceID != c.Holder.InstanceID {
 		return driver.Grant{}, fmt.Errorf("etcd: %w: %s is master with term %d", driver.ErrConflict, s.master.NodeID, s.master.Term)
 	}
+	if g, ok := a.standing(s); ok && g.Term > c.MinTerm {
+		return a.again(ctx, g)
+	}
 	lease, ttl, err := a.driver.grant(ctx, a.ttl)
 	if err != nil {
 		return driver.Grant{}, err
@@ -104,7 +111,39 @@ func (a *authority) Acquire(ctx context.Context, c driver.Claim) (driver.Grant, 
 		return driver.Grant{}, err
 	}
 	g.ValidFor = ttl
+	a.give(g)
 	return g, nil
+}
+
+// standing returns the grant given here before, if its key is still in place.
+func (a *authority) standing(s state) (driver.Grant, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t, ok := a.given.Token.(token)
+	return a.given, ok && t.revision == s.revisions[masterKey]
+}
+
+func (a *authority) again(ctx context.Context, g driver.Grant) (driver.Grant, error) {
+	again, err := a.Renew(ctx, g)
+	if errors.Is(err, driver.ErrSessionLost) {
+		return driver.Grant{}, fmt.Errorf("etcd: acquire: %w: the grant of term %d has just ended", driver.ErrUnavailable, g.Term)
+	}
+	return again, err
+}
+
+func (a *authority) give(g driver.Grant) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.given = g
+}
+
+// take forgets a grant that is about to be ended, whether that succeeds or not.
+func (a *authority) take(t token) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.given.Token == t {
+		a.given = driver.Grant{}
+	}
 }
 
 func (a *authority) write(ctx context.Context, c driver.Claim, s state, lease clientv3.LeaseID) (driver.Grant, error) {
@@ -172,6 +211,7 @@ func (a *authority) Release(ctx context.Context, g driver.Grant) error {
 	if err != nil {
 		return err
 	}
+	a.take(t)
 	return a.driver.revoke(ctx, t.lease)
 }
 
@@ -186,28 +226,36 @@ func tokenOf(g driver.Grant) (token, error) {
 // Observe reads and then watches from that revision on.
 func (a *authority) Observe(ctx context.Context) iter.Seq2[driver.Mastership, error] {
 	return func(yield func(driver.Mastership, error) bool) {
-		kvs, revision, err := a.readKeys(ctx)
+		inner, cancel := context.WithCancel(ctx) // ends with the authority, too
+		defer cancel()
+		defer context.AfterFunc(a.ctx, cancel)()
+		done := false
+		kvs, revision, err := a.readKeys(inner)
 		if err == nil {
-			err = a.observeFrom(ctx, kvs, revision, yield)
+			done, err = a.observeFrom(inner, kvs, revision, yield)
 		}
-		if err != nil && ctx.Err() == nil {
+		switch {
+		case done || ctx.Err() != nil:
+		case a.ctx.Err() != nil:
+			yield(driver.Mastership{}, a.errClosed())
+		case err != nil:
 			yield(driver.Mastership{}, err)
 		}
 	}
 }
 
-// observeFrom returns nil if the consumer has had enough, or ctx has ended.
-func (a *authority) observeFrom(ctx context.Context, kvs map[string]*mvccpb.KeyValue, revision int64, yield func(driver.Mastership, error) bool) error {
+// observeFrom reports whether the consumer has had enough.
+func (a *authority) observeFrom(ctx context.Context, kvs map[string]*mvccpb.KeyValue, revision int64, yield func(driver.Mastership, error) bool) (done bool, err error) {
 	s, err := a.parse(kvs)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if !yield(s.mastership(), nil) {
-		return nil
+		return true, nil
 	}
 	for events, err := range a.driver.watch(ctx, a.prefix, revision) {
 		if err != nil {
-			return err
+			return false, err
 		}
 		for _, e := range events {
 			if e.Type == mvccpb.Event_DELETE {
@@ -217,13 +265,13 @@ func (a *authority) observeFrom(ctx context.Context, kvs map[string]*mvccpb.KeyV
 			}
 		}
 		if s, err = a.parse(kvs); err != nil {
-			return err
+			return false, err
 		}
 		if !yield(s.mastership(), nil) {
-			return nil
+			return true, nil
 		}
 	}
-	return nil
+	return false, nil
 }
 
 // Close gives up what Acquire left to be cleaned up, which then expires.

@@ -81,6 +81,10 @@ func newClient(c Config, secure *tls.Config, t *transport) (*clientv3.Client, er
 		},
 		MinConnectTimeout: c.DialTimeout,
 	}
+	options := append(t.dialOptions(), grpc.WithConnectParams(reconnect))
+	if secure != nil {
+		options = append(options, grpc.WithTransportCredentials(newSecureTransport(secure)))
+	}
 	return clientv3.New(clientv3.Config{
 		Endpoints:            c.Endpoints,
 		TLS:                  secure,
@@ -88,7 +92,7 @@ func newClient(c Config, secure *tls.Config, t *transport) (*clientv3.Client, er
 		DialKeepAliveTimeout: pingTimeout,
 		MaxUnaryRetries:      1, // one attempt: who calls us tries again
 		Logger:               zap.NewNop(),
-		DialOptions:          append(t.dialOptions(), grpc.WithConnectParams(reconnect)),
+		DialOptions:          options,
 	})
 }
 

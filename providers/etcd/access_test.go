@@ -1,0 +1,272 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/testserver"
+)
+
+func TestTLS(t *testing.T) {
+	ca := testserver.NewCA(t)
+	server := testserver.StartEtcd(t, testserver.WithTLS(ca))
+	list := func(t *testing.T, c driver.TLS, endpoint string) error {
+		d := open(t, Config{Endpoints: []string{endpoint}, TLS: c})
+		_, err := d.List(within(t), driver.Query{Service: "orders"})
+		return err
+	}
+	for _, form := range []testserver.KeyForm{testserver.PKCS1, testserver.PKCS8, testserver.SEC1} {
+		t.Run(string(form), func(t *testing.T) {
+			cert, key := ca.Issue(t, "client", form)
+			if err := list(t, driver.TLS{CAFile: ca.CAFile, CertFile: cert, KeyFile: key}, server.Endpoint()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	cert, key := ca.Issue(t, "client", testserver.PKCS8)
+	t.Run("server name", func(t *testing.T) {
+		if err := list(t, driver.TLS{CAFile: ca.CAFile, CertFile: cert, KeyFile: key, ServerName: "server"}, server.Endpoint()); err != nil {
+			t.Error(err)
+		}
+		err := list(t, driver.TLS{CAFile: ca.CAFile, CertFile: cert, KeyFile: key, ServerName: "elsewhere"}, server.Endpoint())
+		if !errors.Is(err, driver.ErrUnavailable) || !strings.Contains(err.Error(), "elsewhere") {
+			t.Errorf("another name: %v, want ErrUnavailable that says so", err)
+		}
+	})
+	t.Run("no certificate", func(t *testing.T) {
+		if err := list(t, driver.TLS{CAFile: ca.CAFile}, server.Endpoint()); !errors.Is(err, driver.ErrDenied) {
+			t.Errorf("%v, want ErrDenied", err)
+		}
+	})
+	t.Run("certificate of a stranger", func(t *testing.T) {
+		cert, key := testserver.NewCA(t).Issue(t, "client", testserver.PKCS8)
+		if err := list(t, driver.TLS{CAFile: ca.CAFile, CertFile: cert, KeyFile: key}, server.Endpoint()); !errors.Is(err, driver.ErrDenied) {
+			t.Errorf("%v, want ErrDenied", err)
+		}
+	})
+	t.Run("server of a stranger", func(t *testing.T) {
+		err := list(t, driver.TLS{CAFile: testserver.NewCA(t).CAFile, CertFile: cert, KeyFile: key}, server.Endpoint())
+		if !errors.Is(err, driver.ErrUnavailable) || !strings.Contains(err.Error(), "certificate") {
+			t.Errorf("%v, want ErrUnavailable that says why", err)
+		}
+	})
+	t.Run("plain to a server with TLS", func(t *testing.T) {
+		err := list(t, driver.TLS{}, "http://"+server.Addr())
+		if !errors.Is(err, driver.ErrUnavailable) {
+			t.Errorf("%v, want ErrUnavailable", err)
+		}
+	})
+}
+
+// everything uses each call of the driver once, and returns the first error.
+func everything(ctx context.Context, d *Driver, cluster, instance string) error {
+	i := driver.Instance{Service: cluster, InstanceID: instance, Addr: "10.0.0.5:7946"}
+	s, err := d.OpenSession(ctx, driver.SessionOptions{})
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(s.Register(ctx, i), s.Register(ctx, i), s.Renew(ctx)); err != nil {
+		return err
+	}
+	since, err := d.List(ctx, driver.Query{Service: cluster})
+	if err != nil {
+		return err
+	}
+	if err := s.Deregister(ctx, i); err != nil {
+		return err
+	}
+	for seen, err := range d.Watch(ctx, driver.Query{Service: cluster}, since) {
+		if err != nil {
+			return err
+		}
+		if len(seen.Instances) == len(since.Instances)-1 {
+			break
+		}
+	}
+	if err := s.Close(ctx); err != nil {
+		return err
+	}
+	opened, err := d.OpenAuthority(ctx, driver.AuthorityOptions{Cluster: cluster})
+	if err != nil {
+		return err
+	}
+	defer opened.Close(ctx)
+	a := opened.(*authority)
+	g, err := a.Acquire(ctx, driver.Claim{Holder: driver.Holder{InstanceID: instance}, ClusterID: "id"})
+	if err != nil {
+		return err
+	}
+	if g, err = a.Renew(ctx, g); err != nil {
+		return err
+	}
+	for m, err := range a.Observe(ctx) {
+		if err != nil {
+			return err
+		}
+		if m.Holder != nil && m.Term == g.Term {
+			break
+		}
+	}
+	if err := a.Release(ctx, g); err != nil {
+		return err
+	}
+	revision, err := a.Set(ctx, "record", nil, 0)
+	if err != nil {
+		return err
+	}
+	if _, err := a.Get(ctx, "record"); err != nil {
+		return err
+	}
+	if _, err := a.Records(ctx, ""); err != nil {
+		return err
+	}
+	return a.Delete(ctx, "record", revision)
+}
+
+// The role is the one that the README names: reading and writing below the prefix,
+// with its slash, and nothing else.
+func TestUserWithTheRoleOfTheReadme(t *testing.T) {
+	server := testserver.StartEtcd(t, testserver.WithAuth())
+	server.AddUser("muster", "secret", "/muster/")
+	server.AddUser("stranger", "secret", "/elsewhere/")
+
+	d := open(t, Config{Endpoints: []string{server.Endpoint()}, Username: "muster", Password: "secret"})
+	if err := everything(within(t), d, "orders", "i1"); err != nil {
+		t.Fatalf("with the role of the README: %v", err)
+	}
+
+	for _, c := range []struct {
+		name   string
+		config Config
+	}{
+		{"another prefix", Config{Username: "stranger", Password: "secret"}},
+		{"a prefix that starts alike", Config{Username: "muster", Password: "secret", Prefix: "/muster2"}},
+		{"no user", Config{}},
+		{"wrong password", Config{Username: "muster", Password: "wrong"}},
+		{"unknown user", Config{Username: "nobody", Password: "secret"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.config.Endpoints = []string{server.Endpoint()}
+			d := open(t, c.config)
+			q := driver.Query{Service: "orders"}
+			snapshot, err := d.List(within(t), q)
+			if !errors.Is(err, driver.ErrDenied) || snapshot.Instances != nil {
+				t.Errorf("List = %v, %v, want ErrDenied", snapshot, err)
+			}
+			for snapshot, err := range d.Watch(within(t), q, driver.Snapshot{}) {
+				if !errors.Is(err, driver.ErrDenied) {
+					t.Errorf("Watch yields %v, %v, want ErrDenied", snapshot, err)
+				}
+			}
+			if err := everything(within(t), d, "orders", "i1"); !errors.Is(err, driver.ErrDenied) {
+				t.Errorf("what else there is: %v, want ErrDenied", err)
+			}
+			a := openAuthority(t, d, "orders")
+			for m, err := range a.Observe(within(t)) {
+				if !errors.Is(err, driver.ErrDenied) {
+					t.Errorf("Observe yields %v, %v, want ErrDenied", m, err)
+				}
+			}
+			if _, err := a.Acquire(within(t), claim("i1")); !errors.Is(err, driver.ErrDenied) {
+				t.Errorf("Acquire: %v, want ErrDenied", err)
+			}
+			if _, err := a.Records(within(t), ""); !errors.Is(err, driver.ErrDenied) {
+				t.Errorf("Records: %v, want ErrDenied", err)
+			}
+		})
+	}
+}
+
+// etcd keeps the tokens of its users in memory, and drops them when roles change.
+func TestTokenIsRenewed(t *testing.T) {
+	server := testserver.StartEtcd(t, testserver.WithAuth())
+	server.AddUser("muster", "first", "/muster/")
+	file := filepath.Join(t.TempDir(), "password")
+	write := func(password string) {
+		if err := os.WriteFile(file, []byte(password+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("first")
+	d := open(t, Config{Endpoints: []string{server.Endpoint()}, Username: "muster", PasswordFile: file})
+	s, err := d.OpenSession(within(t), driver.SessionOptions{TTL: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := driver.Instance{Service: "orders", InstanceID: "i1", Addr: "10.0.0.5:7946"}
+	if err := s.Register(within(t), i); err != nil {
+		t.Fatal(err)
+	}
+
+	t.Run("roles change", func(t *testing.T) {
+		server.AddUser("another", "secret", "/another/")
+		if err := s.Renew(within(t)); err != nil {
+			t.Errorf("Renew: %v", err)
+		}
+		server.AddUser("a-third", "secret", "/another/")
+		if err := s.Register(within(t), i); err != nil {
+			t.Errorf("Register: %v", err)
+		}
+		server.AddUser("a-fourth", "secret", "/another/")
+		since, err := d.List(within(t), driver.Query{Service: "orders"})
+		if err != nil || len(since.Instances) != 1 {
+			t.Errorf("List: %v, %v", since, err)
+		}
+	})
+	t.Run("password changes", func(t *testing.T) {
+		if _, err := server.Client().UserChangePassword(within(t), "muster", "second"); err != nil {
+			t.Fatal(err)
+		}
+		write("second")
+		server.Restart()
+		reconnected(t, func() error { return s.Renew(within(t)) })
+		reconnected(t, func() error { return s.Register(within(t), i) })
+	})
+	t.Run("watch with a token that is gone", func(t *testing.T) {
+		since, err := d.List(within(t), driver.Query{Service: "orders"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		server.Restart()
+		// The first watch may be the one that finds the token gone.
+		eventually(t, "a watch that works", func() bool {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			for _, err := range d.Watch(ctx, driver.Query{Service: "orders"}, since) {
+				if errors.Is(err, driver.ErrDenied) {
+					t.Fatalf("Watch: %v", err)
+				}
+				return false
+			}
+			return true // it stood until the context ended
+		})
+	})
+	if err := s.Close(within(t)); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+}
+
+// A user is configured before etcd asks for one.
+func TestAuthIsSwitchedOnLater(t *testing.T) {
+	server := testserver.StartEtcd(t)
+	d := open(t, Config{Endpoints: []string{server.Endpoint()}, Username: "root", Password: "secret"})
+	if err := everything(within(t), d, "orders", "i1"); err != nil {
+		t.Fatalf("with authentication off: %v", err)
+	}
+	c := server.Client()
+	_, err1 := c.UserAdd(within(t), "root", "secret")
+	_, err2 := c.UserGrantRole(within(t), "root", "root")
+	_, err3 := c.AuthEnable(within(t))
+	if err := errors.Join(err1, err2, err3); err != nil {
+		t.Fatal(err)
+	}
+	if err := everything(within(t), d, "orders", "i1"); err != nil {
+		t.Fatalf("with authentication on: %v", err)
+	}
+}
