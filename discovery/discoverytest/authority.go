@@ -148,18 +148,20 @@ func (k *check) acquireWithin(bound time.Duration, why string, claim driver.Clai
 // renew makes one renewal that is to succeed.
 func (k *check) renew(m *mastership) {
 	k.Helper()
-	k.must("Renew", func(ctx context.Context) error {
+	err := k.answer("Renew", func(ctx context.Context) error {
 		sent := time.Now()
 		g, err := m.Authority.Renew(ctx, m.grant)
-		if err != nil {
-			return err
-		}
-		if g.Term != m.grant.Term {
+		if err == nil && g.Term != m.grant.Term {
 			k.broken("Renew of term %d returned term %d", m.grant.Term, g.Term)
 		}
-		m.grant, m.sent = g, sent
-		return nil
+		if err == nil {
+			m.grant, m.sent = g, sent
+		}
+		return err
 	})
+	if err != nil {
+		k.broken("Renew of term %d by %s returned %v", m.grant.Term, m.Holder.NodeID, err)
+	}
 }
 
 func (k *check) release(m mastership) {
@@ -394,13 +396,9 @@ func authorityRenewAfterLoss(k *check) {
 // lostTo wants the renewal of m to say that it is over.
 func (k *check) lostTo(m, next mastership) {
 	k.Helper()
-	var err error
-	k.must("Renew", func(ctx context.Context) error {
-		_, err = m.Authority.Renew(ctx, m.grant)
-		if unavailable(err) {
-			return err
-		}
-		return nil
+	err := k.answer("Renew", func(ctx context.Context) error {
+		_, err := m.Authority.Renew(ctx, m.grant)
+		return err
 	})
 	if !errors.Is(err, driver.ErrSessionLost) {
 		k.broken("%s was granted term %d, and Renew of term %d by %s returned %v",

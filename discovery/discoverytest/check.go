@@ -72,7 +72,8 @@ func unavailable(err error) bool {
 // again while the provider is unavailable.
 func (k *check) must(what string, step func(ctx context.Context) error) {
 	k.Helper()
-	ctx := k.ctx()
+	ctx, cancel := context.WithTimeout(k.Context(), k.Patience)
+	defer cancel()
 	for {
 		err := step(ctx)
 		if err == nil {
@@ -86,6 +87,20 @@ func (k *check) must(what string, step func(ctx context.Context) error) {
 		}
 		k.sleep(pollEvery)
 	}
+}
+
+// answer makes a call again while the provider is unavailable, and returns its
+// answer.
+func (k *check) answer(what string, call func(ctx context.Context) error) error {
+	k.Helper()
+	var err error
+	k.must(what, func(ctx context.Context) error {
+		if err = call(ctx); unavailable(err) {
+			return err
+		}
+		return nil
+	})
+	return err
 }
 
 func (k *check) sleep(d time.Duration) {

@@ -158,19 +158,19 @@ func registerLostSession(k *check) {
 
 func registerClose(k *check) {
 	d := k.open()
+	// Long enough to tell the Close from the end of the TTL.
+	k.SessionTTL = max(k.SessionTTL, 30*time.Second)
 	s := k.session(d)
 	stay, gone := instance(service, 0), instance(service, 1)
 	k.register(k.liveSession(d), stay)
 	k.register(s, gone)
 	k.eventually(d, service, "two instances were registered", stay, gone)
-	start := time.Now()
 	for range 2 {
 		if err := s.Close(k.ctx()); err != nil {
 			k.broken("Close returned %v", err)
 		}
 	}
-	// At once is well before the TTL, where that is long enough to tell.
-	k.eventuallyWithin(max(prompt, s.TTL()/2-time.Since(start)), d, service, "the session was closed", stay)
+	k.eventuallyWithin(min(k.Patience, s.TTL()/2), d, service, "the session was closed", stay)
 }
 
 func registerOwnSessions(k *check) {

@@ -73,20 +73,6 @@ func (k *check) get(s driver.Store, key string) (driver.Record, error) {
 	return r, err
 }
 
-// answer makes a call again while the provider is unavailable, and returns its
-// answer.
-func (k *check) answer(what string, call func(ctx context.Context) error) error {
-	k.Helper()
-	var err error
-	k.must(what, func(ctx context.Context) error {
-		if err = call(ctx); unavailable(err) {
-			return err
-		}
-		return nil
-	})
-	return err
-}
-
 func (k *check) expect(s driver.Store, key string, value string, revision driver.Revision) {
 	k.Helper()
 	r, err := k.get(s, key)
