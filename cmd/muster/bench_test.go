@@ -1,0 +1,172 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/musterhq/muster/internal/testserver"
+)
+
+// The figures that users feel, with agents as processes. Run with -benchtime 20x:
+// each iteration is one fault.
+
+func forEachProvider(b *testing.B, bench func(b *testing.B, provider providerConfig)) {
+	b.Run("static", func(b *testing.B) { bench(b, staticProvider) })
+	b.Run("etcd", func(b *testing.B) { bench(b, etcdProvider(testserver.StartEtcd(b))) })
+}
+
+// BenchmarkFormation takes the time from the start of the last process until all
+// agents see each other and the same master.
+func BenchmarkFormation(b *testing.B) {
+	forEachProvider(b, func(b *testing.B, provider providerConfig) {
+		var times series
+		for range b.N {
+			c := newTestCluster(b, 3, provider)
+			c.start(c.agents...)
+			times.measure(func() { c.waitMaster(times.lastTerm, 3, c.agents...) })
+			times.lastTerm = c.masterTerm()
+			c.stopAll()
+		}
+		times.report(b)
+	})
+}
+
+// BenchmarkCrashFailover takes the time from SIGKILL of the master until all
+// survivors know the next one.
+func BenchmarkCrashFailover(b *testing.B) {
+	benchmarkFailover(b, func(c *testCluster, victim *agentProcess) { c.kill(victim) })
+}
+
+// BenchmarkHandover takes the time from SIGTERM of the master until all others
+// know the next one.
+func BenchmarkHandover(b *testing.B) {
+	benchmarkFailover(b, func(c *testCluster, victim *agentProcess) { c.signal(victim, syscall.SIGTERM) })
+}
+
+func benchmarkFailover(b *testing.B, end func(*testCluster, *agentProcess)) {
+	forEachProvider(b, func(b *testing.B, provider providerConfig) {
+		c := newTestCluster(b, 3, provider)
+		c.start(c.agents...)
+		var times series
+		master := c.waitMaster(0, 3, c.agents...)
+		for range b.N {
+			victim, others := c.split(master)
+			times.measure(func() {
+				end(c, victim)
+				c.eventually("the next master", func(ctx context.Context) bool {
+					for _, agent := range others {
+						if m, err := agent.master(ctx); err != nil || m.Term <= master.Term {
+							return false
+						}
+					}
+					return true
+				})
+			})
+			<-victim.exited
+			c.start(victim)
+			master = c.waitMaster(master.Term, 3, c.agents...)
+		}
+		times.report(b)
+		c.stopAll()
+	})
+}
+
+// BenchmarkIdleAgent takes what one agent of a formed cluster uses while nothing
+// happens, over ten seconds.
+func BenchmarkIdleAgent(b *testing.B) {
+	forEachProvider(b, func(b *testing.B, provider providerConfig) {
+		c := newTestCluster(b, 3, provider)
+		c.start(c.agents...)
+		master := c.waitMaster(0, 3, c.agents...)
+		const span = 10 * time.Second
+		for range b.N {
+			before := c.cpuTimes()
+			<-time.After(span)
+			for i, after := range c.cpuTimes() {
+				role := "follower"
+				if c.agents[i].name == master.NodeID {
+					role = "master"
+				}
+				b.ReportMetric(100*(after-before[i]).Seconds()/span.Seconds(), role+"-cpu-%")
+				b.ReportMetric(c.agents[i].residentMB(b), role+"-MB")
+			}
+		}
+		c.stopAll()
+	})
+}
+
+func (c *testCluster) masterTerm() uint64 {
+	for _, agent := range c.agents {
+		if m, err := agent.master(c.t.Context()); err == nil {
+			return m.Term
+		}
+	}
+	return 0
+}
+
+// cpuTimes returns the processor time that each agent has used.
+func (c *testCluster) cpuTimes() []time.Duration {
+	c.t.Helper()
+	const tick = 10 * time.Millisecond // USER_HZ is 100 on Linux
+	var times []time.Duration
+	for _, agent := range c.agents {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", agent.cmd.Process.Pid))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		// utime and stime are fields 14 and 15; the name, in parentheses, is 2.
+		fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+		var sum time.Duration
+		for _, field := range fields[11:13] {
+			n, err := strconv.Atoi(field)
+			if err != nil {
+				c.t.Fatal(err)
+			}
+			sum += time.Duration(n) * tick
+		}
+		times = append(times, sum)
+	}
+	return times
+}
+
+func (p *agentProcess) residentMB(t testing.TB) float64 {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "VmRSS:")
+	kb, err := strconv.Atoi(strings.Fields(rest)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return float64(kb) / 1024
+}
+
+// series collects times.
+type series struct {
+	times    []time.Duration
+	lastTerm uint64
+}
+
+func (s *series) measure(f func()) {
+	began := time.Now()
+	f()
+	s.times = append(s.times, time.Since(began))
+}
+
+func (s *series) report(b *testing.B) {
+	slices.Sort(s.times)
+	b.ReportMetric(float64(s.times[len(s.times)/2].Milliseconds()), "median-ms")
+	b.ReportMetric(float64(s.times[len(s.times)-1].Milliseconds()), "worst-ms")
+	b.ReportMetric(0, "ns/op")
+}
