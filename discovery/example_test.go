@@ -1,0 +1,54 @@
+package discovery_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+
+	"github.com/musterhq/muster/discovery"
+	"github.com/musterhq/muster/discovery/discoverytest"
+	"github.com/musterhq/muster/discovery/driver"
+)
+
+// A program finds the other instances of its service, and itself by its instance
+// id. The provider here is one in memory; programs open theirs with Open.
+func Example() {
+	provider := discoverytest.NewMemory()
+	provider.Put(
+		discovery.Instance{Service: "orders", InstanceID: "b1c2", NodeID: "node-2", Addr: "10.0.0.6:7946", Tags: []string{"web"}},
+		discovery.Instance{Service: "orders", InstanceID: "a0f3", NodeID: "node-1", Addr: "10.0.0.5:7946", Tags: []string{"web"}},
+	)
+	r := discovery.New("memory", provider.Driver(), discovery.Options{})
+	defer r.Close()
+
+	s, err := r.List(context.Background(), discovery.Query{Service: "orders", Tags: []string{"web"}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, i := range s.Others("a0f3") {
+		fmt.Println(i.NodeID, i.Addr)
+	}
+	// Output: node-2 10.0.0.6:7946
+}
+
+// A watch never ends of itself. While the provider fails it keeps the last good
+// set, and says so.
+func ExampleRegistry_Watch() {
+	provider := discoverytest.NewMemory()
+	provider.Put(discovery.Instance{Service: "orders", InstanceID: "a0f3", Addr: "10.0.0.5:7946"})
+	r := discovery.New("memory", provider.Driver(), discovery.Options{})
+	defer r.Close()
+
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	for s := range r.Watch(ctx, discovery.Query{Service: "orders"}) {
+		fmt.Println("known:", s.Known, "stale:", s.Stale, "instances:", len(s.Instances))
+		if s.Stale {
+			break
+		}
+		provider.Fail(driver.ErrUnavailable)
+	}
+	// Output:
+	// known: true stale: false instances: 1
+	// known: true stale: true instances: 1
+}
