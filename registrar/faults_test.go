@@ -219,6 +219,80 @@ func TestDisputedRegistrationIsPutBackEverMoreSlowly(t *testing.T) {
 	})
 }
 
+// What a snapshot shows while a call is under way may be older or newer than what
+// the call does.
+func TestDeletionWhileTheCallIsUnderWay(t *testing.T) {
+	virtual(t, Config{}, func(l *lab) {
+		a := instance("a", 1)
+		l.tap.on("registered", func(context.Context) error {
+			l.tap.on("registered", nil)
+			time.Sleep(time.Second)
+			l.memory.Remove(a)
+			time.Sleep(time.Second)
+			return nil
+		})
+		l.set(a)
+		after(2 * time.Second)
+		l.holds(a)
+	})
+}
+
+func TestSetWhileTheCallIsUnderWay(t *testing.T) {
+	virtual(t, Config{}, func(l *lab) {
+		a := instance("a", 1)
+		l.tap.on("registered", func(context.Context) error { time.Sleep(time.Second); return nil })
+		l.set(a)
+		after(time.Second / 2)
+		a.Addr = "10.0.0.2:1"
+		l.set(a)
+		after(time.Second)
+		if l.Status().Registered() {
+			l.Error("registered, with the confirmation of an earlier form")
+		}
+		after(time.Second)
+		l.holds(a)
+		if !l.Status().Registered() {
+			l.Errorf("status %+v", l.Status())
+		}
+	})
+}
+
+func TestUnknownIsNotMissing(t *testing.T) {
+	virtual(t, Config{}, func(l *lab) {
+		l.tap.on("list", unavailable)
+		l.set(instance("a", 1))
+		after(time.Minute)
+		if s := l.Status(); !s.Registered() || s.Counters.Repairs != 0 || s.Counters.Registrations != 1 {
+			l.Errorf("status %+v", s)
+		}
+	})
+}
+
+// Renewals alone fail: what is confirmed on a session that nobody renews is not
+// worth much.
+func TestLapseWhileOtherCallsWork(t *testing.T) {
+	virtual(t, Config{}, func(l *lab) {
+		l.set(instance("a", 1))
+		after(time.Minute)
+		l.tap.on("renew", unavailable)
+		for range 10 {
+			after(ttl / 2)
+			l.tap.keepAlive(l.Context())
+		}
+		if s := l.Status(); s.Registered() || s.Instances[0].Err == nil {
+			l.Errorf("registered although not renewed for five TTLs: %+v", s)
+		}
+		l.tap.on("renew", nil)
+		renewals := l.Status().Counters.Renewals
+		for l.Status().Counters.Renewals == renewals {
+			after(time.Millisecond)
+		}
+		if s := l.Status(); !s.Registered() || s.Instances[0].Err != nil || s.Counters.SessionsLost != 0 {
+			l.Errorf("not registered right after the renewal: %+v", s)
+		}
+	})
+}
+
 func TestErrorsAreNoReasonToRepair(t *testing.T) {
 	virtual(t, Config{}, func(l *lab) {
 		l.set(instance("a", 1))

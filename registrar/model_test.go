@@ -36,6 +36,7 @@ func TestDesiredStateIsReached(t *testing.T) {
 			}
 			ids := rapid.SampledFrom([]string{"a", "b", "c", "d"})
 			ops := rapid.SampledFrom([]string{"open", "renew", "register", "deregister", "watch"})
+			durations := rapid.SampledFrom([]time.Duration{0, time.Millisecond, 300 * time.Millisecond, time.Second, ttl / 3, ttl / 2, ttl, 2 * ttl})
 			t.Repeat(map[string]func(*rapid.T){
 				"want": func(t *rapid.T) {
 					i := instance(ids.Draw(t, "id"), rapid.IntRange(1, 3).Draw(t, "port"))
@@ -47,7 +48,7 @@ func TestDesiredStateIsReached(t *testing.T) {
 					set()
 				},
 				"time passes": func(t *rapid.T) {
-					after(time.Duration(rapid.IntRange(0, int(2*ttl/time.Millisecond)).Draw(t, "ms")) * time.Millisecond)
+					after(durations.Draw(t, "for"))
 				},
 				"outage":         func(t *rapid.T) { l.memory.Fail(driver.ErrUnavailable) },
 				"outage ends":    func(t *rapid.T) { l.memory.Fail(nil) },

@@ -172,6 +172,9 @@ func (r *Registrar) register(ctx context.Context, session driver.Session, j job,
 	repaired := e.repair
 	// A snapshot that came meanwhile may show what happened after this call.
 	e.due, e.repair = e.doubts != j.doubts, false
+	if r.lapsed {
+		return nil // the session was still there, but for how long? The next renewal tells
+	}
 	failing := e.err != nil
 	e.succeeded()
 	if repaired {

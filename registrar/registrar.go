@@ -68,6 +68,7 @@ type Registrar struct {
 	entries  map[key]*entry
 	watching map[string]context.CancelFunc // by service
 	session  SessionStatus
+	lapsed   bool // the session is open and was not renewed within its TTL
 	counters Counters
 }
 

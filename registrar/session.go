@@ -99,7 +99,7 @@ func (r *Registrar) renew(ctx context.Context, session driver.Session, sent time
 		case err == nil:
 			sent, next = now, now.Add(ttl/3)
 			retry.Reset()
-			r.renewed(sent, lapsed)
+			r.renewed(sent)
 			lapsed, last = false, errNotRenewed
 		case errors.Is(err, driver.ErrSessionLost):
 			return err
@@ -139,6 +139,7 @@ func (r *Registrar) opened(session driver.Session, sent time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.session = SessionStatus{Open: true, TTL: ttlOf(session), OpenedAt: time.Now(), LastRenewal: sent}
+	r.lapsed = false
 	r.counters.SessionsOpened++
 	r.log.Info("session opened", "ttl", r.session.TTL)
 	r.publish()
@@ -182,6 +183,7 @@ func (r *Registrar) sessionLost(err error) {
 func (r *Registrar) sessionLapsed(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.lapsed = true
 	for _, e := range r.entries {
 		e.lapsed(err)
 	}
@@ -189,7 +191,7 @@ func (r *Registrar) sessionLapsed(err error) {
 	r.publish()
 }
 
-func (r *Registrar) renewed(sent time.Time, lapsed bool) {
+func (r *Registrar) renewed(sent time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.counters.Renewals++
@@ -199,7 +201,14 @@ func (r *Registrar) renewed(sent time.Time, lapsed bool) {
 		r.log.Info("session renewed again")
 		r.publish()
 	}
-	if lapsed {
+	if r.lapsed {
+		// The session lives after all; so may the registrations.
+		r.lapsed = false
+		for _, e := range r.entries {
+			if e.publishable() {
+				e.due, e.notBefore = true, time.Time{}
+			}
+		}
 		signal(r.kick)
 	}
 }

@@ -35,7 +35,8 @@ func (p *tap) keepAlive(ctx context.Context) {
 	p.last.Renew(ctx)
 }
 
-// on has f called before each call of op, which fails if f does. Nil ends it.
+// on has f called before each call of op, which fails if f does. Nil ends it. For
+// the op registered it is called before register returns.
 func (p *tap) on(op string, f func(context.Context) error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -73,6 +74,13 @@ func (p *tap) OpenSession(ctx context.Context, o driver.SessionOptions) (driver.
 	return &tapSession{s, p}, nil
 }
 
+func (p *tap) List(ctx context.Context, q driver.Query) (driver.Snapshot, error) {
+	if err := p.before(ctx, "list"); err != nil {
+		return driver.Snapshot{}, err
+	}
+	return p.Driver.List(ctx, q)
+}
+
 func (p *tap) Watch(ctx context.Context, q driver.Query, since driver.Snapshot) iter.Seq2[driver.Snapshot, error] {
 	return func(yield func(driver.Snapshot, error) bool) {
 		if err := p.before(ctx, "watch"); err != nil {
@@ -99,7 +107,10 @@ func (s *tapSession) Register(ctx context.Context, i driver.Instance) error {
 	if err := s.p.before(ctx, "register"); err != nil {
 		return err
 	}
-	return s.Session.Register(ctx, i)
+	if err := s.Session.Register(ctx, i); err != nil {
+		return err
+	}
+	return s.p.before(ctx, "registered")
 }
 
 func (s *tapSession) Deregister(ctx context.Context, i driver.Instance) error {
