@@ -30,8 +30,8 @@ func memoryHarness(testing.TB) discoverytest.Harness {
 		Start:      func(testing.TB) { m.Fail(nil) },
 		Delay:      func(_ testing.TB, d time.Duration) { m.Delay(d) },
 		Compact:    func(testing.TB) { m.Compact() },
-		SessionTTL: 400 * time.Millisecond,
-		GrantTTL:   400 * time.Millisecond,
+		SessionTTL: time.Second,
+		GrantTTL:   time.Second,
 	}
 }
 
