@@ -21,7 +21,7 @@ func readFile(path string) (addrs []string, problem string) {
 	if len(bytes.TrimSpace(b)) == 0 {
 		return nil, "is empty; write one HOST:PORT on each line, or a comment if none is meant"
 	}
-	lines := make(map[string]int)
+	seen := make(map[string]bool)
 	scanner := bufio.NewScanner(bytes.NewReader(b))
 	for n := 1; scanner.Scan(); n++ {
 		text, _, _ := strings.Cut(scanner.Text(), "#")
@@ -30,14 +30,13 @@ func readFile(path string) (addrs []string, problem string) {
 			continue
 		}
 		canonical, problem := parseAddr(addr)
-		if problem == "" && lines[canonical] > 0 {
-			problem = fmt.Sprintf("is the same as line %d; list each node once", lines[canonical])
-		}
 		if problem != "" {
 			return nil, fmt.Sprintf("line %d: %q: %s", n, addr, problem)
 		}
-		lines[canonical] = n
-		addrs = append(addrs, addr)
+		if !seen[canonical] {
+			seen[canonical] = true
+			addrs = append(addrs, addr)
+		}
 	}
 	if err := scanner.Err(); err != nil {
 		return nil, fmt.Sprintf("%v; write one HOST:PORT on each line", err)

@@ -132,9 +132,8 @@ func Open(_ context.Context, cfg Config) (*Authority, error) {
 	}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	a.changes.Store(struct{}{})
-	a.readList()
-	if a.listProblem != "" {
-		return nil, fmt.Errorf("%w: %s", driver.ErrInvalid, a.listProblem)
+	if err := a.readList(); err != nil {
+		return nil, err
 	}
 	if a.listed() || hasVoterState(cfg.DataDir) {
 		if err := a.openDisk(); err != nil {
@@ -426,17 +425,19 @@ func (a *Authority) Close(ctx context.Context) error {
 	return err
 }
 
-// readList takes over the list as it is now.
-func (a *Authority) readList() {
+// readList takes over the list as it is now, and keeps the last good one where
+// that fails.
+func (a *Authority) readList() error {
 	voters, err := a.cfg.Voters()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.listProblem = ""
 	if err != nil {
 		a.listProblem = err.Error()
-		return
+		return err
 	}
 	a.voters = slices.Sorted(slices.Values(voters))
+	return nil
 }
 
 // list returns the last good list. It is never changed in place.

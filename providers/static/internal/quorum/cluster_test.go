@@ -17,6 +17,7 @@ import (
 
 	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/internal/clock"
+	"github.com/musterhq/muster/providers/static/internal/fabric"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -27,7 +28,7 @@ const patience = 40 * time.Second
 // cluster is a set of nodes over one fabric.
 type cluster struct {
 	t      testing.TB
-	fabric *fabric
+	fabric *fabric.Fabric
 	ttl    time.Duration
 	nodes  []*peer
 	check  *checker
@@ -45,20 +46,20 @@ type peer struct {
 	tweak func(*Config)
 
 	auth    *Authority
-	net     *node
+	net     *fabric.Node
 	starts  int
 	elector *elector
 }
 
 func newCluster(t testing.TB, n int) *cluster {
 	t.Helper()
-	c := &cluster{t: t, fabric: newFabric(), ttl: 400 * time.Millisecond, check: newChecker()}
+	c := &cluster{t: t, fabric: fabric.New(), ttl: 400 * time.Millisecond, check: newChecker()}
 	for range n {
 		c.add()
 	}
 	c.setList(c.addrs()...)
 	t.Cleanup(func() {
-		c.fabric.heal()
+		c.fabric.Heal()
 		for _, p := range c.nodes {
 			p.crash()
 		}
@@ -69,9 +70,9 @@ func newCluster(t testing.TB, n int) *cluster {
 
 func (c *cluster) add() *peer {
 	c.t.Helper()
-	n := c.fabric.node(c.t, "127.0.0.1:0")
-	p := &peer{c: c, name: fmt.Sprintf("n%d", len(c.nodes)+1), addr: n.addr, eligible: true}
-	n.close()
+	n := c.fabric.Node(c.t, "127.0.0.1:0")
+	p := &peer{c: c, name: fmt.Sprintf("n%d", len(c.nodes)+1), addr: n.Addr(), eligible: true}
+	n.Close()
 	p.dir = filepath.Join(c.t.TempDir(), p.name)
 	c.nodes = append(c.nodes, p)
 	return p
@@ -105,7 +106,7 @@ func (c *cluster) start() {
 
 func (p *peer) open() error {
 	p.starts++
-	p.net = p.c.fabric.node(p.c.t, p.addr)
+	p.net = p.c.fabric.Node(p.c.t, p.addr)
 	level := slog.LevelError
 	if os.Getenv("QUORUM_LOG") != "" {
 		level = slog.LevelDebug
@@ -124,7 +125,7 @@ func (p *peer) open() error {
 	}
 	a, err := Open(context.Background(), cfg)
 	if err != nil {
-		p.net.close()
+		p.net.Close()
 		p.net = nil
 		return err
 	}
@@ -146,7 +147,7 @@ func (p *peer) crash() {
 		return
 	}
 	p.elector.stop()
-	p.net.close() // nothing leaves the node from here on
+	p.net.Close() // nothing leaves the node from here on
 	p.auth.Close(context.Background())
 	p.auth = nil
 }
@@ -158,7 +159,7 @@ func (p *peer) leave() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	p.auth.Close(ctx)
-	p.net.close()
+	p.net.Close()
 	p.auth = nil
 }
 
@@ -175,7 +176,7 @@ func (c *cluster) masterNot(old *peer) *peer {
 	var found *peer
 	c.eventually("a master", func() bool {
 		for _, p := range c.nodes {
-			if p.auth != nil && p != old && p.elector.active() {
+			if p != old && p.auth != nil && p.elector.active() {
 				found = p
 				return true
 			}

@@ -14,10 +14,10 @@ import (
 )
 
 // lead waits until this voter leads in Raft, for which it asks the leader if need
-// be, and returns the term. It gives up after two election timeouts: the caller
+// be, and returns the term. It gives up after a few election timeouts: the caller
 // tries again.
 func (a *Authority) lead(ctx context.Context, m *member) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*a.cfg.TTL)
+	ctx, cancel := context.WithTimeout(ctx, 4*a.cfg.heartbeat)
 	defer cancel()
 	stop := context.AfterFunc(a.ctx, cancel)
 	defer stop()
@@ -71,7 +71,7 @@ func (a *Authority) askToLead(ctx context.Context, m *member, leader string) err
 
 // wantedWindow is how long after its last attempt a node still counts as one that
 // wants to be master.
-func (a *Authority) wantedWindow() time.Duration { return max(5*a.cfg.TTL, 2*time.Second) }
+func (a *Authority) wantedWindow() time.Duration { return max(5*a.cfg.heartbeat, 2*time.Second) }
 
 // answerLead hands leadership in Raft to a voter that wants to be master, unless
 // this node is master, or wants to be, or has led for so short a time that it may
@@ -88,9 +88,10 @@ func (a *Authority) answerLead(ctx context.Context, r leadRequest) (leadReply, e
 	if !slices.Contains(m.servers(), r.From) {
 		return leadReply{Reason: fmt.Sprintf("voter %s is not yet a voter to the leader %s", addrOf(r.From), a.cfg.Self)}, nil
 	}
-	select {
-	case a.turn <- struct{}{}:
-	default:
+	// A release that is under way is soon done.
+	wait, cancel := context.WithTimeout(ctx, a.cfg.heartbeat)
+	defer cancel()
+	if a.takeTurn(wait) != nil {
 		return leadReply{Reason: fmt.Sprintf("voter %s leads and is about to be master", a.cfg.Self)}, nil
 	}
 	defer a.endTurn()
@@ -106,10 +107,10 @@ func (a *Authority) answerLead(ctx context.Context, r leadRequest) (leadReply, e
 		return leadReply{Reason: fmt.Sprintf("voter %s is master with term %d", a.cfg.Self, m.state.current().Term)}, nil
 	case eligible && wanted != 0 && now.Before(wanted.Add(a.wantedWindow())):
 		return leadReply{Reason: fmt.Sprintf("voter %s leads and wants to be master", a.cfg.Self)}, nil
-	case eligible && now.Before(since.Add(a.cfg.TTL)):
+	case eligible && now.Before(since.Add(a.cfg.heartbeat)):
 		return leadReply{
 			Reason:     fmt.Sprintf("voter %s leads only since %v", a.cfg.Self, now.Sub(since).Round(time.Millisecond)),
-			RetryAfter: since.Add(a.cfg.TTL).Sub(now),
+			RetryAfter: since.Add(a.cfg.heartbeat).Sub(now),
 		}, nil
 	}
 	if !m.leads(term) {
@@ -160,7 +161,7 @@ func (a *Authority) prove(ctx context.Context, m *member, term uint64, d time.Du
 				given = append(given, min(reply.For, d))
 			}
 		case <-ctx.Done():
-			return 0, fmt.Errorf("%w: %d of %d voters answered: %w", driver.ErrUnavailable, len(given), len(servers), ctx.Err())
+			return 0, fmt.Errorf("%w: %d of %d voters promised: %w", driver.ErrUnavailable, len(given), len(servers), ctx.Err())
 		}
 	}
 	if len(given) < quorum {
@@ -230,4 +231,4 @@ func (m *member) release(term driver.Term) bool {
 
 // talkTimeout bounds one request of the small talk. A promise that takes longer
 // to give is not worth having.
-func (a *Authority) talkTimeout() time.Duration { return max(a.cfg.TTL, 300*time.Millisecond) }
+func (a *Authority) talkTimeout() time.Duration { return max(a.cfg.heartbeat, 300*time.Millisecond) }

@@ -24,7 +24,7 @@ const (
 	snapshotInterval = 5 * time.Second
 	maxAppendEntries = 16
 	commitTimeout    = 50 * time.Millisecond
-	transportTimeout = time.Second
+	transportTimeout = 2 * maxHeartbeat
 	maxPooledConns   = 3
 )
 
@@ -61,16 +61,16 @@ func (a *Authority) startMember(d *disk, id string, bootstrap []string) (*member
 	m.gate = newGate(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream:                  s,
 		MaxPool:                 maxPooledConns,
-		Timeout:                 max(transportTimeout, 2*a.cfg.TTL),
+		Timeout:                 transportTimeout,
 		Logger:                  logger,
 		MsgpackUseNewTimeFormat: true,
 	}), a.ledger)
 
 	conf := raft.DefaultConfig()
 	conf.LocalID = raft.ServerID(id)
-	conf.HeartbeatTimeout = a.cfg.TTL
-	conf.ElectionTimeout = a.cfg.TTL
-	conf.LeaderLeaseTimeout = a.cfg.TTL
+	conf.HeartbeatTimeout = a.cfg.heartbeat
+	conf.ElectionTimeout = a.cfg.heartbeat
+	conf.LeaderLeaseTimeout = a.cfg.heartbeat
 	conf.CommitTimeout = commitTimeout
 	conf.MaxAppendEntries = maxAppendEntries
 	conf.SnapshotThreshold = snapshotEvery

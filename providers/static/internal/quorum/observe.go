@@ -175,7 +175,7 @@ func (a *Authority) waitingFor() string {
 		return a.reachable(m)
 	}
 	if quiet {
-		return "this voter has just started and keeps quiet for " + a.cfg.TTL.String()
+		return "this voter has just started and keeps quiet for a moment"
 	}
 	return "none of the voters " + strings.Join(a.list(), ", ") + " is known to lead"
 }

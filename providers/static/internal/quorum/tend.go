@@ -35,7 +35,7 @@ func (a *Authority) tend() {
 	lookAt := time.Now() // when to ask the others again
 	for {
 		if !time.Now().Before(lookAt) {
-			a.readList()
+			_ = a.readList() // kept for the warning
 			a.look()
 			lookAt = time.Now().Add(a.interval())
 			a.settleRole()
@@ -67,9 +67,9 @@ func (a *Authority) interval() time.Duration {
 	case m == nil && a.listed():
 		d = restlessInterval
 	case m == nil:
-		d = a.cfg.TTL // an observer has no other source
+		d = a.cfg.heartbeat // an observer has no other source
 	case m.leader() == "":
-		d = a.cfg.TTL
+		d = a.cfg.heartbeat
 	}
 	return d*3/4 + mathrand.N(d/2)
 }
@@ -191,31 +191,25 @@ func (a *Authority) belongs() bool {
 }
 
 // openDisk opens the directory and begins the quiet time: the promises of an
-// earlier process may still be running, and with the process died the ledger.
+// earlier process may still be running, and with the process died the ledger. The
+// longest promise that is ever given is on disk before the first.
 func (a *Authority) openDisk() error {
 	d, err := openDisk(a.cfg.DataDir, a.cfg.Cluster, a.cfg.Self, raftLogger(a.cfg.Logger))
 	if err != nil {
 		return err
 	}
-	quiet := max(d.Promise, a.cfg.TTL)
-	if d.Promise < a.cfg.TTL {
-		i := d.identity
-		i.Promise = a.cfg.TTL
-		err = d.saveIdentity(i)
-	}
-	var established, has bool
-	if err == nil {
-		established, err = d.established()
-	}
-	if err == nil {
-		has, err = d.hasState()
-	}
+	established, err := d.established()
 	if err != nil {
 		_ = d.close()
-		return fmt.Errorf("node.data_dir: %q: %w; make it writable or name another", a.cfg.DataDir, bare(err))
+		return fmt.Errorf("node.data_dir: %q: %w; make it readable or name another", a.cfg.DataDir, bare(err))
+	}
+	has, err := d.hasState()
+	if err != nil {
+		_ = d.close()
+		return fmt.Errorf("node.data_dir: %q: %w; make it readable or name another", a.cfg.DataDir, bare(err))
 	}
 	a.disk = d
-	a.quietUntil = clock.Now().Add(quiet)
+	a.quietUntil = clock.Now().Add(max(d.Promise, a.cfg.heartbeat))
 	a.setDiskProblem(nil)
 	switch {
 	case established:

@@ -215,13 +215,13 @@ func (c *caller) call(ctx context.Context, addr, path string, in, out any) error
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("%w: voter %s: %v", driver.ErrUnavailable, addr, err)
+		return fmt.Errorf("%w: voter %s: %w", driver.ErrUnavailable, addr, err)
 	}
 	defer resp.Body.Close()
 	// Read to the end, so that the connection can be used again.
 	reply, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
 	if err != nil {
-		return fmt.Errorf("%w: voter %s: %v", driver.ErrUnavailable, addr, err)
+		return fmt.Errorf("%w: voter %s: %w", driver.ErrUnavailable, addr, err)
 	}
 	if resp.StatusCode != http.StatusOK {
 		var w wireError
@@ -232,7 +232,7 @@ func (c *caller) call(ctx context.Context, addr, path string, in, out any) error
 		return fromWire(w)
 	}
 	if err := json.Unmarshal(reply, out); err != nil {
-		return fmt.Errorf("%w: voter %s: %v", driver.ErrUnavailable, addr, err)
+		return fmt.Errorf("%w: voter %s: %w", driver.ErrUnavailable, addr, err)
 	}
 	return nil
 }

@@ -1,9 +1,11 @@
-package quorum
+// Package fabric joins the nodes of a test over real TCP on loopback, and can cut
+// and delay what goes from one to another. Bytes that meet a cut wait, as they do
+// in TCP, and go on when it is healed.
+package fabric
 
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,25 +15,24 @@ import (
 	"time"
 )
 
-// fabric joins nodes over real TCP on loopback, and can cut and delay what goes
-// from one to another. Bytes that meet a cut wait, as they do in TCP, and go on
-// when it is healed.
-type fabric struct {
+// Fabric is the rules between nodes, which are named by their addresses.
+type Fabric struct {
 	mu    sync.Mutex
 	cut   map[[2]string]bool
 	delay map[[2]string]time.Duration
 	moved chan struct{} // closed when a rule changed
 }
 
-func newFabric() *fabric {
-	return &fabric{
+// New returns a fabric that lets everything through.
+func New() *Fabric {
+	return &Fabric{
 		cut:   make(map[[2]string]bool),
 		delay: make(map[[2]string]time.Duration),
 		moved: make(chan struct{}),
 	}
 }
 
-func (f *fabric) change(do func()) {
+func (f *Fabric) change(do func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	do()
@@ -39,8 +40,8 @@ func (f *fabric) change(do func()) {
 	f.moved = make(chan struct{})
 }
 
-// cutOff stops what goes from each of a to each of b, and back if both.
-func (f *fabric) cutOff(a, b []string, both bool) {
+// Cut stops what goes from each of a to each of b, and back if both.
+func (f *Fabric) Cut(a, b []string, both bool) {
 	f.change(func() {
 		for _, x := range a {
 			for _, y := range b {
@@ -53,24 +54,26 @@ func (f *fabric) cutOff(a, b []string, both bool) {
 	})
 }
 
-func (f *fabric) heal() {
+// Heal lets everything through again, at once.
+func (f *Fabric) Heal() {
 	f.change(func() { clear(f.cut); clear(f.delay) })
 }
 
-func (f *fabric) slow(from, to string, d time.Duration) {
+// Slow delays what goes from one node to another by d.
+func (f *Fabric) Slow(from, to string, d time.Duration) {
 	f.change(func() { f.delay[[2]string{from, to}] = d })
 }
 
-func (f *fabric) rule(from, to string) (cut bool, delay time.Duration, moved chan struct{}) {
+func (f *Fabric) rule(from, to string) (cut bool, delay time.Duration, moved chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	k := [2]string{from, to}
 	return f.cut[k], f.delay[k], f.moved
 }
 
-// node is one end of the fabric. It implements driver.Network.
-type node struct {
-	fabric   *fabric
+// Node is one end of the fabric. It implements driver.Network.
+type Node struct {
+	fabric   *Fabric
 	listener net.Listener
 	addr     string
 	wg       sync.WaitGroup
@@ -81,7 +84,8 @@ type node struct {
 	conns  map[net.Conn]bool
 }
 
-func (f *fabric) node(t testing.TB, addr string) *node {
+// Node returns a node that listens at addr, which may have port 0. Close it.
+func (f *Fabric) Node(t testing.TB, addr string) *Node {
 	t.Helper()
 	var l net.Listener
 	var err error
@@ -94,7 +98,7 @@ func (f *fabric) node(t testing.TB, addr string) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{
+	n := &Node{
 		fabric: f, listener: l, addr: l.Addr().String(), done: make(chan struct{}),
 		protos: make(map[string]*protoListener), conns: make(map[net.Conn]bool),
 	}
@@ -102,7 +106,7 @@ func (f *fabric) node(t testing.TB, addr string) *node {
 	return n
 }
 
-func (n *node) serve() {
+func (n *Node) serve() {
 	for {
 		conn, err := n.listener.Accept()
 		if err != nil {
@@ -132,7 +136,10 @@ func (n *node) serve() {
 	}
 }
 
-func (n *node) track(conn net.Conn) bool {
+// Addr is where the node listens.
+func (n *Node) Addr() string { return n.addr }
+
+func (n *Node) track(conn net.Conn) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.conns == nil {
@@ -143,7 +150,8 @@ func (n *node) track(conn net.Conn) bool {
 	return true
 }
 
-func (n *node) close() {
+// Close ends the node and every connection of it.
+func (n *Node) Close() {
 	n.mu.Lock()
 	conns := n.conns
 	n.conns = nil
@@ -156,7 +164,8 @@ func (n *node) close() {
 	n.wg.Wait()
 }
 
-func (n *node) Listen(protocol string) (net.Listener, error) {
+// Listen implements driver.Network.
+func (n *Node) Listen(protocol string) (net.Listener, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.protos[protocol] != nil {
@@ -167,7 +176,8 @@ func (n *node) Listen(protocol string) (net.Listener, error) {
 	return p, nil
 }
 
-func (n *node) Dial(ctx context.Context, protocol, addr string) (net.Conn, error) {
+// Dial implements driver.Network.
+func (n *Node) Dial(ctx context.Context, protocol, addr string) (net.Conn, error) {
 	for { // a SYN into a cut is lost and sent again
 		out, _, moved := n.fabric.rule(n.addr, addr)
 		back, _, _ := n.fabric.rule(addr, n.addr)
@@ -209,7 +219,7 @@ type chunk struct {
 }
 
 // pump carries bytes from one side to the other under the rules of the fabric.
-func (n *node) pump(from, to string, src, dst net.Conn, end func()) {
+func (n *Node) pump(from, to string, src, dst net.Conn, end func()) {
 	queue := make(chan chunk, 4096)
 	n.wg.Go(func() {
 		defer close(queue)
@@ -265,7 +275,7 @@ type readerConn struct {
 func (c *readerConn) Read(p []byte) (int, error) { return c.r.Read(p) }
 
 type protoListener struct {
-	node  *node
+	node  *Node
 	name  string
 	conns chan net.Conn
 	once  sync.Once
@@ -293,5 +303,3 @@ func (p *protoListener) Close() error {
 }
 
 func (p *protoListener) Addr() net.Addr { return p.node.listener.Addr() }
-
-var _ = errors.Is
