@@ -375,10 +375,11 @@ func (m *machine) acquired(now clock.Instant, c *call, e result, late bool) {
 		m.hear(g.Term)
 		return
 	}
-	p, err := planFor(g.ValidFor, m.p.drain)
+	_, err := planFor(g.ValidFor, m.p.drain)
 	if err != nil {
 		m.callErr = err
 	}
+	p, tooLate := planFor(m.left(now, c, g), m.p.drain)
 	h := &hold{grant: g, plan: p, sent: c.sent, deadline: m.r.deadline(c.sent, now, g.ValidFor)}
 	otherwise := m.seen && m.observed.Term == g.Term && !m.isSelf(m.observed.Holder)
 	switch {
@@ -386,6 +387,7 @@ func (m *machine) acquired(now clock.Instant, c *call, e result, late bool) {
 		!m.adoptClusterID(g.ClusterID, "the authority"),
 		!m.r.fresh(g.Term, m.ended, m.highest),
 		otherwise, // the authority has shown since that it is over
+		tooLate != nil,
 		!m.r.holds(now, h.soft()),
 		m.call != nil,
 		m.blocked(now) != "":
@@ -404,7 +406,10 @@ func (m *machine) acquired(now clock.Instant, c *call, e result, late bool) {
 // begin makes the hold active.
 func (m *machine) begin(now clock.Instant) {
 	h := m.hold
-	h.renewAt = m.nextRenewal(h)
+	h.renewAt = m.nextRenewal(h.sent, h)
+	if h.plan.validFor != h.grant.ValidFor {
+		h.renewAt = m.nextRenewal(now, h) // it was long in coming
+	}
 	h.confirmed = m.seen && m.observed.Term == h.grant.Term && m.isSelf(m.observed.Holder)
 	m.hear(h.grant.Term)
 	m.tries, m.outcome, m.alarm = 0, nil, nil
@@ -443,10 +448,10 @@ func (m *machine) extend(now clock.Instant, c *call, g driver.Grant) {
 	h.deadline = max(h.deadline, m.r.deadline(c.sent, now, g.ValidFor))
 	if c.sent >= h.sent {
 		h.sent, h.grant, h.failures = c.sent, g, 0
-		if p, err := planFor(g.ValidFor, m.p.drain); err == nil {
+		if p, err := planFor(m.left(now, c, g), m.p.drain); err == nil {
 			h.plan = p
 		}
-		h.renewAt = m.nextRenewal(h)
+		h.renewAt = m.nextRenewal(c.sent, h)
 	}
 	m.announceSeq++
 	if m.state == Active {
@@ -644,10 +649,20 @@ func (m *machine) renewWhenDue(now clock.Instant) {
 	}
 }
 
-// nextRenewal is a quarter of the validity after the last one, a little less so
-// that nodes do not fall into step.
-func (m *machine) nextRenewal(h *hold) clock.Instant {
-	return h.sent.Add(h.plan.renewEvery - m.p.random(h.plan.renewEvery/20+1))
+// left is the validity that is to be divided up: all of it, unless the answer was
+// long in coming. A driver whose call has to wait for others may make up for that
+// with a longer validity, which then is not a longer time to go.
+func (m *machine) left(now clock.Instant, c *call, g driver.Grant) time.Duration {
+	if took := now.Sub(c.sent); took > g.ValidFor/5 {
+		return g.ValidFor - took
+	}
+	return g.ValidFor
+}
+
+// nextRenewal is a quarter of the validity after from, a little less so that nodes
+// do not fall into step.
+func (m *machine) nextRenewal(from clock.Instant, h *hold) clock.Instant {
+	return from.Add(h.plan.renewEvery - m.p.random(h.plan.renewEvery/20+1))
 }
 
 func (m *machine) whileReleasing(now clock.Instant) {

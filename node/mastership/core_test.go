@@ -161,6 +161,30 @@ func TestRenewalsOutOfOrder(t *testing.T) {
 	}
 }
 
+// The call took most of a validity that allows for it. What is left is divided up
+// as if it were the whole, and not spent on the drain.
+func TestSlowGrant(t *testing.T) {
+	s := newScript(t)
+	c := s.call(s.do(observation{}), acquiring)
+	s.now = s.now.Add(time.Second)
+	g := grantOf(1)
+	g.ValidFor = 1400 * time.Millisecond
+	s.do(result{seq: c.seq, grant: g})
+	if s.m.state != Active || s.m.hold.deadline != c.sent.Add(usable(g.ValidFor)) {
+		t.Fatalf("state %v, deadline %v", s.m.state, s.m.hold.deadline)
+	}
+	answered := s.now
+	renewal := s.next(renewing)
+	if d := renewal.sent.Sub(answered); d > 100*time.Millisecond {
+		t.Errorf("renewed after %v, want a quarter of the 400ms left", d)
+	}
+	g.ValidFor = 400 * time.Millisecond
+	s.do(result{seq: renewal.seq, grant: g})
+	if s.m.state != Active || s.m.hold.plan.validFor != g.ValidFor {
+		t.Errorf("state %v, plan %+v", s.m.state, s.m.hold.plan)
+	}
+}
+
 func TestGrantTooShortIsGivenBack(t *testing.T) {
 	s := newScript(t)
 	c := s.call(s.do(observation{}), acquiring)

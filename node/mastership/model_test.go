@@ -38,6 +38,8 @@ func checkModel(t *testing.T, sc scenario) {
 	n := 3000
 	if testing.Short() || raceEnabled {
 		n = 400
+	} else if sc.wipe {
+		n = 1000
 	}
 	if *nSeeds > 0 {
 		n = *nSeeds

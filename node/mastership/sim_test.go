@@ -40,6 +40,7 @@ type simulation struct {
 	validFor  time.Duration
 	expiryLag time.Duration
 	majority  bool
+	waits     bool // an Acquire waits for others, and allows for it
 	nodes     []*simNode
 	auth      simAuthority
 	calm      bool // no faults from now on
@@ -122,6 +123,7 @@ func simulate(sc scenario) (*simulation, error) {
 		s.expiryLag = s.upTo(500 * time.Millisecond)
 	}
 	s.majority = s.chance(0.5) && !s.wipe
+	s.waits = s.chance(0.3)
 	s.auth = simAuthority{drift: s.rate(), up: true}
 	for host := range 2 + s.rng.IntN(4) {
 		n := &simNode{s: s, host: host, offset: clock.Instant(1e9 + s.rng.Int64N(1e15)), drift: s.rate()}
@@ -585,12 +587,19 @@ func (n *simNode) call(c call) {
 		lost()
 		return
 	}
-	s.after(s.delay(), func() {
+	d := s.delay()
+	if s.waits && c.kind == acquiring {
+		d += s.upTo(1500 * time.Millisecond)
+	}
+	s.after(d, func() {
 		if !s.auth.up {
 			lost()
 			return
 		}
 		g, err := s.apply(host, c)
+		if s.waits && c.kind == acquiring {
+			g.ValidFor += n.local(s.now).Sub(c.sent) // by the node's own clock
+		}
 		if n.cut || s.chance(0.04) && !s.calm {
 			lost()
 			return
