@@ -35,6 +35,7 @@ type Membership struct {
 	fetchSlots chan struct{}
 	kick       chan struct{} // wakes run; holds one wake-up
 	regossip   chan struct{} // wakes announce; holds one wake-up
+	stopping   chan struct{} // serialises Leave, Close and the end by itself
 
 	// ctx ends when everything stops. ended ends before that, when this membership
 	// is known to be over.
@@ -43,7 +44,6 @@ type Membership struct {
 	ended  context.Context
 	finish context.CancelCauseFunc
 	wg     sync.WaitGroup
-	stopMu sync.Mutex // serialises Leave, Close and the end by itself
 
 	mu      sync.Mutex
 	table   table
@@ -110,6 +110,7 @@ func Start(cfg Config) (*Membership, error) {
 		fetchSlots: make(chan struct{}, maxFetches),
 		kick:       make(chan struct{}, 1),
 		regossip:   make(chan struct{}, 1),
+		stopping:   make(chan struct{}, 1),
 		table:      newTable(),
 		details:    details,
 		started:    time.Now(),

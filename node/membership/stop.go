@@ -53,8 +53,12 @@ func (m *Membership) end(err error) {
 // stop ends the membership after the farewell. Only the first call does so; later
 // ones wait for it.
 func (m *Membership) stop(ctx context.Context, farewell func()) error {
-	m.stopMu.Lock()
-	defer m.stopMu.Unlock()
+	select {
+	case m.stopping <- struct{}{}:
+		defer func() { <-m.stopping }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	m.mu.Lock()
 	again := m.stopped
 	m.mu.Unlock()
