@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -13,9 +14,13 @@ import (
 // fileVariable names the configuration where -c does not.
 const fileVariable = "MUSTER_CONFIG"
 
-// addConfigFlags adds -c and a flag for every key of the configuration. Those of
-// the node and of the log are shown by --help; the others would bury it.
-func addConfigFlags(cmd *cobra.Command, file *string) {
+// addConfigFlags adds -c and a flag for every key of the configuration. Those that
+// are in shown, or else those that an agent is most likely started with, are told
+// by --help; the others would bury it.
+func addConfigFlags(cmd *cobra.Command, file *string, shown ...string) {
+	if shown == nil {
+		shown = agentFlags
+	}
 	flags := cmd.Flags()
 	flags.StringVarP(file, "config", "c", "", "YAML file of the configuration (default $"+fileVariable+", or none)")
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml") // it fails only for a flag that does not exist
@@ -24,7 +29,7 @@ func addConfigFlags(cmd *cobra.Command, file *string) {
 		return // Load fails with the same error
 	}
 	keys.VisitAll(func(f *pflag.Flag) {
-		f.Hidden = !shownFlags[f.Name]
+		f.Hidden = !slices.Contains(shown, f.Name)
 		flags.AddFlag(f)
 	})
 	cmd.Long += `
@@ -34,10 +39,9 @@ MUSTER_NODE_ZONE and --node-zone. A flag beats the environment, which beats the
 file. The keys are listed in docs/configuration.md and by muster config show.`
 }
 
-var shownFlags = map[string]bool{
-	"cluster": true, "node-id": true, "node-zone": true, "node-bind": true, "node-advertise": true,
-	"node-data-dir": true, "bootstrap-mode": true, "bootstrap-expect": true, "http-addr": true,
-	"log-level": true, "log-format": true,
+var agentFlags = []string{
+	"cluster", "node-id", "node-zone", "node-bind", "node-advertise", "node-data-dir",
+	"bootstrap-mode", "bootstrap-expect", "http-addr", "log-level", "log-format",
 }
 
 // loadConfig loads the configuration from file and the flags of cmd.
@@ -80,7 +84,7 @@ line for each thing that is wrong, with its place, and status 2.`,
 			return err
 		},
 	}
-	addConfigFlags(cmd, &file)
+	addConfigFlags(cmd, &file, "cluster")
 	return cmd
 }
 
@@ -102,6 +106,6 @@ behind each value where it comes from.`,
 			return c.WriteYAML(cmd.OutOrStdout())
 		},
 	}
-	addConfigFlags(cmd, &file)
+	addConfigFlags(cmd, &file, "cluster")
 	return cmd
 }

@@ -29,14 +29,14 @@ func newDiscoverCommand() *cobra.Command {
 		Use:   "discover",
 		Short: "List the instances of a service, as the provider knows them",
 		Long: `List the instances that the configured provider knows, without registering
-anything. The service is that of the cluster unless another one is named.
-
-With -o json an array of instances is printed.
+anything. The service is that of the cluster unless another one is named. With
+-o json an array of instances is printed.
 
 With --watch the whole set is printed again after each change, as a table or as one
-JSON object on a line, with the instances and what else is known. A provider that fails later is reported and the last good set
-stands, marked stale. Entries that the provider has and that cannot be read are
-reported on stderr.`,
+JSON object on a line, with the instances and what else is known. When the provider
+fails, that is reported and the last good set stands, marked stale.
+
+Entries of the provider that cannot be read are reported on stderr.`,
 		Example: `  muster discover -c muster.yaml
   muster discover -c muster.yaml --tag web --zone eu-1 --meta version=1.4
   muster discover -c muster.yaml -o json | jq -r '.[].addr'
@@ -73,7 +73,7 @@ reported on stderr.`,
 	flags.StringVar(&d.query.Zone, "zone", "", "only instances of this zone")
 	flags.DurationVar(&d.timeout, "timeout", 10*time.Second, "how long to wait for the first answer of the provider; 0 is for ever")
 	addOutputFlag(cmd, &d.output, "table", "json")
-	addConfigFlags(cmd, &file)
+	addConfigFlags(cmd, &file, "cluster")
 	return cmd
 }
 

@@ -43,9 +43,7 @@ func (l *loader) validate() {
 	} else if ttl > 0 && ttl < 100*time.Millisecond {
 		l.bad("mastership.ttl", ttl.String(), "too short to be renewed in time; write at least 100ms, or 0s for the provider's default")
 	}
-	if c.HTTP.Addr != "" {
-		l.listenAddr("http.addr", c.HTTP.Addr)
-	}
+	l.listenAddr("http.addr", c.HTTP.Addr)
 	l.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	l.oneOf("log.format", c.Log.Format, "text", "json")
 	if c.TLS.Enabled() {
@@ -128,6 +126,9 @@ func (l *loader) listenAddr(key, addr string) {
 }
 
 func listenProblem(addr string) string {
+	if addr == "" {
+		return "missing; write HOST:PORT, or leave the key out for its default"
+	}
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		if _, err := netip.ParseAddr(addr); err == nil || !strings.Contains(addr, ":") {
