@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/internal/testserver"
 )
@@ -180,6 +182,32 @@ func TestUserWithTheRoleOfTheReadme(t *testing.T) {
 				t.Errorf("Records: %v, want ErrDenied", err)
 			}
 		})
+	}
+}
+
+func TestUserWhoOnlyReads(t *testing.T) {
+	server := testserver.StartEtcd(t, testserver.WithAuth())
+	server.AddUser("reader", "secret", "/elsewhere/")
+	if _, err := server.Client().RoleGrantPermission(within(t), "reader", "/muster/", clientv3.GetPrefixRangeEnd("/muster/"),
+		clientv3.PermissionType(clientv3.PermRead)); err != nil {
+		t.Fatal(err)
+	}
+	d := open(t, Config{Endpoints: []string{server.Endpoint()}, Username: "reader", Password: "secret"})
+	since, err := d.List(within(t), driver.Query{Service: "orders"})
+	if err != nil {
+		t.Fatalf("List: %v", err)
+	}
+	if _, err := server.Client().Put(within(t), "/muster/v1/services/orders/i1", `{"addr":"10.0.0.5:7946"}`); err != nil {
+		t.Fatal(err)
+	}
+	for seen, err := range d.Watch(within(t), driver.Query{Service: "orders"}, since) {
+		if err != nil || len(seen.Instances) != 1 {
+			t.Errorf("Watch yields %v, %v", seen, err)
+		}
+		break
+	}
+	if err := everything(within(t), d, "orders", "i2"); !errors.Is(err, driver.ErrDenied) {
+		t.Errorf("writing: %v, want ErrDenied", err)
 	}
 }
 

@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -193,14 +191,14 @@ func encode(i driver.Instance) (string, error) {
 	return string(b), err
 }
 
-// snapshot returns the set as it stands, by key.
+// snapshot returns the set as it stands. Who reads it sorts it.
 func (r *registrations) snapshot(revision int64) driver.Snapshot {
 	s := driver.Snapshot{Revision: driver.Revision(revision), Instances: make([]driver.Instance, 0, len(r.instances))}
-	for _, key := range slices.Sorted(maps.Keys(r.instances)) {
-		s.Instances = append(s.Instances, r.instances[key])
+	for _, i := range r.instances {
+		s.Instances = append(s.Instances, i)
 	}
-	for _, key := range slices.Sorted(maps.Keys(r.skipped)) {
-		s.Skipped = append(s.Skipped, driver.Skipped{Key: key, Reason: r.skipped[key]})
+	for key, reason := range r.skipped {
+		s.Skipped = append(s.Skipped, driver.Skipped{Key: key, Reason: reason})
 	}
 	return s
 }
