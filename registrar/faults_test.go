@@ -259,7 +259,7 @@ func TestSetWhileTheCallIsUnderWay(t *testing.T) {
 
 func TestUnknownIsNotMissing(t *testing.T) {
 	virtual(t, Config{}, func(l *lab) {
-		l.tap.on("list", unavailable)
+		l.tap.on("list", func(ctx context.Context) error { time.Sleep(time.Second); return driver.ErrUnavailable })
 		l.set(instance("a", 1))
 		after(time.Minute)
 		if s := l.Status(); !s.Registered() || s.Counters.Repairs != 0 || s.Counters.Registrations != 1 {

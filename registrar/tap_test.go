@@ -9,14 +9,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/discovery/discoverytest"
 	"github.com/musterhq/muster/discovery/driver"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // tap is a client of a provider in memory whose calls a test can count, fail and
 // hold up one kind at a time.
