@@ -69,7 +69,7 @@ func TestErrorsOfEnvironmentAndFlags(t *testing.T) {
 	want := `MUSTER_NODE_META: node.meta: "nothing": not a list of names and values; write name=value,name=value
 MUSTER_BOOTSTRAP_EXPECT: bootstrap.expect: "three": not a whole number; write digits, as 3
 MUSTER_CLUSTR: no such variable; did you mean MUSTER_CLUSTER?
-MUSTER_PROVIDER_CONSUL_TOKEN: provider.consul_token: "[redacted]": unknown key; providers known here: other, stub
+MUSTER_PROVIDER_CONSUL_TOKEN: provider.consul_token: "[redacted]": unknown key; providers known here: other, static, stub
 MUSTER_LOG_LEVEL: log.level: "lound": unknown; write debug, info, warn or error
 MUSTER_PROVIDER_STUB_PEERS: provider.stub.peers[0]: "10.0.0.5": has no port; write HOST:PORT
 --mastership-eligible: mastership.eligible: "maybe": neither true nor false; write true or false
@@ -105,7 +105,7 @@ func TestWithoutAnySource(t *testing.T) {
 		t.Fatal("no error")
 	}
 	want := `cluster: "": missing; name the cluster, as cluster: orders
-provider: "": missing: without one nobody is found; configure other or stub, as provider: {static: {peers: ["10.0.0.5:7946"]}}
+provider: "": missing: without one nobody is found; configure other or static or stub, as provider: {static: {peers: ["10.0.0.5:7946"]}}
 `
 	if diff := cmp.Diff(want, err.Error()+"\n"); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)

@@ -68,7 +68,7 @@ type otherConfig struct {
 	Addresses []string `yaml:"addresses"`
 }
 
-type other struct{ stub }
+type other struct{}
 
 func (other) NewConfig() any                         { return &otherConfig{} }
 func (other) Open(config any) (driver.Driver, error) { return stubDriver{}, nil }
