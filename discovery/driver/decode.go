@@ -75,7 +75,7 @@ func unknownKeys(path string, value any, t reflect.Type) []error {
 			if !known {
 				errs = append(errs, &ConfigError{
 					Key:     join(path, key),
-					Value:   plain(section[key]),
+					Value:   unlessSecret(key, plain(section[key])),
 					Problem: "unknown key; known are " + strings.Join(slices.Sorted(maps.Keys(fields)), ", "),
 				})
 				continue
@@ -258,6 +258,17 @@ func valueFor(expected reflect.Value, value any) string {
 		return redacted
 	}
 	return plain(value)
+}
+
+// unlessSecret redacts the value of a key that is not known but, by its name, may
+// be a secret's that was misspelt.
+func unlessSecret(key, value string) string {
+	for _, word := range []string{"pass", "secret", "token", "pwd"} {
+		if strings.Contains(strings.ToLower(key), word) && value != "" {
+			return redacted
+		}
+	}
+	return value
 }
 
 // plain shows a value that is not composed, and of others only what they are:

@@ -90,6 +90,7 @@ func TestDecodeConfigErrors(t *testing.T) {
 		want    []ConfigError // Problem is a part of it
 	}{
 		{map[string]any{"endpoint": "http://a:1"}, []ConfigError{{"endpoint", "http://a:1", "unknown key; known are addr, endpoints, labels"}}},
+		{map[string]any{"passwrd": "hunter2"}, []ConfigError{{"passwrd", "[redacted]", "unknown key"}}},
 		{map[string]any{"Prefix": "/x"}, []ConfigError{{"Prefix", "/x", "unknown key"}}},
 		{map[string]any{"tls": map[string]any{"ca": "x"}}, []ConfigError{{"tls.ca", "x", "ca_file"}}},
 		{map[string]any{"servers": []any{map[string]any{"nam": "x"}}}, []ConfigError{{"servers[0].nam", "x", "unknown key"}}},
