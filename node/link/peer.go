@@ -260,7 +260,6 @@ func (p *peer) keep(c *conn) bool {
 type outlet struct {
 	t    *Transport
 	conn *conn
-	buf  []byte
 	// opened says that the opening frame has been written.
 	opened bool
 	// asked is when a sign of life was asked for that has not come, in Unix
@@ -324,33 +323,35 @@ func (o *outlet) dead() bool {
 // write sends frames, several at once, and returns how many were sent.
 func (o *outlet) write(frames [][]byte) (sent int, err error) {
 	now := time.Now()
-	o.buf = o.buf[:0]
+	pooled, _ := o.t.buffers.Get().(*[]byte)
+	if pooled == nil {
+		pooled = new([]byte)
+	}
+	buf := (*pooled)[:0]
+	defer func() { *pooled = buf; o.t.buffers.Put(pooled) }()
 	if !o.opened {
-		o.buf = append(o.buf, o.t.opening...)
+		buf = append(buf, o.t.opening...)
 	}
 	if now.Sub(o.lastAsked) >= o.askEvery() && o.asked.Load() == 0 {
 		o.lastAsked = now
 		o.asked.Store(now.UnixNano())
-		o.buf = append(o.buf, ping...)
+		buf = append(buf, ping...)
 	}
 	o.conn.SetWriteDeadline(now.Add(o.t.link.cfg.StallTimeout))
 	for sent < len(frames) {
 		n := sent
-		for n < len(frames) && (n == sent || len(o.buf)+len(frames[n]) <= maxBatch) {
-			o.buf = append(o.buf, frames[n]...)
+		for n < len(frames) && (n == sent || len(buf)+len(frames[n]) <= maxBatch) {
+			buf = append(buf, frames[n]...)
 			n++
 		}
-		if _, err := o.conn.Write(o.buf); err != nil {
+		if _, err := o.conn.Write(buf); err != nil {
 			return sent, err
 		}
 		o.opened = true
 		o.t.link.counters.packetsSent.Add(uint64(n - sent))
-		o.t.link.counters.bytesSent.Add(uint64(len(o.buf)))
-		o.buf = o.buf[:0]
+		o.t.link.counters.bytesSent.Add(uint64(len(buf)))
+		buf = buf[:0]
 		sent = n
-	}
-	if cap(o.buf) > 16<<10 { // a burst is over; the next one is far
-		o.buf = nil
 	}
 	return sent, nil
 }

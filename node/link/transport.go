@@ -38,6 +38,7 @@ type Transport struct {
 	wg       sync.WaitGroup
 	once     sync.Once
 	finished chan struct{}
+	buffers  sync.Pool // of *[]byte, to put frames together
 
 	// mu may be held when Link.mu is taken, and not the other way round.
 	mu      sync.Mutex
