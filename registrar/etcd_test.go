@@ -165,8 +165,8 @@ func TestEtcdKeyDeletedAndLeaseRevoked(t *testing.T) {
 		t.Fatal(err)
 	}
 	sees(t, reader, "a")
-	if c := r.Status().Counters; c.Repairs == 0 || c.SessionsLost != 1 {
-		t.Errorf("counters %+v, want a repair and a lost session", c)
+	if c := r.Status().Counters; c.SessionsLost != 1 || c.SessionsOpened != 2 {
+		t.Errorf("counters %+v, want one lost session, and another in its place", c)
 	}
 }
 
