@@ -775,6 +775,8 @@ func (m *machine) blocked(now clock.Instant) string {
 		return "this node cannot be master: " + m.observed.Ineligible
 	case m.observed.ClusterID != "" && m.observed.ClusterID != m.clusterID:
 		return "the authority records another cluster under this name; give one of them another name"
+	case m.forgotten(now):
+		return "the authority has forgotten the last term, whose master may still stand; waiting for it to run out"
 	case !m.cond.majority():
 		return fmt.Sprintf("waiting for a majority: sees %d of the %d needed", m.cond.Have, m.cond.Need)
 	case m.forming() && !m.cond.Formation.Allowed:
@@ -788,6 +790,15 @@ func (m *machine) blocked(now clock.Instant) string {
 		return "this node has resigned and leaves the next term to others for a while"
 	}
 	return ""
+}
+
+// forgotten reports whether gossip tells of a master in a term that the authority
+// does not know of: then it is only about to be heard, or the authority was wiped or
+// restored, and would grant beside a master that still stands.
+func (m *machine) forgotten(now clock.Instant) bool {
+	heard := &m.known.heard
+	return heard.Active && heard.Term > m.observed.Term && heard.Term > m.known.ended &&
+		!m.isSelf(&heard.Holder) && !m.due(now, m.known.heardUntil)
 }
 
 // forming reports whether the next grant would be the first of a new cluster.

@@ -213,3 +213,17 @@ func TestHangingCallsAreBounded(t *testing.T) {
 		t.Errorf("%d calls, want %d", n, maxAbandoned)
 	}
 }
+
+// An authority that was wiped grants at once. A node that knows better by gossip
+// waits until the master of before has run out.
+func TestForgottenMasterIsWaitedFor(t *testing.T) {
+	s := newScript(t)
+	s.do(learned{Announcement{Term: 7, ClusterID: "c", Holder: driver.Holder{NodeID: "b", InstanceID: "b"}, Active: true, Seq: 1, ValidFor: ttl}})
+	heard := s.now
+	if cs := s.do(observation{}); len(cs) > 0 {
+		t.Fatalf("commands %+v while a master of term 7 may stand", cs)
+	}
+	if c := s.next(acquiring); s.now.Sub(heard) < ttl || c.claim.MinTerm != 7 {
+		t.Fatalf("acquires %v after the announcement with MinTerm %d, want at least %v and 7", s.now.Sub(heard), c.claim.MinTerm, ttl)
+	}
+}

@@ -44,7 +44,9 @@
 //   - The authority keeps the promise that is written down at [driver.Authority].
 //     One that grants twice makes two masters. If it is wiped, it has to be away
 //     for the validity of a grant, or else a master of before may stand beside one
-//     of after; terms still rise, as long as a node remembers the last one.
+//     of after; terms still rise, as long as a node remembers the last one. A node
+//     that hears of the older master by gossip waits until that one has run out,
+//     which narrows the gap and does not close it.
 //   - Clocks run within 1 % of the true rate. A virtual machine whose clock is
 //     stopped with it, and goes on from there, breaks this, and then there may be
 //     two masters until the older one is told; so does a clock that is slewed
