@@ -81,14 +81,23 @@ func harness(t testing.TB) discoverytest.Harness {
 func TestAuthorityConformance(t *testing.T) {
 	discoverytest.RunAuthority(t, func(t testing.TB) discoverytest.Harness {
 		h := harness(t)
-		h.Stop, h.Start = nil, nil
-		h.OpenAuthorities = openAuthorities
+		f := fabric.New()
+		var addrs []string
+		h.GrantTTL = 500 * time.Millisecond
+		h.Stop = func(testing.TB) { f.Cut(addrs, addrs, true) }
+		h.Start = func(testing.TB) { f.Heal() }
+		h.OpenAuthorities = func(t testing.TB, cluster string, n int, ttl time.Duration) []discoverytest.Candidate {
+			candidates := openAuthorities(t, f, cluster, n, ttl)
+			for _, c := range candidates {
+				addrs = append(addrs, c.Holder.Addr)
+			}
+			return candidates
+		}
 		return h
 	})
 }
 
-func openAuthorities(t testing.TB, cluster string, n int, ttl time.Duration) []discoverytest.Candidate {
-	f := fabric.New()
+func openAuthorities(t testing.TB, f *fabric.Fabric, cluster string, n int, ttl time.Duration) []discoverytest.Candidate {
 	var peers []string
 	var nodes []*fabric.Node
 	for range n {

@@ -1,11 +1,17 @@
 package quorum
 
 import (
+	"context"
+	"errors"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/musterhq/muster/discovery/driver"
 )
 
-// voting waits until each node that runs takes part in Raft and knows its leader.
+// voting waits until each node that runs and is listed, and does not wait to be
+// taken in, takes part in Raft and knows its leader.
 func (c *cluster) voting() {
 	c.t.Helper()
 	c.eventually("voting by all", func() bool {
@@ -13,7 +19,8 @@ func (c *cluster) voting() {
 			if p.auth == nil || !p.auth.listed() {
 				continue
 			}
-			if s := p.auth.status(); s.Leader == "" || len(s.Servers) == 0 || s.Term == 0 {
+			s := p.auth.status()
+			if s.Phase != phaseEmpty && (s.Leader == "" || len(s.Servers) == 0 || s.Term == 0) {
 				return false
 			}
 		}
@@ -21,29 +28,526 @@ func (c *cluster) voting() {
 	})
 }
 
-func TestThreeVotersFormAndFailOver(t *testing.T) {
-	c := newCluster(t, 3)
-	began := time.Now()
+// ask returns a context that bounds one call.
+func ask(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestFormAndFailOver(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{3, 5} {
+		c := newCluster(t, n)
+		began := time.Now()
+		c.start()
+		first := c.master()
+		t.Logf("%d voters: formed after %v", n, time.Since(began))
+		if got := first.elector.term(); got != 1 {
+			t.Errorf("first term is %d, want 1", got)
+		}
+		began = time.Now()
+		first.crash()
+		second := c.masterNot(first)
+		t.Logf("%d voters: a crash was made up for after %v", n, time.Since(began))
+		if got := second.elector.term(); got != 2 {
+			t.Errorf("second term is %d, want 2", got)
+		}
+		first.start()
+		c.voting()
+		began = time.Now()
+		done := make(chan struct{})
+		go func() { defer close(done); second.leave() }()
+		c.masterNot(second)
+		t.Logf("%d voters: handed over after %v", n, time.Since(began))
+		<-done
+	}
+}
+
+func TestOneVoterWorksAlone(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1)
 	c.start()
-	first := c.master()
-	t.Logf("formed after %v: %s", time.Since(began), first.name)
-	if got := first.elector.term(); got != 1 {
-		t.Errorf("first term is %d, want 1", got)
+	p := c.master()
+	m, err := p.auth.mastership()
+	if err != nil || m.Expected != 1 || m.Warning != "" || m.Holder == nil || m.Holder.NodeID != p.name {
+		t.Errorf("mastership is %+v, %v", m, err)
 	}
-	began = time.Now()
-	first.crash()
-	second := c.masterNot(first)
-	t.Logf("crash failover after %v: %s", time.Since(began), second.name)
-	if got := second.elector.term(); got != 2 {
-		t.Errorf("second term is %d, want 2", got)
+	if _, err := p.auth.Set(ask(t), "k", []byte("v"), 0); err != nil {
+		t.Error(err)
 	}
-	first.start()
+	p.crash()
+	p.start()
+	c.master()
+	if r, err := p.auth.Get(ask(t), "k"); err != nil || string(r.Value) != "v" {
+		t.Errorf("after a restart Get returned %+v, %v", r, err)
+	}
+	if got := p.elector.term(); got != 2 {
+		t.Errorf("after a restart the term is %d, want 2", got)
+	}
+}
+
+func TestTwoVotersWarn(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2)
+	c.start()
+	p := c.master()
+	m, err := p.auth.mastership()
+	if err != nil || !strings.Contains(m.Warning, "two voters tolerate no failure") {
+		t.Errorf("mastership is %+v, %v", m, err)
+	}
+	for _, q := range c.nodes {
+		if q != p {
+			q.crash()
+		}
+	}
+	c.eventually("end of the mastership", func() bool { return !p.elector.active() })
+}
+
+// TestPartition is fault 14 with the writes of fault 19: the side of two loses its
+// master and takes no write; the side of three goes on; healed, they are one.
+func TestPartition(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 5)
+	c.start()
+	old := c.master()
 	c.voting()
-	began = time.Now()
-	done := make(chan struct{})
-	go func() { defer close(done); second.leave() }()
-	third := c.masterNot(second)
-	t.Logf("graceful hand-over after %v: %s", time.Since(began), third.name)
-	<-done
-	t.Logf("left after %v", time.Since(began))
+	minority, majority := []*peer{old}, []*peer{}
+	for _, p := range c.nodes {
+		switch {
+		case p == old:
+		case len(minority) < 2:
+			minority = append(minority, p)
+		default:
+			majority = append(majority, p)
+		}
+	}
+	if _, err := old.auth.Set(ask(t), "k", []byte("before"), 0); err != nil {
+		t.Fatal(err)
+	}
+	c.fabric.Cut(addrs(minority), addrs(majority), true)
+	next := c.masterNot(old)
+	for _, p := range minority {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		if _, err := p.auth.Set(ctx, "lost", []byte("x"), 0); err == nil {
+			t.Errorf("%s of the minority took a write", p.name)
+		}
+		if r, err := p.auth.Get(ctx, "k"); err == nil {
+			t.Errorf("%s of the minority answered a read with %q", p.name, r.Value)
+		}
+		cancel()
+	}
+	r, err := next.auth.Get(ask(t), "k")
+	if err != nil || string(r.Value) != "before" {
+		t.Fatalf("Get returned %+v, %v", r, err)
+	}
+	if _, err := next.auth.Set(ask(t), "k", []byte("after"), r.Revision); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	c.fabric.Heal()
+	c.eventually("agreement", func() bool {
+		for _, p := range c.nodes {
+			m, err := p.auth.mastership()
+			if err != nil || m.Holder == nil || m.Term < next.elector.term() {
+				return false
+			}
+		}
+		return true
+	})
+	t.Logf("agreed %v after the heal", time.Since(began))
+	for _, p := range c.nodes {
+		if r, err := p.auth.Get(ask(t), "k"); err != nil || string(r.Value) != "after" {
+			t.Errorf("%s: Get returned %+v, %v", p.name, r, err)
+		}
+	}
+}
+
+func addrs(ps []*peer) []string {
+	var all []string
+	for _, p := range ps {
+		all = append(all, p.addr)
+	}
+	return all
+}
+
+// steady wants the masters to change at most max times within a while.
+func (c *cluster) steady(max int) {
+	c.t.Helper()
+	before := c.check.count()
+	time.Sleep(8 * c.ttl) // not for something, but that nothing comes
+	if changes := c.check.count() - before; changes > max {
+		c.t.Errorf("%d changes of master in %v, want at most %d", changes, 8*c.ttl, max)
+	}
+}
+
+// TestBrokenLinks is faults 15, 16 and 17: one direction of one link, one link,
+// and all links but a ring. Whoever is cut off from some keeps or finds a master,
+// and the masters do not chase one another.
+func TestBrokenLinks(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 5)
+	c.start()
+	m := c.master()
+	c.voting()
+	var others []*peer
+	for _, p := range c.nodes {
+		if p != m {
+			others = append(others, p)
+		}
+	}
+	c.fabric.Cut([]string{m.addr}, []string{others[0].addr}, false)
+	c.steady(1)
+	c.fabric.Heal()
+	c.fabric.Cut([]string{m.addr}, []string{others[0].addr}, true)
+	c.steady(1)
+	c.fabric.Heal()
+	for i, p := range c.nodes {
+		for j, q := range c.nodes {
+			if d := (j - i + 5) % 5; d == 2 || d == 3 {
+				c.fabric.Cut([]string{p.addr}, []string{q.addr}, true)
+			}
+		}
+	}
+	c.steady(2)
+	c.master()
+	c.steady(1)
+	c.fabric.Heal()
+	c.master()
+}
+
+// TestAllApart is fault 18.
+func TestAllApart(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	c.start()
+	m := c.master()
+	c.voting()
+	c.fabric.Cut(c.addrs(), c.addrs(), true)
+	c.eventually("end of the mastership", func() bool { return !m.elector.active() })
+	c.steady(0)
+	began := time.Now()
+	c.fabric.Heal()
+	c.master()
+	t.Logf("a master %v after the heal", time.Since(began))
+}
+
+// TestLateAnswers delays what voters answer for longer than the election timeout.
+// A lease that is counted from the receipt of answers, as Raft's own is, makes two
+// masters of this.
+func TestLateAnswers(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	c.start()
+	for range 4 {
+		m := c.master()
+		for _, p := range c.nodes {
+			if p != m {
+				c.fabric.Slow(p.addr, m.addr, 3*c.ttl)
+			}
+		}
+		next := c.masterNot(m)
+		if next.elector.term() <= m.elector.term() && m.elector.active() {
+			t.Errorf("%s and %s at once", m.name, next.name)
+		}
+		c.fabric.Heal()
+		c.eventually("one leader", func() bool { return m.auth.knownLeader() == next.auth.knownLeader() })
+	}
+}
+
+// TestRestarts kills all voters and starts them at once, which forget what they
+// promised: the new master comes after the promises have ended, which the checker
+// sees to.
+func TestRestarts(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	c.ttl = 800 * time.Millisecond
+	c.start()
+	var last driver.Term
+	for range 4 {
+		m := c.master()
+		if m.elector.term() <= last {
+			t.Errorf("term %d after %d", m.elector.term(), last)
+		}
+		last = m.elector.term()
+		for _, p := range c.nodes {
+			if p != m {
+				p.crash()
+			}
+		}
+		for _, p := range c.nodes {
+			if p != m {
+				p.start()
+			}
+		}
+		// Those that restarted are a majority, and could elect one of them while the
+		// master still has their promise.
+		c.fabric.Cut([]string{m.addr}, c.addrs(), true)
+		c.masterNot(m)
+		c.fabric.Heal()
+		c.voting()
+	}
+}
+
+// TestLostDataDir is fault 48: a voter comes back without its directory, as a new
+// voter, and the old one is taken out.
+func TestLostDataDir(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	c.start()
+	m := c.master()
+	c.voting()
+	var lost *peer
+	for _, p := range c.nodes {
+		if p != m {
+			lost = p
+		}
+	}
+	oldID := lost.auth.status().ID
+	lost.crash()
+	lost.wipe()
+	lost.start()
+	c.eventually("another id", func() bool {
+		id := lost.auth.status().ID
+		return id != "" && id != oldID
+	})
+	c.inForce(c.nodes...)
+	// It counts: with another gone, it makes the majority.
+	m.crash()
+	next := c.masterNot(m)
+	t.Logf("%s is master with term %d", next.name, next.elector.term())
+	// Twice the same.
+	m.wipe()
+	m.start()
+	c.inForce(c.nodes...)
+	c.eventually("no warning", func() bool {
+		ms, err := next.auth.mastership()
+		return err == nil && ms.Warning == ""
+	})
+}
+
+func contains(all []string, s string) bool {
+	for _, x := range all {
+		if x == s {
+			return true
+		}
+	}
+	return false
+}
+
+// TestWitness: a leader in Raft that does not want to be master makes room for one
+// that does.
+func TestWitness(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	c.nodes[0].eligible, c.nodes[1].eligible = false, false
+	c.start()
+	if m := c.master(); m != c.nodes[2] {
+		t.Fatalf("%s is master, which does not want to be", m.name)
+	}
+	c.voting()
+	for range 3 {
+		c.nodes[2].crash()
+		c.eventually("a witness that leads", func() bool {
+			return c.nodes[0].auth.knownLeader() != "" && c.nodes[0].auth.knownLeader() == c.nodes[1].auth.knownLeader()
+		})
+		c.nodes[2].start()
+		began := time.Now()
+		c.master()
+		t.Logf("master again %v after its start", time.Since(began))
+	}
+}
+
+// TestObserver: a node that is not listed learns who is master, uses the store,
+// and is never granted.
+func TestObserver(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	voters := c.addrs()
+	o := c.add()
+	o.setList(voters...)
+	o.dir = ""
+	c.start()
+	m := c.master()
+	sees := func(want *peer) {
+		t.Helper()
+		c.eventually("sight of the master", func() bool {
+			ms, err := o.auth.mastership()
+			return err == nil && ms.Holder != nil && ms.Holder.InstanceID == want.holder().InstanceID && ms.Term == want.elector.term() && ms.ClusterID != ""
+		})
+	}
+	sees(m)
+	if _, err := o.auth.Acquire(ask(t), driver.Claim{Holder: o.holder()}); !errors.Is(err, driver.ErrDenied) {
+		t.Errorf("Acquire returned %v", err)
+	}
+	ms, _ := o.auth.mastership()
+	if !strings.Contains(ms.Ineligible, "not among the voters") || ms.Expected != 3 {
+		t.Errorf("mastership is %+v", ms)
+	}
+	rev, err := o.auth.Set(ask(t), "k", []byte("v"), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := m.auth.Get(ask(t), "k"); err != nil || r.Revision != rev {
+		t.Errorf("Get returned %+v, %v", r, err)
+	}
+	m.crash()
+	sees(c.masterNot(m))
+	for _, p := range c.nodes[:3] {
+		if p.auth != nil {
+			p.crash()
+		}
+	}
+	c.eventually("an error", func() bool {
+		_, err := o.auth.mastership()
+		return errors.Is(err, driver.ErrUnavailable)
+	})
+}
+
+// inForce waits until the configuration of the leader and of every other voter is
+// that of the nodes.
+func (c *cluster) inForce(ps ...*peer) {
+	c.t.Helper()
+	c.eventually("the new set of voters", func() bool {
+		for _, p := range ps {
+			s := p.auth.status()
+			if s.Leader == "" || len(s.Servers) != len(ps) {
+				return false
+			}
+			for _, q := range ps {
+				if !contains(s.Servers, q.auth.status().ID) {
+					return false
+				}
+			}
+		}
+		return true
+	})
+}
+
+// TestRollingEdit is fault 49 and more: 3, 4, 5, 4 and 3 voters by edits that
+// reach one node after the other, at run time and by restarts.
+func TestRollingEdit(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	all := c.addrs()
+	d, e := c.add(), c.add()
+	all = append(all, d.addr, e.addr)
+	for _, p := range c.nodes[:3] {
+		p.start()
+	}
+	c.master()
+	c.voting()
+
+	d.setList(all[:4]...)
+	d.start() // waits to be taken in
+	for _, p := range c.nodes[:3] {
+		p.setList(all[:4]...)
+	}
+	c.inForce(c.nodes[:4]...)
+
+	e.setList(all...)
+	e.start()
+	for _, p := range c.nodes[:4] {
+		p.setList(all...)
+		p.crash() // a rolling restart instead
+		p.start()
+		c.master()
+		c.voting()
+	}
+	c.inForce(c.nodes...)
+
+	// The master itself goes.
+	m := c.master()
+	var rest []*peer
+	for _, p := range c.nodes {
+		if p != m {
+			rest = append(rest, p)
+		}
+	}
+	for _, p := range c.nodes {
+		p.setList(addrs(rest)...)
+	}
+	c.inForce(rest...)
+	c.masterNot(m)
+	c.eventually("the old master as observer", func() bool {
+		ms, err := m.auth.mastership()
+		return err == nil && ms.Ineligible != "" && ms.Holder != nil && m.auth.member.Load() == nil
+	})
+
+	// And comes back.
+	for _, p := range c.nodes {
+		p.setList(all...)
+	}
+	c.inForce(c.nodes...)
+}
+
+// TestListsThatDifferByMore: a change of two at once is refused with an alarm, and
+// the cluster goes on as it was.
+func TestListsThatDifferByMore(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	old := c.addrs()
+	d, e := c.add(), c.add()
+	for _, p := range c.nodes[:3] {
+		p.start()
+	}
+	m := c.master()
+	c.voting()
+	all := append(old, d.addr, e.addr)
+	c.setList(all...)
+	d.start()
+	e.start()
+	c.eventually("an alarm", func() bool {
+		ms, err := m.auth.mastership()
+		return err == nil && strings.Contains(ms.Warning, "differs by 2") && strings.Contains(ms.Warning, "change one voter at a time")
+	})
+	c.steady(0)
+	if s := m.auth.status(); len(s.Servers) != 3 {
+		t.Errorf("the voters are %v", s.Servers)
+	}
+	// One node that has not heard of an edit of two.
+	c.setList(old...)
+	c.nodes[0].setList(old[0], d.addr, e.addr)
+	c.eventually("an alarm", func() bool {
+		ms, err := c.nodes[1].auth.mastership()
+		return err == nil && strings.Contains(ms.Warning, "voter lists differ by 4")
+	})
+}
+
+// TestFoundingWithDifferentLists: without a majority that has one list there is no
+// cluster, and the node says why.
+func TestFoundingWithDifferentLists(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	all := c.addrs()
+	c.nodes[0].setList(all[0], all[1])
+	c.nodes[1].setList(all[1], all[2])
+	c.nodes[2].setList(all[0], all[2])
+	c.start()
+	c.eventually("a reason", func() bool {
+		ms, _ := c.nodes[0].auth.mastership()
+		return strings.Contains(ms.Warning, "has another list")
+	})
+	c.steady(0)
+	c.setList(all...)
+	c.master()
+}
+
+// TestLateFounder: a voter that starts when the others have founded the cluster
+// is taken in.
+func TestLateFounder(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	c.nodes[0].start()
+	c.eventually("a reason", func() bool {
+		ms, _ := c.nodes[0].auth.mastership()
+		return strings.Contains(ms.Warning, "waiting for a majority of the 3 voters")
+	})
+	if _, err := c.nodes[0].auth.Acquire(ask(t), driver.Claim{Holder: c.nodes[0].holder()}); !errors.Is(err, driver.ErrUnavailable) {
+		t.Errorf("Acquire returned %v", err)
+	}
+	c.nodes[1].start()
+	c.master()
+	c.nodes[2].start()
+	c.inForce(c.nodes...)
 }

@@ -408,3 +408,11 @@ func (c *checker) verify(t testing.TB) {
 		}
 	}
 }
+
+// wipe loses the node's directory.
+func (p *peer) wipe() {
+	p.c.t.Helper()
+	if err := os.RemoveAll(p.dir); err != nil {
+		p.c.t.Fatal(err)
+	}
+}
