@@ -21,6 +21,7 @@ type fabric struct {
 	part  map[netip.AddrPort]int // which part of the network an address is in
 	loss  float64
 	dials map[netip.AddrPort]int // streams that were asked for, by destination
+	other map[netip.AddrPort]netip.AddrPort
 }
 
 func newFabric() *fabric {
@@ -28,6 +29,7 @@ func newFabric() *fabric {
 		hosts: make(map[netip.AddrPort]*host),
 		part:  make(map[netip.AddrPort]int),
 		dials: make(map[netip.AddrPort]int),
+		other: make(map[netip.AddrPort]netip.AddrPort),
 	}
 }
 
@@ -38,6 +40,20 @@ func (f *fabric) cut(part int, addrs ...netip.AddrPort) {
 	for _, a := range addrs {
 		f.part[a] = part
 	}
+}
+
+// alias makes one address lead to the host at another.
+func (f *fabric) alias(from, to netip.AddrPort) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.other[from] = to
+}
+
+// lose drops a share of all packets.
+func (f *fabric) lose(share float64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.loss = share
 }
 
 func (f *fabric) heal() {
@@ -78,6 +94,9 @@ func (f *fabric) reach(h *host, addr string, packet bool) (*host, error) {
 	defer f.mu.Unlock()
 	if !packet {
 		f.dials[to]++
+	}
+	if real, ok := f.other[to]; ok {
+		to = real
 	}
 	other := f.hosts[to]
 	switch {
