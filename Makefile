@@ -2,6 +2,7 @@
 #
 #   make            build, lint and test
 #   make build      all packages, and bin/muster
+#   make bin/etcd   a real etcd, to try things with
 #   make test       all tests with the race detector, over real servers; RUN=Name for some, PKG=./dir for one
 #   make lint       formatting, go.mod, vet, staticcheck
 #   make cross      that it compiles for every system we support, tests included
@@ -21,9 +22,17 @@ NESTED  := tools/etcd tools/lint
 
 all: build lint test
 
-build:
+build: bin/muster
 	$(GO) build ./...
-	@if [ -d cmd/muster ]; then $(GO) build -o bin/ ./cmd/muster; fi
+
+# Go's own cache knows best whether there is anything to build.
+.PHONY: bin/muster bin/etcd
+bin/muster:
+	$(GO) build -o $@ ./cmd/muster
+
+# A real etcd, to try things with. The tests build their own.
+bin/etcd:
+	$(GO) build -C tools/etcd -o ../../$@ go.etcd.io/etcd/server/v3
 
 test:
 	$(GO) test -race -timeout $(TIMEOUT) -run '$(RUN)' $(PKG)

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"errors"
+
 	"github.com/musterhq/muster/node/mastership"
 	"github.com/musterhq/muster/node/membership"
 )
@@ -10,6 +12,10 @@ var (
 	// ErrDuplicateNodeID ends a node that has learnt of another live one with its
 	// node id that was started later.
 	ErrDuplicateNodeID = membership.ErrDuplicateNodeID
+
+	// ErrAddressChanged ends a node whose advertised address has become another one,
+	// as where its name resolves differently. Start it again.
+	ErrAddressChanged = errors.New("the address to advertise has changed")
 
 	// ErrNoMaster means that no master is known.
 	ErrNoMaster = mastership.ErrNoMaster

@@ -41,7 +41,9 @@ func (n *Node) Leave(ctx context.Context) error {
 // end leaves because of err, which Err then returns.
 func (n *Node) end(err error) {
 	n.mu.Lock()
-	n.err = err
+	if n.err == nil {
+		n.err = err
+	}
 	n.mu.Unlock()
 	n.log.Error("node ends", "err", err)
 	// Not on this goroutine, which close waits for.

@@ -85,7 +85,9 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := n.join(); err != nil {
 		return nil, err
 	}
-	n.register()
+	if err := n.register(); err != nil {
+		return nil, err
+	}
 	n.run()
 	n.log.Info("node started",
 		"cluster", cfg.Cluster, "node_id", cfg.NodeID, "instance_id", n.instanceID,
@@ -179,9 +181,9 @@ func (n *Node) openAuthority(ctx context.Context) (err error) {
 }
 
 // register publishes the node, where the provider can be published to.
-func (n *Node) register() {
+func (n *Node) register() error {
 	n.registrar = registrar.New(registrar.Config{Registry: n.cfg.Registry, Logger: n.log})
-	n.registrar.Set(discovery.Instance{
+	return n.registrar.Set(discovery.Instance{
 		Service:    n.cfg.Cluster,
 		NodeID:     n.cfg.NodeID,
 		InstanceID: n.instanceID,
@@ -199,6 +201,7 @@ func (n *Node) run() {
 	n.wg.Go(func() { _ = n.elector.Run(n.ctx) })
 	n.wg.Go(n.discover)
 	n.wg.Go(n.announce)
+	n.wg.Go(n.followAddress)
 	n.wg.Go(n.reconcile)
 	n.wg.Go(func() {
 		for range n.members.Watch(n.ctx) {
@@ -235,6 +238,21 @@ func (n *Node) discover() {
 			n.members.SetPeers(addrs)
 		}
 		n.wake()
+	}
+}
+
+// followAddress ends the node when the address that others dial has become another
+// one: the members know this instance by the old one, and memberlist knows no way to
+// tell them. Started again, the node is a new instance at the new address.
+func (n *Node) followAddress() {
+	for found, err := range advertise.Watch(n.ctx, n.cfg.Advertise, n.link.Addr(), advertise.Options{}) {
+		switch {
+		case err != nil:
+			n.log.Warn("address not found again; the last one stays", "addr", n.advertised.Addr, "err", err)
+		case found.Addr != n.advertised.Addr:
+			n.end(fmt.Errorf("%w: from %s to %s (%s)", ErrAddressChanged, n.advertised.Addr, found.Addr, found.Source))
+			return
+		}
 	}
 }
 

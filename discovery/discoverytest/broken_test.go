@@ -405,9 +405,9 @@ var defects = []struct {
 	}},
 	{"compaction is passed over", "watch/compacted", func() func(*memoryDriver) *bad {
 		return func(d *memoryDriver) *bad {
-			return &bad{memoryDriver: d, watch: func(d *memoryDriver, ctx context.Context, q driver.Query, since driver.Snapshot) iter.Seq2[driver.Snapshot, error] {
-				since, _ = d.List(ctx, q)
-				return d.Watch(ctx, q, since)
+			return &bad{memoryDriver: d, watch: func(d *memoryDriver, ctx context.Context, q driver.Query, _ driver.Snapshot) iter.Seq2[driver.Snapshot, error] {
+				now, _ := d.List(ctx, q)
+				return d.Watch(ctx, q, now)
 			}}
 		}
 	}},
