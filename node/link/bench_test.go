@@ -100,6 +100,7 @@ func BenchmarkConvergence50(b *testing.B) {
 					eventually(b, "all see all", func() bool { return g.sees(nodes) })
 				}
 				took = append(took, time.Since(began))
+				time.Sleep(3 * time.Second) // the last connections are still being made
 				const rest = 5 * time.Second
 				before := cpuTime()
 				time.Sleep(rest)

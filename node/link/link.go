@@ -60,10 +60,11 @@ func Listen(cfg Config) (*Link, error) {
 // serve starts a link on ln, which it owns from here on.
 func serve(cfg Config, ln net.Listener) *Link {
 	ctx, stop := context.WithCancel(context.Background())
+	addr := ln.Addr().(*net.TCPAddr).AddrPort()
 	l := &Link{
 		cfg:       cfg,
 		ln:        ln,
-		addr:      ln.Addr().(*net.TCPAddr).AddrPort(),
+		addr:      netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()),
 		rejected:  rejections{log: cfg.Logger},
 		ctx:       ctx,
 		stop:      stop,

@@ -85,6 +85,18 @@ func (r Reason) meaning() string {
 	return "the handshake failed"
 }
 
+// level is Warn for what an operator has to mend. Nodes that start, stop or are
+// short of time cause the others too.
+func (r Reason) level() slog.Level {
+	switch r {
+	case ReasonNoHello:
+		return slog.LevelDebug
+	case ReasonProtocol, ReasonAborted, ReasonTimeout:
+		return slog.LevelInfo
+	}
+	return slog.LevelWarn
+}
+
 // RefusedError is returned by Dial when someone answered at the address and the
 // two ends did not come to terms.
 type RefusedError struct {
@@ -141,15 +153,11 @@ func (r *rejections) add(reason Reason, remote net.Addr, err error) {
 		return
 	}
 
-	level := slog.LevelWarn
-	if reason == ReasonNoHello {
-		level = slog.LevelDebug
-	}
 	attrs := []any{"reason", string(reason), "remote", remote, "since_last_record", count - last.count}
 	if err != nil {
 		attrs = append(attrs, "error", err)
 	}
-	r.log.Log(context.Background(), level, "connection turned away", attrs...)
+	r.log.Log(context.Background(), reason.level(), "connection turned away", attrs...)
 }
 
 func (r *rejections) snapshot() map[Reason]uint64 {
