@@ -19,8 +19,8 @@ const (
 	// at once. One join makes two nodes know all that either knows, and gossip
 	// spreads it: after a wave it pays to wait and see who is still missing.
 	maxDials = 8
-	waveSize = 3
-	waveRest = 2 * gossipInterval
+	waveSize = 4
+	waveRest = 3 * gossipInterval
 
 	// A peer of the list is dialled again after a time that doubles between these.
 	firstRetry = 50 * time.Millisecond
