@@ -1,6 +1,8 @@
 package node
 
 import (
+	"time"
+
 	"github.com/musterhq/muster/node/mastership"
 )
 
@@ -10,13 +12,27 @@ import (
 // left out, since they may not fit into a packet: they are among the member's
 // details, and are put back when the view is made.
 
-// announcementKey lets a later announcement take the place of an earlier one that
-// is still to be sent.
-const announcementKey = "mastership"
+const (
+	// announcementKey lets a later announcement take the place of an earlier one
+	// that is still to be sent.
+	announcementKey = "mastership"
+
+	// A static list renews ten times a second. What is told of it needs no more
+	// than a sign of life now and then, and stands until two of those were missed.
+	announceEvery = 500 * time.Millisecond
+	announcedFor  = 4 * announceEvery
+)
 
 // announce broadcasts what the elector wants the others to know.
 func (n *Node) announce() {
+	var last mastership.Announcement
+	var lastAt time.Time
 	for a := range n.elector.Announcements(n.ctx) {
+		if a.Active && last.Active && a.Term == last.Term && time.Since(lastAt) < announceEvery {
+			continue
+		}
+		last, lastAt = a, time.Now()
+		a.ValidFor = max(a.ValidFor, announcedFor)
 		if err := n.members.Broadcast(announcementKey, encode(a)); err != nil {
 			n.log.Warn("mastership not announced", "err", err)
 		}

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/musterhq/muster/node/mastership"
@@ -60,11 +62,16 @@ func (n *Node) conditions(members membership.View, status mastership.Status) mas
 // majority, which is 0 where no size is expected. The base is the configured list
 // of voters or the configured size; it is never learnt.
 func (n *Node) quorum(members membership.View, status mastership.Status) (have, need int) {
-	expected := n.cfg.Bootstrap.Expect
-	if voters := status.Observed.Expected; voters > 0 {
-		expected = voters
+	voters := status.Observed.Voters
+	if len(voters) == 0 {
+		return len(members.Members), mastership.Majority(n.cfg.Bootstrap.Expect)
 	}
-	return len(members.Members), mastership.Majority(expected)
+	for _, m := range members.Members {
+		if slices.Contains(voters, cmp.Or(m.Voter, m.Addr)) {
+			have++
+		}
+	}
+	return have, mastership.Majority(len(voters))
 }
 
 // publish makes a view of what the layers know, where it differs from the last.

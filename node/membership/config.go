@@ -94,11 +94,14 @@ type Details struct {
 	AppAddrs map[string]string `json:"app_addrs,omitempty"`
 	// Version is that of the software.
 	Version string `json:"version,omitempty"`
+	// Voter is the entry that stands for the member in a list of voters, where it is
+	// not the member's address.
+	Voter string `json:"voter,omitempty"`
 }
 
 // Equal reports whether both say the same. Nil and empty are the same.
 func (d Details) Equal(e Details) bool {
-	return d.Zone == e.Zone && d.Version == e.Version && slices.Equal(d.Tags, e.Tags) &&
+	return d.Zone == e.Zone && d.Version == e.Version && d.Voter == e.Voter && slices.Equal(d.Tags, e.Tags) &&
 		maps.Equal(d.Meta, e.Meta) && maps.Equal(d.AppAddrs, e.AppAddrs)
 }
 
@@ -109,7 +112,7 @@ func (d Details) clone() Details {
 
 // texts returns every string in d, to be checked.
 func (d Details) texts() []string {
-	texts := append([]string{d.Zone, d.Version}, d.Tags...)
+	texts := append([]string{d.Zone, d.Version, d.Voter}, d.Tags...)
 	for _, m := range []map[string]string{d.Meta, d.AppAddrs} {
 		for k, v := range m {
 			texts = append(texts, k, v)
