@@ -3,6 +3,7 @@ package node
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/musterhq/muster/node/mastership"
@@ -67,7 +68,8 @@ func (n *Node) quorum(members membership.View, status mastership.Status) (have, 
 		return len(members.Members), mastership.Majority(n.cfg.Bootstrap.Expect)
 	}
 	for _, m := range members.Members {
-		if slices.Contains(voters, cmp.Or(m.Voter, m.Addr)) {
+		entry := cmp.Or(m.Voter, m.Addr)
+		if slices.ContainsFunc(voters, func(v string) bool { return strings.EqualFold(v, entry) }) {
 			have++
 		}
 	}
