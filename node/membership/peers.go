@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -18,7 +19,7 @@ const (
 	// maxDials bounds the dials that are under way; waveSize those that are begun
 	// at once. One join makes two nodes know all that either knows, and gossip
 	// spreads it: after a wave it pays to wait and see who is still missing.
-	maxDials = 8
+	maxDials = 16
 	waveSize = 4
 	waveRest = 3 * gossipInterval
 
@@ -228,10 +229,13 @@ func (d *dialer) launch(now time.Time) (next time.Time) {
 		at(d.restUntil)
 		return next
 	}
-	// Those of the list first, and otherwise any: if all began with the same peer,
-	// it would have to serve them all.
+	// Those of the list come first, and among them those that were tried least, or
+	// many dead ones would keep a live one waiting. Otherwise any: if all began with
+	// the same peer, it would have to serve them all.
 	rand.Shuffle(len(due), func(i, j int) { due[i], due[j] = due[j], due[i] })
-	slices.SortStableFunc(due, func(a, b *peer) int { return boolInt(b.listed) - boolInt(a.listed) })
+	slices.SortStableFunc(due, func(a, b *peer) int {
+		return cmp.Or(boolInt(b.listed)-boolInt(a.listed), cmp.Compare(a.failures, b.failures))
+	})
 	for _, p := range due[:min(len(due), waveSize, maxDials-d.underWay)] {
 		p.busy = true
 		d.underWay++

@@ -27,7 +27,7 @@ func TestDeadAndUnresolvablePeersDoNotKeepOthersApart(t *testing.T) {
 			peers = append(peers, address(200+n).String()) // no answer at all
 		}
 		a.SetPeers(peers)
-		see(30*time.Second, "a b", a, b)
+		see(12*time.Second, "a b", a, b)
 		before := net.dialled(address(100))
 		time.Sleep(time.Minute)
 		if n := net.dialled(address(100)) - before; n < 2 || n > 60 {
