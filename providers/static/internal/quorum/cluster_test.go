@@ -315,12 +315,20 @@ func (e *elector) campaign(ctx context.Context, ttl time.Duration) bool {
 			g = next
 			e.hold(g, before)
 		case errors.Is(err, driver.ErrSessionLost):
-			e.hold(driver.Grant{}, 0)
+			e.forget()
 			return false
 		case !e.active():
 			return false
 		}
 	}
+}
+
+// forget ends the belief and not what the checker holds the grant to: its validity
+// was promised, whatever became of the leader.
+func (e *elector) forget() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.grant, e.deadline = driver.Grant{}, 0
 }
 
 // hold takes over a grant and tells the checker for how long it is believed in.

@@ -100,7 +100,7 @@ func TestDiskFull(t *testing.T) {
 	filled.Store(true)
 	if m == victim {
 		// A renewal writes nothing: the master stays, until another election.
-		c.steady(0)
+		c.steady(1)
 		m.elector.resign()
 		m.elector.stop()
 		m.elector = startElector(m)
