@@ -48,7 +48,7 @@
 //	c  claim: the Unix time of the start in ms, which orders the instances of a node
 //	k  cluster id, if known
 //	s  true for a node that refuses all others
-//	d  details: zone, tags, meta, app_addrs, version; or where they do not fit
+//	d  details: zone, tags, meta, app_addrs, version, voter; or where they do not fit
 //	h  their digest: the first 16 bytes of the SHA-256 of their JSON, in hex
 //
 // The details that do not fit are served by the protocol "member" of the network,

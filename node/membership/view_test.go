@@ -172,7 +172,7 @@ func TestEqualSeesEveryField(t *testing.T) {
 	for _, other := range []Member{
 		{NodeID: "x"}, {InstanceID: "x"}, {Addr: "x"}, {ClusterID: "x"}, {Details: Details{Zone: "x"}},
 		{Details: Details{Tags: []string{"x"}}}, {Details: Details{Meta: map[string]string{"x": ""}}},
-		{Details: Details{AppAddrs: map[string]string{"x": ""}}}, {Details: Details{Version: "x"}},
+		{Details: Details{AppAddrs: map[string]string{"x": ""}}}, {Details: Details{Version: "x"}}, {Details: Details{Voter: "x"}},
 		{DetailsKnown: true}, {State: StateDead}, {Self: true}, {DepartedAt: time.Now()}, {Reason: "x"},
 	} {
 		if base.Equal(other) || !other.Equal(other) {

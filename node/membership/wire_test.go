@@ -18,14 +18,14 @@ const someInstance = "0123456789abcdef0123456789abcdef"
 func TestGoldenMeta(t *testing.T) {
 	details, err := encodeDetails(Details{
 		Zone: "eu-1", Tags: []string{"web"}, Meta: map[string]string{"k": "v"},
-		AppAddrs: map[string]string{"http": "10.0.0.5:8080"}, Version: "1.4",
+		AppAddrs: map[string]string{"http": "10.0.0.5:8080"}, Version: "1.4", Voter: "v:1",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := string(meta{InstanceID: someInstance, Claim: 1732265432123, ClusterID: "c1", Single: true}.encode(details))
 	want := `{"v":1,"i":"0123456789abcdef0123456789abcdef","c":1732265432123,"k":"c1","s":true,` +
-		`"d":{"zone":"eu-1","tags":["web"],"meta":{"k":"v"},"app_addrs":{"http":"10.0.0.5:8080"},"version":"1.4"}}`
+		`"d":{"zone":"eu-1","tags":["web"],"meta":{"k":"v"},"app_addrs":{"http":"10.0.0.5:8080"},"version":"1.4","voter":"v:1"}}`
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
