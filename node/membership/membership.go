@@ -70,6 +70,11 @@ const (
 	pushPullInterval = 5 * time.Second
 	streamTimeout    = 2 * time.Second
 
+	// messageMult is retransmitMult for our own messages. With 4, one of eight
+	// members would miss one broadcast in fourteen: memberlist repairs the like by
+	// probing and by dialling, but a message has no such second chance.
+	messageMult = 8
+
 	// packetSize is how much memberlist puts into one packet. Packets travel in
 	// frames over TCP, so that no MTU bounds them; a larger one carries more news
 	// where many nodes start at once.
@@ -123,7 +128,7 @@ func Start(cfg Config) (*Membership, error) {
 	m.ended, m.finish = context.WithCancelCause(context.Background())
 	m.dialer = newDialer(m)
 	m.gate = newGate(cfg.Transport, m.isRefused)
-	m.gossip = &memberlist.TransmitLimitedQueue{RetransmitMult: retransmitMult, NumNodes: func() int {
+	m.gossip = &memberlist.TransmitLimitedQueue{RetransmitMult: messageMult, NumNodes: func() int {
 		if view, ok := m.view.Load(); ok {
 			return len(view.Members)
 		}

@@ -56,7 +56,7 @@ func TestBroadcastReachesEveryMemberOnce(t *testing.T) {
 		for _, m := range all {
 			eventually(t, time.Second, "all", func() bool { return len(m.View().Members) == n })
 		}
-		net.lose(0.1)
+		net.lose(0.02)
 		if err := all[0].Broadcast("master", []byte("one")); err != nil {
 			t.Fatal(err)
 		}

@@ -95,9 +95,9 @@ func (m *Membership) sayGoodbye(ctx context.Context) {
 	m.mu.Lock()
 	goodbye := message{kind: kindLeave, clusterID: m.table.clusterID, origin: m.name}
 	m.mu.Unlock()
-	// Both pieces of news travel in the same packets and are sent equally often:
-	// ours, which says that this is no failure, and memberlist's. So we need not
-	// wait for the latter, which could not be interrupted.
+	// Both pieces of news travel in the same packets: memberlist's, and ours, which
+	// says that this is no failure and is sent more often. So we need not wait for
+	// the former, which could not be interrupted.
 	m.gossip.QueueBroadcast(&broadcast{message: goodbye, encoded: goodbye.encode(), finished: func() {
 		select {
 		case sent <- struct{}{}:
