@@ -18,7 +18,10 @@ import (
 	"github.com/musterhq/muster/node"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// memberlist does not wait for its probes when it is shut down.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
+}
 
 // patience bounds what these tests wait for.
 const patience = 30 * time.Second
