@@ -179,6 +179,30 @@ func (c *testCluster) status(ctx context.Context, agent *agentProcess) (httpapi.
 	return s, err
 }
 
+// checkHistory reads the logs of all agents and fails the test where they show two
+// masters, or fewer masterships than the test has brought about.
+func (c *testCluster) checkHistory(t *testing.T, atLeast int) {
+	t.Helper()
+	var all []reign
+	for _, agent := range c.agents {
+		log, err := os.ReadFile(agent.logFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reigns, err := readReigns(log, c.killed[agent.name])
+		if err != nil {
+			t.Fatalf("%s: %v", agent.name, err)
+		}
+		all = append(all, reigns...)
+	}
+	if err := checkReigns(all); err != nil {
+		t.Error(err)
+	}
+	if len(all) < atLeast {
+		t.Errorf("the logs show %d masterships, want at least %d", len(all), atLeast)
+	}
+}
+
 func (c *testCluster) printLogs() {
 	const most = 8 << 10
 	logs, _ := filepath.Glob(filepath.Join(c.files.dir, "*.log"))

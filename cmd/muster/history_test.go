@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -98,30 +97,6 @@ func checkReigns(reigns []reign) error {
 		}
 	}
 	return nil
-}
-
-// checkHistory reads the logs of all agents and fails the test where they show two
-// masters, or fewer masterships than the test has brought about.
-func (c *testCluster) checkHistory(t *testing.T, atLeast int) {
-	t.Helper()
-	var all []reign
-	for _, agent := range c.agents {
-		log, err := os.ReadFile(agent.logFile)
-		if err != nil {
-			t.Fatal(err)
-		}
-		reigns, err := readReigns(log, c.killed[agent.name])
-		if err != nil {
-			t.Fatalf("%s: %v", agent.name, err)
-		}
-		all = append(all, reigns...)
-	}
-	if err := checkReigns(all); err != nil {
-		t.Error(err)
-	}
-	if len(all) < atLeast {
-		t.Errorf("the logs show %d masterships, want at least %d", len(all), atLeast)
-	}
 }
 
 // The check is worth something only if it fails where it must.
