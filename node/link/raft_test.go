@@ -43,7 +43,7 @@ func TestRaftTransportOverTheLink(t *testing.T) {
 		for term := range uint64(10) {
 			var resp raft.AppendEntriesResponse
 			err := ends[0].AppendEntries("b", ends[1].LocalAddr(), &raft.AppendEntriesRequest{
-				RPCHeader: raft.RPCHeader{ProtocolVersion: 3}, Term: term, Leader: []byte("a"),
+				RPCHeader: raft.RPCHeader{ProtocolVersion: 3, Addr: []byte("a")}, Term: term,
 				Entries: []*raft.Log{{Index: term, Term: term, Data: make([]byte, 10_000)}},
 			}, &resp)
 			if err != nil || resp.Term != term {

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/musterhq/muster/discovery/driver"
 )
@@ -75,7 +76,7 @@ func openDisk(dir, cluster, addr string, logger hclog.Logger) (*disk, error) {
 		Path:        filepath.Join(dir, logFile),
 		BoltOptions: &bbolt.Options{Timeout: lockTimeout},
 	})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bbolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("%w: node.data_dir: %q is in use by another process; stop it or name another directory", driver.ErrConflict, dir)
 	}
 	if err != nil {
