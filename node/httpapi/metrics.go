@@ -60,6 +60,9 @@ var (
 	healthDesc  = describe("membership_health_score", "0 where the node keeps up, up to 7 where it does not.")
 )
 
+// errorKinds are those of discovery.Kind.
+var errorKinds = []string{"unavailable", "denied", "invalid", "not_found", "conflict", "unsupported"}
+
 // Describe sends nothing: the metrics differ with what was counted, and the
 // registry checks them as they come.
 func (c collector) Describe(chan<- *prometheus.Desc) {}
@@ -97,8 +100,8 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	for operation, n := range s.Discovery.Calls {
 		counter(providerCallsDesc, n, s.Provider, operation)
 	}
-	for kind, n := range s.Discovery.Errors {
-		counter(providerErrorsDesc, n, s.Provider, kind)
+	for _, kind := range errorKinds { // those that have not happened yet, too: a rate wants a 0 to start from
+		counter(providerErrorsDesc, s.Discovery.Errors[kind], s.Provider, kind)
 	}
 	gauge(providerStaleDesc, one(stale(s.Peers)), s.Provider)
 	gauge(providerPeersDesc, float64(len(s.Peers.Instances)), s.Provider)

@@ -1,0 +1,223 @@
+package httpapi_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"github.com/musterhq/muster/discovery"
+	"github.com/musterhq/muster/discovery/discoverytest"
+	"github.com/musterhq/muster/node"
+	"github.com/musterhq/muster/node/httpapi"
+)
+
+const patience = 30 * time.Second
+
+// serve starts a node with a provider in memory and its API.
+func serve(t *testing.T, memory *discoverytest.Memory, id string, change func(*node.Config)) string {
+	t.Helper()
+	registry := discovery.New("memory", memory.Driver(), discovery.Options{})
+	cfg := node.Config{
+		Cluster: "orders", NodeID: id, Bind: "127.0.0.1:0", Registry: registry,
+		Zone: "eu-1", Tags: []string{"web"}, AppAddrs: map[string]string{"http": "10.0.0.5:80"},
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	n, err := node.Start(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(httpapi.New(n))
+	t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := n.Leave(ctx); err != nil {
+			t.Error(err)
+		}
+		if err := registry.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return server.URL
+}
+
+func get(t *testing.T, url string) (status int, body string) {
+	t.Helper()
+	response, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	b, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(b)
+}
+
+// waitFor waits until the path answers with status.
+func waitFor(t *testing.T, url string, status int) string {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		got, body := get(t, url)
+		if got == status {
+			return body
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("GET %s: status %d, want %d: %s", url, got, status, body)
+		}
+		<-tick.C
+	}
+}
+
+func TestBeforeThereIsACluster(t *testing.T) {
+	url := serve(t, discoverytest.NewMemory(), "a", func(c *node.Config) { c.Bootstrap.Expect = 3 })
+	for path, want := range map[string]int{
+		httpapi.PathMaster:  http.StatusNotFound,
+		httpapi.PathReady:   http.StatusServiceUnavailable,
+		"/v1/nothing":       http.StatusNotFound,
+		httpapi.PathHealth:  http.StatusOK,
+		httpapi.PathMembers: http.StatusOK,
+	} {
+		status, body := get(t, url+path)
+		if status != want {
+			t.Errorf("GET %s: status %d, want %d", path, status, want)
+		}
+		var e httpapi.Error
+		if status >= 400 && (json.Unmarshal([]byte(body), &e) != nil || e.Error == "") {
+			t.Errorf("GET %s: no error in %s", path, body)
+		}
+	}
+	response, err := http.Post(url+httpapi.PathMembers, "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	if response.StatusCode < 400 {
+		t.Errorf("POST %s: status %d: the API changes nothing", httpapi.PathMembers, response.StatusCode)
+	}
+}
+
+func TestMembersAndMaster(t *testing.T) {
+	memory := discoverytest.NewMemory()
+	url := serve(t, memory, "a", nil)
+	waitFor(t, url+httpapi.PathReady, http.StatusOK)
+	serve(t, memory, "b", func(c *node.Config) { c.Mastership.Ineligible = true })
+
+	var master httpapi.Master
+	decode(t, waitFor(t, url+httpapi.PathMaster, http.StatusOK), &master)
+	if master.NodeID != "a" || master.Term != 1 || master.ClusterID == "" || master.AppAddrs["http"] != "10.0.0.5:80" {
+		t.Errorf("master %+v", master)
+	}
+	var members []httpapi.Member
+	for deadline := time.Now().Add(patience); len(members) != 2 && time.Now().Before(deadline); {
+		_, body := get(t, url+httpapi.PathMembers)
+		decode(t, body, &members)
+	}
+	if len(members) != 2 || !members[0].Master || !members[0].Self || members[1].Master || members[1].Self ||
+		members[1].State != "alive" || members[1].Zone != "eu-1" || members[1].Tags[0] != "web" {
+		t.Errorf("members %+v", members)
+	}
+	var status httpapi.Status
+	_, body := get(t, url+httpapi.PathStatus)
+	decode(t, body, &status)
+	if !status.Ready || !status.Registration.Registered || !status.Mastership.IsMaster || status.Mastership.State != "active" || status.AddrSource == "" {
+		t.Errorf("status %s", body)
+	}
+}
+
+func decode(t *testing.T, body string, value any) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(body), value); err != nil {
+		t.Fatalf("%v in %s", err, body)
+	}
+}
+
+// The stream begins with what there is, and goes on with what happens.
+func TestEvents(t *testing.T) {
+	memory := discoverytest.NewMemory()
+	url := serve(t, memory, "a", nil)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url+httpapi.PathEvents, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if got := response.Header.Get("Content-Type"); got != "text/event-stream" {
+		t.Errorf("Content-Type %q", got)
+	}
+	joined := make(map[string]bool)
+	master := ""
+	lines := bufio.NewScanner(response.Body)
+	for lines.Scan() && !(joined["b"] && master == "a") {
+		data, ok := strings.CutPrefix(lines.Text(), "data: ")
+		if !ok {
+			continue
+		}
+		var event httpapi.Event
+		decode(t, data, &event)
+		switch event.Kind {
+		case "member_joined":
+			if joined[event.Member.NodeID] = true; event.Member.Self {
+				serve(t, memory, "b", func(c *node.Config) { c.Mastership.Ineligible = true })
+			}
+		case "master_changed":
+			master = event.Master.NodeID
+		}
+		if event.BootNS <= 0 {
+			t.Errorf("event without a time: %s", data)
+		}
+	}
+	if !joined["a"] || !joined["b"] || master != "a" {
+		t.Errorf("the stream ended with members %v and master %q: %v", joined, master, lines.Err())
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	url := serve(t, discoverytest.NewMemory(), "a", nil)
+	waitFor(t, url+httpapi.PathReady, http.StatusOK)
+	_, text := get(t, url+httpapi.PathMetrics)
+	for _, want := range []string{
+		`muster_members{state="alive"} 1`,
+		`muster_mastership_state{state="active"} 1`,
+		"muster_mastership_term 1",
+		"muster_mastership_transitions_total 1",
+		"muster_mastership_renewal_seconds_count",
+		"muster_provider_errors_total",
+		"muster_registrations_total 1",
+		"muster_link_connections",
+		"muster_link_queue_drops_total 0",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %s among the metrics", want)
+		}
+	}
+	problems, err := promlint.New(strings.NewReader(text)).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		if strings.HasPrefix(p.Metric, "muster_") {
+			t.Errorf("%s: %s", p.Metric, p.Text)
+		}
+	}
+}
