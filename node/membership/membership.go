@@ -62,7 +62,7 @@ type Membership struct {
 const (
 	gossipInterval   = 50 * time.Millisecond
 	gossipNodes      = 3
-	retransmitMult   = 4
+	retransmitMult   = 8
 	probeInterval    = 500 * time.Millisecond
 	probeTimeout     = 250 * time.Millisecond
 	suspicionMult    = 3
