@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/providers/static/internal/quorum"
@@ -13,7 +14,8 @@ import (
 // list and the file. Where the provider has neither, there are no voters and so
 // no authority: the error wraps driver.ErrUnsupported.
 //
-// This node is the voter o.Voter, or else the one at o.Self.Addr. A node that is
+// This node is the voter o.Voter, or else the one at o.Self.Addr or at one of
+// o.Aliases. A node that is
 // not listed learns who is master, and can use the store, but is never granted.
 // The result is also a driver.Store.
 func (d *Driver) OpenAuthority(ctx context.Context, o driver.AuthorityOptions) (driver.Authority, error) {
@@ -25,7 +27,7 @@ func (d *Driver) OpenAuthority(ctx context.Context, o driver.AuthorityOptions) (
 	}
 	self, key := o.Voter, "node.voter"
 	if self == "" {
-		self, key = o.Self.Addr, "node.advertise"
+		self, key = d.listedAs(o.Self.Addr, o.Aliases), "node.advertise"
 	}
 	canonical, problem := parseAddr(self)
 	if problem != "" {
@@ -44,6 +46,21 @@ func (d *Driver) OpenAuthority(ctx context.Context, o driver.AuthorityOptions) (
 		return nil, err
 	}
 	return a, nil
+}
+
+// listedAs returns which of the addresses of this node is among the voters, or addr
+// where none is.
+func (d *Driver) listedAs(addr string, aliases []string) string {
+	voters, err := d.voters()
+	if err != nil {
+		return addr
+	}
+	for _, a := range append([]string{addr}, aliases...) {
+		if slices.Contains(voters, driver.CanonicalAddr(a)) {
+			return a
+		}
+	}
+	return addr
 }
 
 // voterDir is the part of the node's directory that is the voter's.

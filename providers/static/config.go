@@ -92,11 +92,7 @@ func parseAddr(addr string) (canonical, problem string) {
 	if err := driver.ValidateAddr(addr); err != nil {
 		return "", why(addr)
 	}
-	if ap, err := netip.ParseAddrPort(addr); err == nil {
-		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()).String(), ""
-	}
-	host, port, _ := net.SplitHostPort(addr)
-	return net.JoinHostPort(strings.ToLower(strings.TrimSuffix(host, ".")), port), ""
+	return driver.CanonicalAddr(addr), ""
 }
 
 // why says what is wrong with an address that did not pass driver.ValidateAddr,

@@ -27,7 +27,7 @@ import (
 
 // The bounds of Config.TTL.
 const (
-	DefaultTTL = 400 * time.Millisecond
+	DefaultTTL = 600 * time.Millisecond
 	MinTTL     = 200 * time.Millisecond
 	MaxTTL     = time.Minute
 )
@@ -54,7 +54,8 @@ type Config struct {
 	Logger *slog.Logger
 
 	// heartbeat is how long the voters miss their leader before they look for
-	// another. They elect none before the promises to the old one have ended.
+	// another. They elect none before the promises to the old one have ended, so it
+	// is a little shorter than TTL: the one is over when the other is.
 	heartbeat time.Duration
 	// wrapStable lets a test break the disk.
 	wrapStable func(raft.StableStore) raft.StableStore
@@ -119,7 +120,7 @@ func Open(_ context.Context, cfg Config) (*Authority, error) {
 	if cfg.TTL < MinTTL || cfg.TTL > MaxTTL {
 		return nil, fmt.Errorf("%w: mastership.ttl: %v: the static list wants %v to %v", driver.ErrInvalid, cfg.TTL, MinTTL, MaxTTL)
 	}
-	cfg.heartbeat = min(cfg.TTL, maxHeartbeat)
+	cfg.heartbeat = min(cfg.TTL*2/3, maxHeartbeat)
 	a := &Authority{
 		cfg:    cfg,
 		ledger: newLedger(clock.Now),

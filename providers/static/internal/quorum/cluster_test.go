@@ -53,7 +53,7 @@ type peer struct {
 
 func newCluster(t testing.TB, n int) *cluster {
 	t.Helper()
-	c := &cluster{t: t, fabric: fabric.New(), ttl: 400 * time.Millisecond, check: newChecker()}
+	c := &cluster{t: t, fabric: fabric.New(), ttl: DefaultTTL, check: newChecker()}
 	for range n {
 		c.add()
 	}

@@ -2,7 +2,11 @@ package quorum
 
 import (
 	"errors"
+	"math/rand/v2"
+	"slices"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -18,9 +22,16 @@ import (
 //   - A request that comes shortly before the promise ends is held until then
 //     rather than refused, since Raft would wait for another election timeout
 //     before it asks again.
+//   - A voter that has not heard of its leader for a heartbeat timeout helps the
+//     first that asks. Raft on its own would hold on to the leader until its own,
+//     longer, random timeout has passed too, and so elect with the slowest rather
+//     than the quickest voter.
 type gate struct {
 	*raft.NetworkTransport
-	ledger *ledger
+	ledger    *ledger
+	heartbeat time.Duration
+	// raft is set once it runs.
+	raft atomic.Pointer[raft.Raft]
 
 	rpcs chan raft.RPC
 	done chan struct{}
@@ -28,8 +39,8 @@ type gate struct {
 	wg   sync.WaitGroup
 }
 
-func newGate(inner *raft.NetworkTransport, l *ledger) *gate {
-	g := &gate{NetworkTransport: inner, ledger: l, rpcs: make(chan raft.RPC), done: make(chan struct{})}
+func newGate(inner *raft.NetworkTransport, l *ledger, heartbeat time.Duration) *gate {
+	g := &gate{NetworkTransport: inner, ledger: l, heartbeat: heartbeat, rpcs: make(chan raft.RPC), done: make(chan struct{})}
 	g.wg.Go(g.pump)
 	return g
 }
@@ -48,7 +59,7 @@ func (g *gate) pump() {
 					continue
 				}
 			}
-			g.forward(rpc)
+			g.admit(rpc)
 		case <-g.done:
 			return
 		}
@@ -58,11 +69,57 @@ func (g *gate) pump() {
 // hold lets rpc through when the promise has ended, and refuses it if by then
 // the promise was renewed.
 func (g *gate) hold(rpc raft.RPC) {
-	if _, transfer := rpc.Command.(*raft.TimeoutNowRequest); transfer || !g.wait() {
+	if _, transfer := rpc.Command.(*raft.TimeoutNowRequest); transfer || !g.wait(0) {
 		refuse(rpc)
 		return
 	}
+	g.admit(rpc)
+}
+
+// admit passes rpc on, such that Raft does not refuse a vote for the sake of a
+// leader that is gone. All other reasons to refuse remain Raft's: the term, the
+// log, the configuration, a vote that was cast already.
+func (g *gate) admit(rpc raft.RPC) {
+	switch req := rpc.Command.(type) {
+	case *raft.RequestVoteRequest:
+		if r := g.raft.Load(); orphaned(r, g.heartbeat) {
+			// What Raft has for a leader that steps aside fits one that is gone.
+			passed := *req
+			passed.LeadershipTransfer = true
+			rpc.Command = &passed
+		}
+	case *raft.RequestPreVoteRequest:
+		if r := g.raft.Load(); orphaned(r, g.heartbeat) && wouldVote(r, req) {
+			rpc.Respond(&raft.RequestPreVoteResponse{Term: req.Term, Granted: true}, nil)
+			return
+		}
+	}
 	g.forward(rpc)
+}
+
+// orphaned reports whether r follows a leader that it has not heard of for d.
+func orphaned(r *raft.Raft, d time.Duration) bool {
+	return r != nil && r.State() == raft.Follower && r.Leader() != "" && time.Since(r.LastContact()) >= d
+}
+
+// wouldVote is Raft's rule for a pre-vote, but for the leader.
+func wouldVote(r *raft.Raft, req *raft.RequestPreVoteRequest) bool {
+	voter := slices.ContainsFunc(r.GetConfiguration().Configuration().Servers, func(s raft.Server) bool {
+		return s.Suffrage == raft.Voter && s.ID == raft.ServerID(req.ID)
+	})
+	if !voter || req.Term < r.CurrentTerm() {
+		return false
+	}
+	stats := r.Stats()
+	stat := func(key string) uint64 {
+		n, _ := strconv.ParseUint(stats[key], 10, 64)
+		return n
+	}
+	index, term := stat("last_log_index"), stat("last_log_term")
+	if snap := stat("last_snapshot_index"); snap > index {
+		index, term = snap, stat("last_snapshot_term")
+	}
+	return req.LastLogTerm > term || req.LastLogTerm == term && req.LastLogIndex >= index
 }
 
 func (g *gate) forward(rpc raft.RPC) {
@@ -84,13 +141,14 @@ func refuse(rpc raft.RPC) {
 	}
 }
 
-// wait waits for the promise that runs now and reports whether none does then.
-func (g *gate) wait() bool {
+// wait waits for the promise that runs now, and if one does for extra besides,
+// and reports whether none does then.
+func (g *gate) wait(extra time.Duration) bool {
 	left := g.ledger.remaining()
 	if left <= 0 {
 		return true
 	}
-	timer := time.NewTimer(left)
+	timer := time.NewTimer(left + extra)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -100,9 +158,11 @@ func (g *gate) wait() bool {
 	}
 }
 
-// RequestPreVote asks for a pre-vote once this voter's own promise has ended.
+// RequestPreVote asks for a pre-vote once this voter's own promise has ended. All
+// promises to one leader end at about the same moment, so a little chance keeps
+// the candidates that wait for it from splitting the votes.
 func (g *gate) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
-	if !g.wait() {
+	if !g.wait(rand.N(g.heartbeat / 4)) {
 		return errPromised
 	}
 	return g.NetworkTransport.RequestPreVote(id, target, args, resp)

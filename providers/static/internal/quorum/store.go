@@ -64,11 +64,15 @@ func (a *Authority) store(ctx context.Context, r storeRequest) (storeReply, erro
 	if a.ctx.Err() != nil {
 		return storeReply{}, errClosed
 	}
-	leader := a.knownLeader()
 	if m := a.member.Load(); m != nil {
 		if _, leads := m.leading(); leads {
 			return a.answerStore(ctx, r)
 		}
+	}
+	leader := a.knownLeader()
+	if leader == "" {
+		a.look() // the last look may have been in the middle of an election
+		leader = a.knownLeader()
 	}
 	if leader == "" {
 		return storeReply{}, fmt.Errorf("%w: the voters have no leader; %s", driver.ErrUnavailable, a.waitingFor())

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/internal/clock"
 )
 
@@ -138,10 +139,7 @@ func (a *Authority) settleRole() {
 
 func (a *Authority) settle() error {
 	if m := a.member.Load(); m != nil && m.err() != nil {
-		a.setDiskProblem(fmt.Errorf("node.data_dir: %q cannot be written: %v; this voter does not vote until it can", a.cfg.DataDir, bare(m.err())))
-		a.leaveRaft()
-		a.retryDisk = clock.Now().Add(diskRetry)
-		return nil
+		return a.diskFailed(m.err())
 	}
 	if !a.belongs() {
 		a.leaveRaft()
@@ -210,7 +208,6 @@ func (a *Authority) openDisk() error {
 	}
 	a.disk = d
 	a.quietUntil = clock.Now().Add(max(d.Promise, a.cfg.heartbeat))
-	a.setDiskProblem(nil)
 	switch {
 	case established:
 		a.setPhase(phaseEstablished)
@@ -268,6 +265,8 @@ func (a *Authority) founders() ([]string, error) {
 		}
 		s, ok := seen[v]
 		switch {
+		case ok && errors.Is(s.err, driver.ErrInvalid): // such as a voter of another cluster
+			missing = append(missing, v+" ("+s.err.Error()+")")
 		case !ok || s.err != nil:
 			missing = append(missing, v)
 		case s.Phase == phaseEstablished:
@@ -293,16 +292,19 @@ func (a *Authority) join(id string, bootstrap []string) error {
 	i.ID, i.Promise = id, a.cfg.TTL
 	if i != a.disk.identity {
 		if err := a.disk.saveIdentity(i); err != nil {
-			a.setDiskProblem(fmt.Errorf("node.data_dir: %q cannot be written: %v", a.cfg.DataDir, bare(err)))
-			return nil
+			return a.diskFailed(err)
 		}
 	}
-	m, err := a.startMember(a.disk, id, bootstrap)
+	s, err := listen(a.cfg.Network, a.cfg.Cluster, id)
 	if err != nil {
-		a.retryDisk = clock.Now().Add(diskRetry)
-		return errors.Join(err, a.closeDisk())
+		return fmt.Errorf("cannot listen for the other voters: %w", err)
+	}
+	m, err := a.startMember(a.disk, s, bootstrap)
+	if err != nil {
+		return a.diskFailed(err)
 	}
 	a.cfg.Logger.Info("taking part in the voting", "id", id, "founding", len(bootstrap) > 0)
+	a.setDiskProblem(nil)
 	a.member.Store(m)
 	a.notePhase(m)
 	return nil
@@ -324,6 +326,14 @@ func (a *Authority) reconsider() error {
 		return err
 	}
 	a.leaveRaft()
+	return nil
+}
+
+// diskFailed takes this voter out of Raft until the directory can be written again.
+func (a *Authority) diskFailed(err error) error {
+	a.setDiskProblem(fmt.Errorf("node.data_dir: %q cannot be written: %v; this voter does not vote until it can", a.cfg.DataDir, bare(err)))
+	a.leaveRaft()
+	a.retryDisk = clock.Now().Add(diskRetry)
 	return nil
 }
 
