@@ -15,9 +15,8 @@ import (
 // no authority: the error wraps driver.ErrUnsupported.
 //
 // This node is the voter o.Voter, or else the one at o.Self.Addr or at one of
-// o.Aliases. A node that is
-// not listed learns who is master, and can use the store, but is never granted.
-// The result is also a driver.Store.
+// o.Aliases. A node that is not listed learns who is master, and can use the store,
+// but is never granted. The result is also a driver.Store.
 func (d *Driver) OpenAuthority(ctx context.Context, o driver.AuthorityOptions) (driver.Authority, error) {
 	if err := d.usable(); err != nil {
 		return nil, err

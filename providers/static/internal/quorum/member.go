@@ -21,6 +21,7 @@ import (
 const (
 	snapshotEvery    = 512
 	keepEntries      = 128
+	cachedEntries    = 32
 	snapshotInterval = 5 * time.Second
 	maxAppendEntries = 16
 	// Nobody waits for a follower to learn of a commit: a message for that every
@@ -93,7 +94,7 @@ func (a *Authority) startMember(d *disk, s *stream, bootstrap []string) (*member
 		}
 	}
 	stable := &votes{StableStore: d.bolt, ledger: a.ledger, failed: fail}
-	logs, err := raft.NewLogCache(128, &entries{LogStore: d.bolt, failed: fail})
+	logs, err := raft.NewLogCache(cachedEntries, &entries{LogStore: d.bolt, failed: fail})
 	if err != nil {
 		_ = m.gate.Close()
 		return nil, err
