@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -10,13 +11,22 @@ import (
 // node that ends by itself.
 const leaveTimeout = 15 * time.Second
 
+// What the steps of leaving may take at most. Giving mastership up waits for the
+// functions of WhileMaster besides.
+const (
+	resignTimeout     = 2 * time.Second
+	deregisterTimeout = 3 * time.Second
+	goodbyeTimeout    = 2 * time.Second
+)
+
 // Leave ends the node in good order: it stops being master and lets the functions
 // of WhileMaster return before mastership is given back, takes the registration
 // away, says goodbye to the members and closes. It blocks until that is done or ctx
 // ends (after 15 s where it has no deadline), and closes the node in any case: with
 // a context that has ended already, the node goes without a word, and the others
-// wait until its mastership and its registration lapse. What failed on the way is
-// returned. Later calls wait for the first and return nil.
+// wait until its mastership and its registration lapse. A step that fails or hangs
+// does not keep the next from being taken. What failed on the way is returned. Later
+// calls wait for the first and return nil.
 func (n *Node) Leave(ctx context.Context) error {
 	var errs []error
 	n.leaveOnce.Do(func() {
@@ -29,17 +39,37 @@ func (n *Node) Leave(ctx context.Context) error {
 		close(n.draining)
 		n.wake() // no candidate any more
 		errs = append(errs,
-			n.elector.Resign(ctx),
-			n.registrar.Stop(ctx),
-			n.members.Leave(ctx),
+			step(ctx, "give mastership up", n.cfg.Mastership.DrainTimeout+resignTimeout, n.elector.Resign),
+			step(ctx, "deregister", deregisterTimeout, n.registrar.Stop),
+			step(ctx, "say goodbye to the members", goodbyeTimeout, n.members.Leave),
 			n.close(ctx))
 	})
-	<-n.done
+	select {
+	case <-n.done:
+	case <-ctx.Done():
+	}
 	return errors.Join(errs...)
+}
+
+// step takes one step of leaving, for which it has most, and half of what is left
+// of ctx: the steps after it are owed the rest.
+func step(ctx context.Context, what string, most time.Duration, take func(context.Context) error) error {
+	if deadline, ok := ctx.Deadline(); ok {
+		most = min(most, time.Until(deadline)/2)
+	}
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	if err := take(ctx); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
 }
 
 // end leaves because of err, which Err then returns.
 func (n *Node) end(err error) {
+	if n.isDraining() {
+		return // what ends now was asked to
+	}
 	n.mu.Lock()
 	if n.err == nil {
 		n.err = err
@@ -57,7 +87,7 @@ func (n *Node) close(ctx context.Context) error {
 	n.cancel()
 	n.wg.Wait()
 	if n.registrar != nil {
-		errs = append(errs, n.registrar.Stop(ctx))
+		_ = n.registrar.Stop(ctx) // done, but where Start has failed
 	}
 	if n.members != nil {
 		errs = append(errs, n.members.Close())

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -8,7 +9,6 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"sync"
@@ -135,7 +135,7 @@ func (n *Node) join() (err error) {
 			Meta:     n.cfg.Meta,
 			AppAddrs: n.cfg.AppAddrs,
 			Version:  n.cfg.Version,
-			Voter:    n.voter(),
+			Voter:    cmp.Or(n.cfg.Voter, n.advertised.Name),
 		},
 		Transport:  transport,
 		Network:    n.link,
@@ -159,7 +159,8 @@ func (n *Node) openAuthority(ctx context.Context) (err error) {
 	n.authority, err = n.cfg.Registry.OpenAuthority(ctx, driver.AuthorityOptions{
 		Cluster: n.cfg.Cluster,
 		Self:    self,
-		Voter:   n.voter(),
+		Voter:   n.cfg.Voter,
+		Aliases: []string{n.advertised.Name},
 		TTL:     n.cfg.Mastership.TTL,
 		DataDir: n.cfg.DataDir,
 		Network: n.link,
@@ -180,18 +181,6 @@ func (n *Node) openAuthority(ctx context.Context) (err error) {
 		Logger:       n.log,
 	})
 	return err
-}
-
-// voter returns the entry of a static list that stands for this node where it is
-// not the advertised address: the configured one, or the name that is advertised.
-func (n *Node) voter() string {
-	if n.cfg.Voter != "" {
-		return n.cfg.Voter
-	}
-	if _, _, err := net.SplitHostPort(n.cfg.Advertise); err == nil && n.cfg.Advertise != n.advertised.Addr {
-		return n.cfg.Advertise
-	}
-	return ""
 }
 
 // register publishes the node, where the provider can be published to.

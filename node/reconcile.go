@@ -1,11 +1,9 @@
 package node
 
 import (
-	"cmp"
-	"slices"
-	"strings"
 	"time"
 
+	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/node/mastership"
 	"github.com/musterhq/muster/node/membership"
 )
@@ -63,13 +61,15 @@ func (n *Node) conditions(members membership.View, status mastership.Status) mas
 // majority, which is 0 where no size is expected. The base is the configured list
 // of voters or the configured size; it is never learnt.
 func (n *Node) quorum(members membership.View, status mastership.Status) (have, need int) {
-	voters := status.Observed.Voters
+	voters := make(map[string]bool)
+	for _, v := range status.Observed.Voters {
+		voters[driver.CanonicalAddr(v)] = true
+	}
 	if len(voters) == 0 {
 		return len(members.Members), mastership.Majority(n.cfg.Bootstrap.Expect)
 	}
 	for _, m := range members.Members {
-		entry := cmp.Or(m.Voter, m.Addr)
-		if slices.ContainsFunc(voters, func(v string) bool { return strings.EqualFold(v, entry) }) {
+		if voters[driver.CanonicalAddr(m.Addr)] || voters[driver.CanonicalAddr(m.Voter)] {
 			have++
 		}
 	}

@@ -89,16 +89,7 @@ func (n *Node) joined() error {
 	if registration.Off != "" || registration.Registered() {
 		return nil
 	}
-	return fmt.Errorf("waiting to be registered with provider %s: %w", provider, registrationError(registration))
-}
-
-// registrationError returns what stands in the way of a registration.
-func registrationError(s registrar.Status) error {
-	err := s.Session.Err
-	for _, i := range s.Instances {
-		err = cmp.Or(err, i.Err)
-	}
-	return cmp.Or(err, errNoAnswer)
+	return fmt.Errorf("waiting to be registered with provider %s: %w", provider, cmp.Or(registration.Err(), errNoAnswer))
 }
 
 var errNoAnswer = errors.New("it has not answered yet")

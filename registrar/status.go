@@ -47,6 +47,16 @@ func (s Status) Registered() bool {
 	return desired > 0
 }
 
+// Err returns what stands in the way of a registration: why there is no session, or
+// why an instance could not be registered. Nil if nothing is known to.
+func (s Status) Err() error {
+	err := s.Session.Err
+	for _, i := range s.Instances {
+		err = cmp.Or(err, i.Err)
+	}
+	return err
+}
+
 // SessionStatus is that of the session on which the registrations hang.
 type SessionStatus struct {
 	// Open is false while there is no session. The provider may have ended one
@@ -138,11 +148,7 @@ func (r *Registrar) Wait(ctx context.Context) error {
 		}
 	}
 	err := fmt.Errorf("not registered: %w", ctx.Err())
-	reason := last.Session.Err
-	for _, i := range last.Instances {
-		reason = cmp.Or(reason, i.Err)
-	}
-	if reason != nil {
+	if reason := last.Err(); reason != nil {
 		err = fmt.Errorf("%w; last error: %w", err, reason)
 	}
 	return err

@@ -24,6 +24,9 @@ const apiStopTimeout = time.Second
 // apiReadTimeout bounds how long a client may take to say what it wants.
 const apiReadTimeout = 5 * time.Second
 
+// apiIdleTimeout is how long a connection is kept that asks for nothing.
+const apiIdleTimeout = 2 * time.Minute
+
 func newAgentCommand() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
@@ -73,6 +76,7 @@ func runAgent(ctx context.Context, cfg *config.Config, logs io.Writer) (err erro
 	api := &http.Server{
 		Handler:           httpapi.New(n),
 		ReadHeaderTimeout: apiReadTimeout,
+		IdleTimeout:       apiIdleTimeout,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	served := make(chan error, 1)
@@ -87,12 +91,13 @@ func runAgent(ctx context.Context, cfg *config.Config, logs io.Writer) (err erro
 		failed = n.Err()
 	case failed = <-served:
 	}
-	// The API answers while the node leaves, so that it can be watched.
+	// The API answers while the node leaves, so that it can be watched. Its streams of
+	// events end with the node.
 	left := n.Leave(context.WithoutCancel(ctx))
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), apiStopTimeout)
 	defer cancel()
 	if api.Shutdown(stopping) != nil {
-		_ = api.Close() // streams of events do not end by themselves
+		_ = api.Close()
 	}
 	log.Info("agent stopped")
 	return errors.Join(failed, left)

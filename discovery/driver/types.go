@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -88,6 +90,20 @@ func ValidateAddr(addr string) error {
 	return nil
 }
 
+// CanonicalAddr returns the one spelling of a HOST:PORT in which two can be
+// compared: an IP in its shortest form, IPv4 not mapped into IPv6, or a name in
+// lower case without a dot at its end. What is no HOST:PORT is returned as it is.
+func CanonicalAddr(addr string) string {
+	if ap, err := netip.ParseAddrPort(addr); err == nil {
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()).String()
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr
+	}
+	return net.JoinHostPort(strings.ToLower(strings.TrimSuffix(host, ".")), port)
+}
+
 // Query selects instances. A driver must honour Service; the other fields are
 // filters that package discovery applies to every driver's result.
 type Query struct {
@@ -134,9 +150,12 @@ type AuthorityOptions struct {
 	Cluster string
 	// Self is the node on whose behalf the authority is used.
 	Self Holder
-	// Voter is the entry of a static list that stands for this node. Empty means
-	// Self.Addr.
+	// Voter is the entry of a list of voters that stands for this node. Empty means
+	// Self.Addr, or else the one of Aliases that is listed.
 	Voter string
+	// Aliases are other HOST:PORT by which this node may be listed, such as the name
+	// that its address was resolved from.
+	Aliases []string
 	// TTL bounds how long a grant outlives its last renewal, and with it how long
 	// a crashed master is missed. 0 stands for the driver's default. The provider
 	// may grant more.

@@ -116,7 +116,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	for reason, n := range s.Link.Rejected {
 		counter(rejectedDesc, n, string(reason))
 	}
-	counter(dialsDesc, s.Link.Dials-s.Link.DialFailures, "ok")
+	counter(dialsDesc, s.Link.DialSuccesses, "ok")
 	counter(dialsDesc, s.Link.DialFailures, "failed")
 	counter(packetsDesc, s.Link.PacketsSent, "out")
 	counter(packetsDesc, s.Link.PacketsReceived, "in")

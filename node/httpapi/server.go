@@ -37,6 +37,11 @@ func New(n *node.Node) http.Handler {
 	mux.HandleFunc("GET "+PathReady, s.ready)
 	mux.Handle("GET "+PathMetrics, promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			writeError(w, http.StatusMethodNotAllowed, fmt.Errorf("%s %s: the API changes nothing; use GET", r.Method, r.URL.Path))
+			return
+		}
 		writeError(w, http.StatusNotFound, fmt.Errorf("no such path: %s %s", r.Method, r.URL.Path))
 	})
 	return mux
@@ -104,6 +109,8 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) {
 	idle := time.NewTicker(keepAlive)
 	defer idle.Stop()
 	for {
+		// A client that does not read is not waited for.
+		_ = stream.SetWriteDeadline(time.Now().Add(2 * keepAlive))
 		select {
 		case event, open := <-events:
 			if !open {

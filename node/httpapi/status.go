@@ -80,7 +80,7 @@ func statusOf(s node.Status, isMaster bool) Status {
 		Registration: RegistrationStatus{
 			Off:        s.Registration.Off,
 			Registered: s.Registration.Registered(),
-			Error:      text(s.Registration.Session.Err),
+			Error:      text(s.Registration.Err()),
 		},
 		Mastership: MastershipStatus{
 			State:    s.Mastership.State.String(),

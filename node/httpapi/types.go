@@ -33,7 +33,7 @@ type Member struct {
 	AppAddrs map[string]string `json:"app_addrs,omitempty"`
 	// Version is that of the member's software.
 	Version string `json:"version,omitempty"`
-	// State is that of membership: "alive", "suspect", "left" or "dead".
+	// State is that of membership: "alive", "left" or "dead".
 	State string `json:"state"`
 	// Self marks the agent that was asked.
 	Self bool `json:"self"`

@@ -42,6 +42,7 @@ func (l *Link) dial(ctx context.Context, protocol, addr string) (*conn, error) {
 		}
 		return nil, fmt.Errorf("link: dial %s for %q: %w", addr, protocol, err)
 	}
+	l.counters.dialSuccesses.Add(1)
 	return c, nil
 }
 

@@ -21,8 +21,9 @@ type Stats struct {
 	// AcceptErrors counts the failures to take a connection from the system, as
 	// when the process has run out of file descriptors.
 	AcceptErrors uint64
-	// Dials and DialFailures count the dials of all protocols.
-	Dials, DialFailures uint64
+	// Dials counts the dials of all protocols that were begun, DialSuccesses and
+	// DialFailures how those ended that have.
+	Dials, DialSuccesses, DialFailures uint64
 
 	// PacketsSent and PacketsReceived count gossip packets, BytesSent and
 	// BytesReceived their bytes with their frames, before TLS.
@@ -37,10 +38,10 @@ type Stats struct {
 }
 
 type counters struct {
-	acceptErrors, dials, dialFailures atomic.Uint64
-	packetsSent, packetsReceived      atomic.Uint64
-	bytesSent, bytesReceived          atomic.Uint64
-	packetsDropped, queueDrops        atomic.Uint64
+	acceptErrors, dials, dialSuccesses, dialFailures atomic.Uint64
+	packetsSent, packetsReceived                     atomic.Uint64
+	bytesSent, bytesReceived                         atomic.Uint64
+	packetsDropped, queueDrops                       atomic.Uint64
 }
 
 // Stats returns a copy of the counters.
@@ -49,6 +50,7 @@ func (l *Link) Stats() Stats {
 		Rejected:        l.rejected.snapshot(),
 		AcceptErrors:    l.counters.acceptErrors.Load(),
 		Dials:           l.counters.dials.Load(),
+		DialSuccesses:   l.counters.dialSuccesses.Load(),
 		DialFailures:    l.counters.dialFailures.Load(),
 		PacketsSent:     l.counters.packetsSent.Load(),
 		PacketsReceived: l.counters.packetsReceived.Load(),

@@ -53,12 +53,16 @@ func (m *Membership) end(err error) {
 // stop ends the membership after the farewell. Only the first call does so; later
 // ones wait for it.
 func (m *Membership) stop(ctx context.Context, farewell func()) error {
-	select {
+	select { // first come, even with a context that has ended
 	case m.stopping <- struct{}{}:
-		defer func() { <-m.stopping }()
-	case <-ctx.Done():
-		return ctx.Err()
+	default:
+		select {
+		case m.stopping <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
+	defer func() { <-m.stopping }()
 	m.mu.Lock()
 	again := m.stopped
 	m.mu.Unlock()

@@ -17,6 +17,9 @@ type Address struct {
 	Addr string
 	// Source says how the address is known, in a few words for people.
 	Source string
+	// Name is the HOST:PORT whose host is the name that Addr was resolved from, empty
+	// if there was none.
+	Name string
 }
 
 // Detector finds an address by means that this package does not have, such as
@@ -102,6 +105,7 @@ type candidate struct {
 	addr   netip.AddrPort
 	rank   int
 	source string
+	name   string // that was resolved, with the port
 }
 
 // method is how an address is found. It returns its candidates best first, and
@@ -133,7 +137,7 @@ func resolve(ctx context.Context, spec string, bound netip.AddrPort, o Options, 
 	if best.addr.Port() == 0 {
 		return Address{}, invalid(spec, "the bound address %v has no port; listen before the address is resolved", bound)
 	}
-	return Address{Addr: best.addr.String(), Source: best.source}, nil
+	return Address{Addr: best.addr.String(), Source: best.source, Name: best.name}, nil
 }
 
 // unusable says why no other host could dial a, or returns nothing.

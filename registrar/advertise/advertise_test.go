@@ -243,7 +243,7 @@ func TestResolve(t *testing.T) {
 		{name: "no such detector", spec: "docker", bound: any4, err: []string{"node.advertise", `"docker"`, "no detector of this name is linked in"}},
 		{name: "no such detector, registry", spec: "registry", bound: any4, err: []string{"no detector of this name is linked in"}},
 		{name: "a detector by name", spec: "docker", bound: any4,
-			host: host{detectors: []Detector{fakeDetector{name: "docker", found: Address{"192.0.2.1:32768", "docker: container c1"}}}},
+			host: host{detectors: []Detector{fakeDetector{name: "docker", found: Address{Addr: "192.0.2.1:32768", Source: "docker: container c1"}}}},
 			want: "192.0.2.1:32768", source: "docker: container c1"},
 		{name: "a detector by name that does not apply", spec: "docker", bound: any4,
 			host: host{detectors: []Detector{fakeDetector{name: "docker", err: fmt.Errorf("%w: not in a container", ErrNotApplicable)}}},
@@ -274,8 +274,12 @@ func TestResolve(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := Resolve(t.Context(), tt.spec, netip.MustParseAddrPort(tt.bound), tt.host.options())
 			if tt.err == nil {
-				if want := (Address{tt.want, tt.source}); err != nil || got != want {
+				if want := (Address{Addr: tt.want, Source: tt.source, Name: got.Name}); err != nil || got != want {
 					t.Fatalf("Resolve(%q) = %+v, %v\nwant %+v", tt.spec, got, err, want)
+				}
+				_, literal := netip.ParseAddrPort(tt.spec)
+				if named := strings.Contains(tt.source, "resolve"); named != (got.Name != "") || literal == nil && got.Name != "" {
+					t.Fatalf("Resolve(%q) has the name %q, from %s", tt.spec, got.Name, got.Source)
 				}
 				if err := driver.ValidateAddr(got.Addr); err != nil {
 					t.Fatalf("the result cannot be published: %v", err)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -26,7 +27,13 @@ func byName(spec, host string, port uint16, source string, o Options) method {
 				refused = append(refused, a.String())
 				continue
 			}
-			found = append(found, candidate{withPort(a, port, bound), nameRank(bound.Addr(), a), source})
+			addr := withPort(a, port, bound)
+			found = append(found, candidate{
+				addr:   addr,
+				rank:   nameRank(bound.Addr(), a),
+				source: source,
+				name:   net.JoinHostPort(host, strconv.Itoa(int(addr.Port()))),
+			})
 		}
 		if len(found) == 0 {
 			problem := "has no address"
