@@ -173,6 +173,10 @@ type AuthorityOptions struct {
 // effects of a lower term are to be refused once a higher one was seen.
 type Term uint64
 
+// MaxTerm bounds what is believed of terms that were only heard of. It leaves room
+// to count on from there.
+const MaxTerm Term = 1 << 62
+
 // Holder is who is master.
 type Holder struct {
 	NodeID     string            `json:"node_id"`

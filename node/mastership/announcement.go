@@ -71,8 +71,8 @@ func DecodeAnnouncement(b []byte) (Announcement, error) {
 	if w.V != announcementVersion {
 		return Announcement{}, fmt.Errorf("%w: announcement of version %d, want %d", driver.ErrInvalid, w.V, announcementVersion)
 	}
-	if w.Term == 0 {
-		return Announcement{}, fmt.Errorf("%w: announcement without a term", driver.ErrInvalid)
+	if w.Term == 0 || w.Term > driver.MaxTerm {
+		return Announcement{}, fmt.Errorf("%w: announcement of term %d", driver.ErrInvalid, w.Term)
 	}
 	a := Announcement{Term: w.Term, ClusterID: w.ClusterID, Active: w.Active, Seq: w.Seq}
 	if w.Holder != nil {

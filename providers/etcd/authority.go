@@ -147,6 +147,9 @@ func (a *authority) take(t token) {
 }
 
 func (a *authority) write(ctx context.Context, c driver.Claim, s state, lease clientv3.LeaseID) (driver.Grant, error) {
+	if c.MinTerm > driver.MaxTerm {
+		return driver.Grant{}, fmt.Errorf("etcd: acquire: %w: term %d is out of bounds", driver.ErrInvalid, c.MinTerm)
+	}
 	g := driver.Grant{Term: max(s.term, c.MinTerm) + 1, ClusterID: s.id}
 	value, err := json.Marshal(master{c.Holder, g.Term})
 	if err != nil {

@@ -8,6 +8,7 @@ package quorum
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -65,6 +66,7 @@ type Config struct {
 type Authority struct {
 	cfg    Config
 	ledger *ledger
+	start  string // tells this authority from all others that ever led as this voter
 	caller *caller
 	server *http.Server
 
@@ -124,6 +126,7 @@ func Open(_ context.Context, cfg Config) (*Authority, error) {
 	a := &Authority{
 		cfg:    cfg,
 		ledger: newLedger(clock.Now),
+		start:  rand.Text(),
 		caller: newCaller(cfg.Cluster, cfg.Network),
 		closed: make(chan struct{}),
 		turn:   make(chan struct{}, 1),

@@ -74,7 +74,7 @@ func openDisk(dir, cluster, addr string, logger hclog.Logger) (*disk, error) {
 	}
 	bolt, err := raftboltdb.New(raftboltdb.Options{
 		Path:        filepath.Join(dir, logFile),
-		BoltOptions: &bbolt.Options{Timeout: lockTimeout},
+		BoltOptions: &bbolt.Options{Timeout: lockTimeout, NoFreelistSync: true},
 	})
 	if errors.Is(err, bbolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("%w: node.data_dir: %q is in use by another process; stop it or name another directory", driver.ErrConflict, dir)
@@ -186,15 +186,22 @@ func (d *disk) progress() (term, last uint64, err error) {
 
 // bootstrap writes the first configuration, of which all voters of a new cluster
 // write the same.
-func (d *disk) bootstrap(conf *raft.Config, trans raft.Transport, voters []string) error {
+func (d *disk) bootstrap(voters []string) error {
+	conf := raft.DefaultConfig()
+	conf.LocalID = raft.ServerID(d.ID)
 	var c raft.Configuration
 	for _, v := range voters {
 		c.Servers = append(c.Servers, raft.Server{ID: raft.ServerID(v), Address: raft.ServerAddress(v)})
 	}
-	if err := d.bolt.SetUint64(keyCurrentTerm, 0); err != nil { // of a bootstrap that was cut short
+	if term, _, err := d.progress(); err != nil {
 		return err
+	} else if term > 0 { // of a bootstrap that was cut short
+		if err := d.bolt.SetUint64(keyCurrentTerm, 0); err != nil {
+			return err
+		}
 	}
-	return raft.BootstrapCluster(conf, d.bolt, d.bolt, d.snaps, trans, c)
+	// The transport has no part in it since version 3 of Raft's protocol.
+	return raft.BootstrapCluster(conf, d.bolt, d.bolt, d.snaps, nil, c)
 }
 
 func (d *disk) close() error { return d.bolt.Close() }
@@ -204,6 +211,7 @@ func (d *disk) close() error { return d.bolt.Close() }
 var (
 	keyCurrentTerm  = []byte("CurrentTerm")
 	keyLastVoteTerm = []byte("LastVoteTerm")
+	keyLastVoteCand = []byte("LastVoteCand")
 )
 
 // votes is the stable store that Raft sees. Raft casts no vote, for another or
@@ -222,10 +230,24 @@ type votes struct {
 	running atomic.Bool
 }
 
-// SetUint64 refuses a vote while a promise runs.
+// Set writes whom the vote is for, which Raft does after the term of the vote.
+func (v *votes) Set(key, value []byte) error {
+	err := v.StableStore.Set(key, value)
+	if err != nil && v.running.Load() {
+		v.failed(err)
+	}
+	return err
+}
+
+// SetUint64 refuses a vote while a promise runs. Before the term of a vote it wipes
+// out whom the last one was for: a crash between the two must not leave a vote that
+// was never cast.
 func (v *votes) SetUint64(key []byte, value uint64) error {
 	if string(key) == string(keyLastVoteTerm) {
-		if err := v.ledger.mayVote(); err != nil {
+		if err := v.ledger.vote(value); err != nil {
+			return err
+		}
+		if err := v.Set(keyLastVoteCand, nil); err != nil {
 			return err
 		}
 	}

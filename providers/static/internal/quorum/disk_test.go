@@ -103,8 +103,8 @@ func TestDiskFull(t *testing.T) {
 		c.steady(1)
 		m.elector.resign()
 		m.elector.stop()
-		m.elector = startElector(m)
 		c.masterNot(m)
+		m.elector = startElector(m)
 	} else {
 		m.crash()
 		// The one voter that is left cannot win without the victim.

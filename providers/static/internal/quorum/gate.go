@@ -45,6 +45,11 @@ func newGate(inner *raft.NetworkTransport, l *ledger, heartbeat time.Duration) *
 	return g
 }
 
+// SetHeartbeatHandler has no effect, so that heartbeats go the way of all requests.
+// Raft would handle them beside its main loop, where one of a lower term can
+// overwrite the higher term that the main loop is just about to vote in.
+func (g *gate) SetHeartbeatHandler(func(raft.RPC)) {}
+
 // Consumer is what Raft reads requests from.
 func (g *gate) Consumer() <-chan raft.RPC { return g.rpcs }
 

@@ -134,7 +134,7 @@ func (a *Authority) prove(ctx context.Context, m *member, term uint64, d time.Du
 	replies := make(chan promiseReply, len(servers))
 	outstanding := 0
 	for _, id := range servers {
-		req := promiseRequest{To: id, Leader: m.id, RaftTerm: term, Round: round, For: d}
+		req := promiseRequest{To: id, Leader: m.id, Start: a.start, RaftTerm: term, Round: round, For: d}
 		if id == m.id {
 			replies <- a.promise(m, req)
 			outstanding++
@@ -175,7 +175,7 @@ func (a *Authority) prove(ctx context.Context, m *member, term uint64, d time.Du
 func (a *Authority) withdraw(m *member, term uint64, released driver.Term) {
 	round := a.rounds.Add(1)
 	for _, id := range m.servers() {
-		req := promiseRequest{To: id, Leader: m.id, RaftTerm: term, Round: round, Withdraw: true, Released: released}
+		req := promiseRequest{To: id, Leader: m.id, Start: a.start, RaftTerm: term, Round: round, Withdraw: true, Released: released}
 		if id == m.id {
 			a.promise(m, req)
 			continue
@@ -198,7 +198,7 @@ func (a *Authority) answerPromise(_ context.Context, r promiseRequest) (promiseR
 }
 
 func (a *Authority) promise(m *member, r promiseRequest) promiseReply {
-	l := leadership{r.Leader, r.RaftTerm}
+	l := leadership{r.Leader, r.Start, r.RaftTerm}
 	switch {
 	case r.To != m.id || m.err() != nil:
 		return promiseReply{}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 
 	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/internal/clock"
@@ -52,10 +53,8 @@ type member struct {
 	waits sync.WaitGroup
 }
 
-// startMember starts Raft on d and s, which it closes if it fails. The first start
-// of a voter of a new cluster writes the configuration of bootstrap; all its voters
-// write the same.
-func (a *Authority) startMember(d *disk, s *stream, bootstrap []string) (*member, error) {
+// startMember starts Raft on d and s, which it closes if it fails.
+func (a *Authority) startMember(d *disk, s *stream) (*member, error) {
 	logger := raftLogger(a.cfg.Logger)
 	id := s.id
 	m := &member{id: id, state: newState(a.notify)}
@@ -81,18 +80,17 @@ func (a *Authority) startMember(d *disk, s *stream, bootstrap []string) (*member
 	conf.NoLegacyTelemetry = true
 	conf.Logger = logger
 
-	if len(bootstrap) > 0 {
-		if err := d.bootstrap(conf, m.gate, bootstrap); err != nil {
-			_ = m.gate.Close()
-			return nil, err
-		}
-	}
-
 	fail := func(err error) {
 		if m.failed.CompareAndSwap(nil, &err) {
 			a.notify()
 		}
 	}
+	voted, err := d.bolt.GetUint64(keyLastVoteTerm)
+	if err != nil && !errors.Is(err, raftboltdb.ErrKeyNotFound) {
+		_ = m.gate.Close()
+		return nil, err
+	}
+	a.ledger.hasVoted(voted)
 	stable := &votes{StableStore: d.bolt, ledger: a.ledger, failed: fail}
 	logs, err := raft.NewLogCache(cachedEntries, &entries{LogStore: d.bolt, failed: fail})
 	if err != nil {

@@ -23,27 +23,47 @@ func TestLedger(t *testing.T) {
 		}
 		until := map[key]clock.Instant{}
 		withdrawn := map[key]uint64{}
-		round := uint64(0)
+		rounds := map[key]uint64{}
+		voted := uint64(0)
+		round := uint64(4)
+		// next is a new round, or one that was held up or overtaken on the way.
+		next := func(how string) uint64 {
+			round++
+			return round - uint64(rapid.IntRange(0, 3).Draw(t, how))
+		}
 		t.Repeat(map[string]func(*rapid.T){
 			"give": func(t *rapid.T) {
-				k := key{leadership{rapid.SampledFrom([]string{"a", "b"}).Draw(t, "leader"), term - uint64(rapid.IntRange(0, 1).Draw(t, "behind"))}}
-				round++
-				r := round - uint64(rapid.IntRange(0, 3).Draw(t, "held up"))
+				k := key{leadership{rapid.SampledFrom([]string{"a", "b"}).Draw(t, "leader"), "", term - uint64(rapid.IntRange(0, 1).Draw(t, "behind"))}}
+				r := next("held up")
 				d := time.Duration(rapid.IntRange(0, 1000).Draw(t, "ms")) * time.Millisecond
 				given := l.give(k.leadership, r, d, func() uint64 { return term })
-				if want := k.term == term && r > withdrawn[k]; given != want {
-					t.Fatalf("give to %+v round %d in term %d, withdrawn %d: %v", k, r, term, withdrawn[k], given)
+				rival := false
+				for other := range rounds {
+					rival = rival || other.term == k.term && other != k
+				}
+				if want := k.term == term && k.term >= voted && r > withdrawn[k] && !rival; given != want {
+					t.Fatalf("give to %+v round %d in term %d, voted in %d, withdrawn %d, rival %v: %v", k, r, term, voted, withdrawn[k], rival, given)
 				}
 				if given {
 					until[k] = max(until[k], now.Add(d))
+					rounds[k] = max(rounds[k], r)
 				}
 			},
 			"withdraw": func(t *rapid.T) {
-				k := key{leadership{rapid.SampledFrom([]string{"a", "b"}).Draw(t, "leader"), term}}
-				round++
-				l.withdraw(k.leadership, round)
-				withdrawn[k] = max(withdrawn[k], round)
-				until[k] = 0
+				k := key{leadership{rapid.SampledFrom([]string{"a", "b"}).Draw(t, "leader"), "", term}}
+				r := next("overtaken")
+				l.withdraw(k.leadership, r)
+				withdrawn[k] = max(withdrawn[k], r)
+				if rounds[k] <= r {
+					until[k] = 0
+				}
+				rounds[k] += 0 // it is known from now on
+			},
+			"vote": func(t *rapid.T) {
+				in := term + uint64(rapid.IntRange(0, 1).Draw(t, "ahead"))
+				if l.vote(in) == nil {
+					voted = max(voted, in)
+				}
 			},
 			"time": func(t *rapid.T) {
 				now = now.Add(time.Duration(rapid.IntRange(0, 700).Draw(t, "ms")) * time.Millisecond)
@@ -54,8 +74,8 @@ func TestLedger(t *testing.T) {
 				for _, u := range until {
 					most = max(most, u)
 				}
-				if free := !now.Before(most); free != (l.mayVote() == nil) {
-					t.Fatalf("at %v with promises until %v mayVote returned %v", now, most, l.mayVote())
+				if free := !now.Before(most); free != (l.remaining() <= 0) {
+					t.Fatalf("at %v with promises until %v there remain %v", now, most, l.remaining())
 				}
 			},
 		})
@@ -80,7 +100,7 @@ func TestRaftCastsVotesThroughTheStore(t *testing.T) {
 	}
 	const promised = 500 * time.Millisecond
 	began := clock.Now()
-	if !l.give(leadership{"b", 1}, 1, promised, func() uint64 { return 1 }) {
+	if !l.give(leadership{"b", "", 1}, 1, promised, func() uint64 { return 1 }) {
 		t.Fatal("no promise")
 	}
 	r, err := raft.NewRaft(conf, newState(func() {}), inner, stable, snaps, trans)

@@ -123,6 +123,9 @@ func (s *state) applyClaim(c command, raftTerm uint64) outcome {
 	if s.claim.ClusterID != "" && c.Known && c.ClusterID != s.claim.ClusterID {
 		return outcome{err: fmt.Errorf("%w: the voters record cluster id %s and not %s", driver.ErrClusterMismatch, s.claim.ClusterID, c.ClusterID)}
 	}
+	if c.MinTerm > driver.MaxTerm {
+		return outcome{err: fmt.Errorf("%w: term %d is out of bounds", driver.ErrInvalid, c.MinTerm)}
+	}
 	again := s.claim.Holder != nil && c.Holder != nil &&
 		s.claim.Holder.InstanceID == c.Holder.InstanceID && s.claim.Server == c.Server &&
 		s.claim.RaftTerm == raftTerm && s.claim.Term > c.MinTerm

@@ -163,10 +163,13 @@ func (a *Authority) settle() error {
 	if err != nil || id == "" {
 		return err
 	}
+	if err := a.prepare(id, bootstrap); err != nil {
+		return a.diskFailed(err)
+	}
 	if clock.Now().Before(a.quietUntil) {
 		return nil
 	}
-	return a.join(id, bootstrap)
+	return a.join(id)
 }
 
 // belongs reports whether this node is, or is still, to vote. A voter that was
@@ -244,10 +247,7 @@ func (a *Authority) chooseID() (id string, bootstrap []string, err error) {
 		return a.cfg.Self, founders, nil
 	}
 	// The cluster lives. What this voter may once have promised, voted and stored
-	// under its old id is lost, so that it must not speak in that name again.
-	if id := a.disk.ID; id != "" && id != a.cfg.Self {
-		return id, nil, nil
-	}
+	// under an old id is lost, so that it must not speak in that name again.
 	return a.cfg.Self + "#" + strings.ToLower(rand.Text()[:10]), nil, nil
 }
 
@@ -286,11 +286,28 @@ func (a *Authority) founders() ([]string, error) {
 	return nil, fmt.Errorf("the cluster is not founded: waiting for a majority of the %d voters, without %s", len(list), strings.Join(missing, ", "))
 }
 
-// join starts Raft.
-func (a *Authority) join(id string, bootstrap []string) error {
+// prepare writes what must be on disk before Raft starts. It is done in the quiet
+// time, which a slow disk then does not add to.
+func (a *Authority) prepare(id string, bootstrap []string) error {
 	i := a.disk.identity
-	i.ID, i.Promise = id, a.cfg.TTL
+	i.ID, i.Promise = id, max(i.Promise, a.cfg.TTL)
 	if i != a.disk.identity {
+		if err := a.disk.saveIdentity(i); err != nil {
+			return err
+		}
+	}
+	if bootstrap == nil {
+		return nil
+	}
+	a.setPhase(phaseFresh)
+	return a.disk.bootstrap(bootstrap)
+}
+
+// join starts Raft.
+func (a *Authority) join(id string) error {
+	// The quiet time is over, and with it any promise that was longer.
+	if i := a.disk.identity; i.Promise > a.cfg.TTL {
+		i.Promise = a.cfg.TTL
 		if err := a.disk.saveIdentity(i); err != nil {
 			return a.diskFailed(err)
 		}
@@ -299,11 +316,11 @@ func (a *Authority) join(id string, bootstrap []string) error {
 	if err != nil {
 		return fmt.Errorf("cannot listen for the other voters: %w", err)
 	}
-	m, err := a.startMember(a.disk, s, bootstrap)
+	m, err := a.startMember(a.disk, s)
 	if err != nil {
 		return a.diskFailed(err)
 	}
-	a.cfg.Logger.Info("taking part in the voting", "id", id, "founding", len(bootstrap) > 0)
+	a.cfg.Logger.Info("taking part in the voting", "id", id)
 	a.setDiskProblem(nil)
 	a.member.Store(m)
 	a.notePhase(m)

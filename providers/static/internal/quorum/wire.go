@@ -76,6 +76,7 @@ type promiseRequest struct {
 	// promised, the one in its place does not.
 	To       string `json:"to"`
 	Leader   string `json:"leader"`
+	Start    string `json:"start"`
 	RaftTerm uint64 `json:"raft_term"`
 	Round    uint64 `json:"round"`
 	// For is how long. 0 only asks whether RaftTerm is still the voter's.
