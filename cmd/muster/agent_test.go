@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,14 +22,18 @@ import (
 // Over each provider the master is killed, stopped for longer than its grant, and
 // asked to leave. There is never more than one master, by the agents' own logs.
 func TestMasterFaults(t *testing.T) {
-	t.Run("static", func(t *testing.T) { testMasterFaults(t, staticProvider, 400*time.Millisecond) })
+	t.Run("static", func(t *testing.T) { testMasterFaults(t, staticProvider, 600*time.Millisecond) })
 	t.Run("etcd", func(t *testing.T) {
 		testMasterFaults(t, etcdProvider(testserver.StartEtcd(t)), 2*time.Second)
 	})
 }
 
 func testMasterFaults(t *testing.T, provider providerConfig, ttl time.Duration) {
-	c := newTestCluster(t, 3, provider)
+	c := newTestCluster(t, 3, func(peers []string) map[string]any {
+		config := provider(peers)
+		config["mastership"] = map[string]any{"ttl": ttl.String()}
+		return config
+	})
 	c.start(c.agents...)
 	first := c.waitMaster(0, 3, c.agents...)
 
@@ -229,67 +234,106 @@ func TestDuplicateNodeID(t *testing.T) {
 	c.checkHistory(t, 1)
 }
 
-// Two clusters that share a prefix in etcd, or that name each other's addresses,
-// stay apart.
+// Two clusters that share a prefix in etcd, or that dial each other's addresses,
+// stay apart: each has its own members, its own master and its own id.
 func TestClustersStayApart(t *testing.T) {
 	t.Run("one prefix", func(t *testing.T) {
 		etcd := testserver.StartEtcd(t)
-		testClustersStayApart(t, func(name string, own, _ []string) map[string]any {
-			config := etcdProvider(etcd)(own)
-			config["cluster"] = name
-			return config
-		})
+		c := emptyCluster(t)
+		one, two := c.startTwo(func(own, _ []string) map[string]any { return etcdProvider(etcd)(own) })
+		c.checkApart(t, one, two)
 	})
 	t.Run("each other's addresses", func(t *testing.T) {
-		testClustersStayApart(t, func(name string, own, all []string) map[string]any {
-			// The peers of both are found; only its own are each one's voters.
-			config := etcdProvider(testserver.SharedEtcd(t))(own)
-			config["cluster"] = name
-			config["provider"] = map[string]any{"static": map[string]any{"peers": all}}
-			delete(config, "mastership")
-			config["bootstrap"] = map[string]any{}
-			return config
+		c := emptyCluster(t)
+		// What is looked up is dialled, and does not vote.
+		one, two := c.startTwo(func(own, other []string) map[string]any {
+			return map[string]any{"provider": map[string]any{"static": map[string]any{"peers": own, "dns": other}}}
 		})
+		// And one that has the wrong list altogether.
+		addrs, err := freeAddrs(2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		config := staticProvider([]string{one[0].nodeAddr, one[1].nodeAddr, one[2].nodeAddr})
+		config["cluster"] = "two"
+		stray := c.add("stray", addrs[0], addrs[1], config)
+		c.start(stray)
+
+		const refusals = `muster_link_rejected_total{reason="wrong_cluster"}`
+		for _, agent := range slices.Concat(one, two) {
+			c.waitMetric(agent, refusals, 3)
+		}
+		c.eventually("the stray agent has nobody", func(ctx context.Context) bool {
+			s, err := c.status(ctx, stray)
+			return err == nil && s.Mastership.Error != "" && !s.Ready
+		})
+		s, err := c.status(t.Context(), stray)
+		if err != nil || len(s.View.Members) != 1 || s.Master != nil || s.View.ClusterID != "" {
+			t.Errorf("the stray agent is not alone: %+v, %v", s, err)
+		}
+		c.checkApart(t, one, two)
 	})
 }
 
-func testClustersStayApart(t *testing.T, config func(name string, own, all []string) map[string]any) {
+// startTwo starts the clusters "one" and "two" of three agents each, from the
+// addresses of their own and those of the other.
+func (c *testCluster) startTwo(config func(own, other []string) map[string]any) (one, two []*agentProcess) {
+	c.t.Helper()
 	const each = 3
-	c := emptyCluster(t)
 	addrs, err := freeAddrs(4 * each)
 	if err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
-	all, web := addrs[:2*each], addrs[2*each:]
-	for i, name := range []string{"one", "one", "one", "two", "two", "two"} {
-		own := all[i/each*each:][:each]
-		c.add(fmt.Sprintf("%s-%d", name, i), all[i], web[i], config(name, own, all))
+	ones, twos, web := addrs[:each], addrs[each:2*each], addrs[2*each:]
+	add := func(cluster string, own, other, web []string) (agents []*agentProcess) {
+		for i := range own {
+			config := config(own, other)
+			config["cluster"] = cluster
+			agents = append(agents, c.add(fmt.Sprintf("%s-%d", cluster, i+1), own[i], web[i], config))
+		}
+		return agents
 	}
-	c.start(c.agents...)
-	one, two := c.agents[:each], c.agents[each:]
+	one, two = add("one", ones, twos, web[:each]), add("two", twos, ones, web[each:])
+	c.start(one...)
+	c.start(two...)
+	return one, two
+}
+
+// checkApart checks that each of the two clusters has its own, and ends them.
+func (c *testCluster) checkApart(t *testing.T, one, two []*agentProcess) {
+	t.Helper()
+	ids := make(map[string]bool)
 	for _, agents := range [][]*agentProcess{one, two} {
-		c.eventually("three members of one's own", func(ctx context.Context) bool {
-			for _, a := range agents {
-				members, err := a.members(ctx)
-				if err != nil || len(members) != each {
-					return false
-				}
-			}
-			return true
-		})
-		for _, a := range agents {
-			members, err := a.members(t.Context())
+		master := c.waitMaster(0, len(agents), agents...)
+		ids[master.ClusterID] = true
+		own := make(map[string]bool)
+		for _, agent := range agents {
+			own[agent.name] = true
+		}
+		if !own[master.NodeID] {
+			t.Errorf("the master of %s is %s", agents[0].name, master.NodeID)
+		}
+		for _, agent := range agents {
+			s, err := c.status(t.Context(), agent)
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, m := range members {
-				if m.NodeID[:3] != a.name[:3] {
-					t.Errorf("%s has %s as a member", a.name, m.NodeID)
+			if s.View.ClusterID != master.ClusterID {
+				t.Errorf("%s is in cluster %s, its master in %s", agent.name, s.View.ClusterID, master.ClusterID)
+			}
+			for _, m := range slices.Concat(s.View.Members, s.View.Departed) {
+				if !own[m.NodeID] {
+					t.Errorf("%s has seen %s as a member", agent.name, m.NodeID)
 				}
 			}
 		}
 	}
+	if len(ids) != 2 || ids[""] {
+		t.Errorf("the ids of the two clusters are %v", ids)
+	}
 	c.stopAll()
+	c.checkHistoryOf(t, one, 1)
+	c.checkHistoryOf(t, two, 1)
 }
 
 func TestDemo(t *testing.T) {

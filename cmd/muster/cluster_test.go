@@ -66,6 +66,8 @@ func newTestCluster(t testing.TB, n int, provider providerConfig) *testCluster {
 func emptyCluster(t testing.TB) *testCluster {
 	t.Helper()
 	t.Setenv(runMainVariable, "1") // this binary is the agents' program
+	// The race detector makes each process wait for a second when it ends.
+	t.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	binary, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -183,8 +185,14 @@ func (c *testCluster) status(ctx context.Context, agent *agentProcess) (httpapi.
 // masters, or fewer masterships than the test has brought about.
 func (c *testCluster) checkHistory(t *testing.T, atLeast int) {
 	t.Helper()
+	c.checkHistoryOf(t, c.agents, atLeast)
+}
+
+// checkHistoryOf is checkHistory for the agents of one cluster of several.
+func (c *testCluster) checkHistoryOf(t *testing.T, agents []*agentProcess, atLeast int) {
+	t.Helper()
 	var all []reign
-	for _, agent := range c.agents {
+	for _, agent := range agents {
 		log, err := os.ReadFile(agent.logFile)
 		if err != nil {
 			t.Fatal(err)
