@@ -9,6 +9,7 @@ import (
 	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/node/mastership"
+	"github.com/musterhq/muster/registrar/advertise"
 )
 
 // Config is everything a node needs. Cluster and Registry are mandatory; the rest
@@ -57,8 +58,11 @@ type Config struct {
 	// Logger takes the node's records. Default: none are written.
 	Logger *slog.Logger
 
-	// dial makes the connections to other nodes, for tests that cut the network.
-	dial func(ctx context.Context, addr string) (net.Conn, error)
+	// Seams for tests: how other nodes are dialled, where the address is looked for,
+	// and how long another one must stay.
+	dial         func(ctx context.Context, addr string) (net.Conn, error)
+	advertise    advertise.Options
+	addressGrace time.Duration
 }
 
 // Bootstrap says when a cluster may be formed for the first time.

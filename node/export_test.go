@@ -3,9 +3,18 @@ package node
 import (
 	"context"
 	"net"
+	"time"
+
+	"github.com/musterhq/muster/registrar/advertise"
 )
 
 // SetDial replaces how c's node connects to others.
 func (c *Config) SetDial(dial func(ctx context.Context, addr string) (net.Conn, error)) {
 	c.dial = dial
+}
+
+// SetAddress replaces where c's node looks for its address, and how long another one
+// must stay.
+func (c *Config) SetAddress(o advertise.Options, grace time.Duration) {
+	c.advertise, c.addressGrace = o, grace
 }

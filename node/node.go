@@ -110,7 +110,7 @@ func (n *Node) listen(ctx context.Context) error {
 	if n.link, err = link.Listen(linkConfig); err != nil {
 		return fmt.Errorf("node.bind: %w", err)
 	}
-	n.advertised, err = advertise.Resolve(ctx, n.cfg.Advertise, n.link.Addr(), advertise.Options{})
+	n.advertised, err = advertise.Resolve(ctx, n.cfg.Advertise, n.link.Addr(), n.cfg.advertise)
 	return err
 }
 
@@ -241,21 +241,6 @@ func (n *Node) discover() {
 			n.members.SetPeers(addrs)
 		}
 		n.wake()
-	}
-}
-
-// followAddress ends the node when the address that others dial has become another
-// one: the members know this instance by the old one, and memberlist knows no way to
-// tell them. Started again, the node is a new instance at the new address.
-func (n *Node) followAddress() {
-	for found, err := range advertise.Watch(n.ctx, n.cfg.Advertise, n.link.Addr(), advertise.Options{}) {
-		switch {
-		case err != nil:
-			n.log.Warn("address not found again; the last one stays", "addr", n.advertised.Addr, "err", err)
-		case found.Addr != n.advertised.Addr:
-			n.end(fmt.Errorf("%w: from %s to %s (%s)", ErrAddressChanged, n.advertised.Addr, found.Addr, found.Source))
-			return
-		}
 	}
 }
 
@@ -421,6 +406,9 @@ func (c Config) withDefaults() (Config, error) {
 			invalid("node.data_dir", "", err.Error())
 		}
 		c.DataDir = dir
+	}
+	if c.addressGrace == 0 {
+		c.addressGrace = addressGrace
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -345,7 +345,7 @@ func TestLargeDetailsAndAppAddrsReachEveryNode(t *testing.T) {
 	})
 }
 
-func TestStartErrorsLeaveNothingBehind(t *testing.T) {
+func TestStartOfNothingNamesWhatIsMissing(t *testing.T) {
 	_, err := node.Start(t.Context(), node.Config{})
 	if err == nil {
 		t.Fatal("Start of an empty Config succeeded")

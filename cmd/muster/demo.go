@@ -196,7 +196,7 @@ func (c *demoCluster) wait(ctx context.Context, what string, done func() bool) e
 	var ended *agentProcess
 	err := poll(ctx, func() bool {
 		for _, name := range c.names {
-			if agent := c.agents[name]; !agent.running() && agent.cmd.ProcessState.Exited() {
+			if agent := c.agents[name]; !agent.running() && !agent.killed {
 				ended = agent
 				return true
 			}

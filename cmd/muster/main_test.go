@@ -15,7 +15,7 @@ import (
 
 // runMainVariable makes the test binary be the program, for tests that want a
 // process of their own and its exit status.
-const runMainVariable = "MUSTER_TEST_RUN_MAIN"
+const runMainVariable = "TEST_RUN_MUSTER"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(runMainVariable) != "" {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -28,6 +29,7 @@ type agentProcess struct {
 	logFile  string
 	cmd      *exec.Cmd
 	exited   chan struct{} // closed when the process has ended
+	killed   bool          // by us
 }
 
 // agentFiles says how an agent is to be run: with which binary, and where its
@@ -77,12 +79,13 @@ func (p *agentProcess) start(binary string) error {
 	defer log.Close()
 	cmd := exec.Command(binary, "agent", "-c", p.config)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = dieWithParent()
+	cmd.Env = ownEnvironment()
+	cmd.SysProcAttr = childAttributes()
 	if err := cmd.Start(); err != nil {
 		return err
 	}
 	exited := make(chan struct{})
-	p.cmd, p.exited = cmd, exited
+	p.cmd, p.exited, p.killed = cmd, exited, false
 	go func() {
 		defer close(exited)
 		_ = cmd.Wait() // the status is read from cmd.ProcessState
@@ -93,9 +96,16 @@ func (p *agentProcess) start(binary string) error {
 // kill ends the process at once and waits for it to be gone.
 func (p *agentProcess) kill() {
 	if p.cmd != nil {
+		p.killed = true
 		_ = p.cmd.Process.Kill()
 		<-p.exited
 	}
+}
+
+// ownEnvironment is that of this process without what would configure an agent: the
+// file says it all.
+func ownEnvironment() []string {
+	return slices.DeleteFunc(os.Environ(), func(pair string) bool { return strings.HasPrefix(pair, "MUSTER_") })
 }
 
 // stop asks the process to leave, and kills it when ctx ends first.

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/internal/backoff"
+
+	"github.com/musterhq/muster/internal/clock"
 )
 
 // pong is the sign of life that a frame of no bytes asks for.
@@ -262,8 +264,8 @@ type outlet struct {
 	conn *conn
 	// opened says that the opening frame has been written.
 	opened bool
-	// asked is when a sign of life was asked for that has not come, in Unix
-	// nanoseconds, and 0 if none is awaited. lastAsked is when one was last.
+	// asked is when a sign of life was asked for that has not come, on the boot
+	// clock, and 0 if none is awaited. lastAsked is when one was last.
 	asked     atomic.Int64
 	lastAsked time.Time
 	// alive says that one ever came.
@@ -306,7 +308,7 @@ func (o *outlet) stalls() (left time.Duration, awaited bool) {
 	if asked == 0 {
 		return 0, false
 	}
-	return time.Until(time.Unix(0, asked).Add(o.t.link.cfg.StallTimeout)), true
+	return clock.Instant(asked).Add(o.t.link.cfg.StallTimeout).Sub(clock.Now()), true
 }
 
 // dead reports whether the connection is of no more use.
@@ -334,7 +336,7 @@ func (o *outlet) write(frames [][]byte) (sent int, err error) {
 	}
 	if now.Sub(o.lastAsked) >= o.askEvery() && o.asked.Load() == 0 {
 		o.lastAsked = now
-		o.asked.Store(now.UnixNano())
+		o.asked.Store(int64(clock.Now()))
 		buf = append(buf, ping...)
 	}
 	o.conn.SetWriteDeadline(now.Add(o.t.link.cfg.StallTimeout))

@@ -1,0 +1,5 @@
+package main
+
+import "syscall"
+
+func childAttributes() *syscall.SysProcAttr { return nil }
