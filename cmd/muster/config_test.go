@@ -73,6 +73,8 @@ func TestBadInput(t *testing.T) {
 			`bootstrap.expect: "three": not a whole number; write digits, as 3`},
 		{"bad duration", goodFile + "mastership: {ttl: 5}\n", ":4",
 			`mastership.ttl: "5": not a duration; write a number with a unit, as 500ms, 10s or 1m30s`},
+		{"duration that the provider does not grant", goodFile + "mastership: {ttl: 2h}\n", ":4",
+			`mastership.ttl: "2h0m0s": provider static wants 200ms to 1m0s; write a duration in between, or 0s for its default`},
 		{"no provider", "cluster: orders\n", "", `provider: "": missing`},
 		{"unknown provider", "cluster: orders\nprovider: {zookeeper: {}}\n", ":2",
 			`provider.zookeeper: "{...}": unknown provider; known here: etcd, static`},

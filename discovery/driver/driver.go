@@ -19,7 +19,7 @@
 //   - Every method honours its context, and is safe for concurrent use.
 //
 // [Driver] is mandatory and small. Later abilities are optional interfaces found
-// by type assertion on the Driver: [Registrar], [Watcher], [Authorizer]; and on
+// by type assertion on the Driver: [Registrar], [Watcher], [Authorizer], [TTLBounder]; and on
 // the [Authority]: [Store].
 //
 // The conformance suite in discovery/discoverytest holds a driver to all of this
@@ -104,6 +104,13 @@ type Authorizer interface {
 	// OpenAuthority opens the authority of one cluster on behalf of one node. It
 	// returns without waiting for the provider or for peers to be reachable.
 	OpenAuthority(ctx context.Context, o AuthorityOptions) (Authority, error)
+}
+
+// TTLBounder is implemented by an Authorizer whose grants cannot have any TTL, so
+// that a configuration can be checked before anything is started.
+type TTLBounder interface {
+	// TTLBounds returns the shortest and the longest TTL of AuthorityOptions.
+	TTLBounds() (shortest, longest time.Duration)
 }
 
 // Authority grants mastership of one cluster.

@@ -40,8 +40,8 @@ func (l *loader) validate() {
 	}
 	if ttl := c.Mastership.TTL; ttl < 0 {
 		l.bad("mastership.ttl", ttl.String(), "negative; write a duration, as 5s, or 0s for the provider's default")
-	} else if ttl > 0 && ttl < 100*time.Millisecond {
-		l.bad("mastership.ttl", ttl.String(), "too short to be renewed in time; write at least 100ms, or 0s for the provider's default")
+	} else if ttl > 0 && ttl < 160*time.Millisecond {
+		l.bad("mastership.ttl", ttl.String(), "too short to be renewed in time; write at least 160ms, or 0s for the provider's default")
 	}
 	l.listenAddr("http.addr", c.HTTP.Addr)
 	l.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
@@ -185,6 +185,12 @@ func (l *loader) tryOpen(name string) error {
 	d, err := p.Open(l.config.Provider[name])
 	if err != nil {
 		return err
+	}
+	if b, ok := d.(driver.TTLBounder); ok {
+		shortest, longest := b.TTLBounds()
+		if ttl := l.config.Mastership.TTL; ttl > 0 && (ttl < shortest || ttl > longest) && !l.faults.has("mastership.ttl") {
+			l.bad("mastership.ttl", ttl.String(), fmt.Sprintf("provider %s wants %v to %v; write a duration in between, or 0s for its default", name, shortest, longest))
+		}
 	}
 	return d.Close()
 }

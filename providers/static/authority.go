@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/providers/static/internal/quorum"
@@ -46,6 +47,9 @@ func (d *Driver) OpenAuthority(ctx context.Context, o driver.AuthorityOptions) (
 	}
 	return a, nil
 }
+
+// TTLBounds implements driver.TTLBounder.
+func (d *Driver) TTLBounds() (shortest, longest time.Duration) { return quorum.MinTTL, quorum.MaxTTL }
 
 // listedAs returns which of the addresses of this node is among the voters, or addr
 // where none is.
