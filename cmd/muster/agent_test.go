@@ -151,18 +151,24 @@ func (c *testCluster) waitRegistered(n int) map[string]bool {
 // A restart within a moment under the same name, and one on a new port, are seen
 // by all: as the new instance, and without a ghost of the old one.
 func TestQuickRestart(t *testing.T) {
-	etcd := testserver.StartEtcd(t)
-	provider := etcdProvider(etcd)
+	t.Run("static", func(t *testing.T) {
+		// Over a list the port is what the others know.
+		testQuickRestart(t, staticProvider, "on the same port")
+	})
+	t.Run("etcd", func(t *testing.T) {
+		testQuickRestart(t, etcdProvider(testserver.StartEtcd(t)), "on the same port", "on a new port")
+	})
+}
+
+func testQuickRestart(t *testing.T, provider providerConfig, ways ...string) {
 	c := newTestCluster(t, 3, provider)
 	c.start(c.agents...)
 	c.waitMaster(0, 3, c.agents...)
 	agent := c.agents[0]
-
-	restarted := func(what string) {
-		t.Helper()
+	for _, how := range ways {
 		old := c.instanceOf(agent)
 		c.kill(agent)
-		if what == "on a new port" {
+		if how == "on a new port" {
 			addrs, err := freeAddrs(2)
 			if err != nil {
 				t.Fatal(err)
@@ -175,7 +181,7 @@ func TestQuickRestart(t *testing.T) {
 		}
 		c.start(agent)
 		for _, a := range c.agents {
-			c.eventually(fmt.Sprintf("%s sees %s again %s", a.name, agent.name, what), func(ctx context.Context) bool {
+			c.eventually(fmt.Sprintf("%s sees %s again %s", a.name, agent.name, how), func(ctx context.Context) bool {
 				members, err := a.members(ctx)
 				if err != nil || len(members) != 3 {
 					return false
@@ -188,9 +194,8 @@ func TestQuickRestart(t *testing.T) {
 				return false
 			})
 		}
+		c.waitMaster(0, 3, c.agents...)
 	}
-	restarted("on the same port")
-	restarted("on a new port")
 	c.stopAll()
 	c.checkHistory(t, 1)
 }
@@ -207,18 +212,22 @@ func (c *testCluster) instanceOf(agent *agentProcess) string {
 // Of two live processes with one node id the later one stays, and the earlier one
 // says why it goes.
 func TestDuplicateNodeID(t *testing.T) {
-	etcd := testserver.StartEtcd(t)
-	provider := etcdProvider(etcd)
+	// The later one is on no list of voters: it is a member, and stands no more.
+	t.Run("static", func(t *testing.T) { testDuplicateNodeID(t, staticProvider) })
+	t.Run("etcd", func(t *testing.T) { testDuplicateNodeID(t, etcdProvider(testserver.StartEtcd(t))) })
+}
+
+func testDuplicateNodeID(t *testing.T, provider providerConfig) {
 	c := newTestCluster(t, 3, provider)
 	c.start(c.agents...)
-	c.waitMaster(0, 3, c.agents...)
-	earlier := c.agents[0]
+	first := c.waitMaster(0, 3, c.agents...)
+	earlier, others := c.split(first) // the hardest one to do without
 
 	addrs, err := freeAddrs(2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := provider([]string{"", "", ""})
+	config := provider([]string{c.agents[0].nodeAddr, c.agents[1].nodeAddr, c.agents[2].nodeAddr})
 	config["node"] = map[string]any{"id": earlier.name, "bind": addrs[0], "data_dir": t.TempDir()}
 	later := c.add("twin", addrs[0], addrs[1], config)
 	c.start(later)
@@ -229,9 +238,20 @@ func TestDuplicateNodeID(t *testing.T) {
 	if log, err := os.ReadFile(earlier.logFile); err != nil || !strings.Contains(string(log), "duplicate node id") {
 		t.Errorf("the earlier process does not say why it ended (%v): %s", err, earlier.lastLog())
 	}
-	c.waitMaster(0, 3, c.agents[1], c.agents[2], later)
+	c.waitMaster(first.Term, 3, append(others, later)...)
+	for _, agent := range append(others, later) {
+		members, err := agent.members(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range members {
+			if m.NodeID == earlier.name && m.Addr != later.nodeAddr {
+				t.Errorf("%s has %s at %s, want %s", agent.name, m.NodeID, m.Addr, later.nodeAddr)
+			}
+		}
+	}
 	c.stopAll()
-	c.checkHistory(t, 1)
+	c.checkHistory(t, 2)
 }
 
 // Two clusters that share a prefix in etcd, or that dial each other's addresses,

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -94,5 +95,23 @@ func TestExamplesInTheDocumentation(t *testing.T) {
 	}
 	if shown < 3 {
 		t.Errorf("only %d configurations were found", shown)
+	}
+}
+
+// TestExampleFiles holds that the configuration files among the examples are good.
+func TestExampleFiles(t *testing.T) {
+	checked := 0
+	err := filepath.WalkDir("../../examples", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || filepath.Ext(path) != ".yaml" {
+			return err
+		}
+		checked++
+		if status, _, stderr := execute(t, "config", "check", "-c", path); status != statusDone {
+			t.Errorf("config check -c %s: status %d: %s", path, status, stderr)
+		}
+		return nil
+	})
+	if err != nil || checked < 3 {
+		t.Errorf("%d files were checked, %v", checked, err)
 	}
 }
