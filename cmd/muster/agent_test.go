@@ -169,10 +169,7 @@ func testQuickRestart(t *testing.T, provider providerConfig, ways ...string) {
 		old := c.instanceOf(agent)
 		c.kill(agent)
 		if how == "on a new port" {
-			addrs, err := freeAddrs(2)
-			if err != nil {
-				t.Fatal(err)
-			}
+			addrs := testAddrs(t, 2)
 			moved, err := c.files.prepare(agent.name, addrs[0], addrs[1], provider([]string{"", "", ""}))
 			if err != nil {
 				t.Fatal(err)
@@ -223,10 +220,7 @@ func testDuplicateNodeID(t *testing.T, provider providerConfig) {
 	first := c.waitMaster(0, 3, c.agents...)
 	earlier, others := c.split(first) // the hardest one to do without
 
-	addrs, err := freeAddrs(2)
-	if err != nil {
-		t.Fatal(err)
-	}
+	addrs := testAddrs(t, 2)
 	config := provider([]string{c.agents[0].nodeAddr, c.agents[1].nodeAddr, c.agents[2].nodeAddr})
 	config["node"] = map[string]any{"id": earlier.name, "bind": addrs[0], "data_dir": t.TempDir()}
 	later := c.add("twin", addrs[0], addrs[1], config)
@@ -270,10 +264,7 @@ func TestClustersStayApart(t *testing.T) {
 			return map[string]any{"provider": map[string]any{"static": map[string]any{"peers": own, "dns": other}}}
 		})
 		// And one that has the wrong list altogether.
-		addrs, err := freeAddrs(2)
-		if err != nil {
-			t.Fatal(err)
-		}
+		addrs := testAddrs(t, 2)
 		config := staticProvider([]string{one[0].nodeAddr, one[1].nodeAddr, one[2].nodeAddr})
 		config["cluster"] = "two"
 		stray := c.add("stray", addrs[0], addrs[1], config)
@@ -300,10 +291,7 @@ func TestClustersStayApart(t *testing.T) {
 func (c *testCluster) startTwo(config func(own, other []string) map[string]any) (one, two []*agentProcess) {
 	c.t.Helper()
 	const each = 3
-	addrs, err := freeAddrs(4 * each)
-	if err != nil {
-		c.t.Fatal(err)
-	}
+	addrs := testAddrs(c.t, 4*each)
 	ones, twos, web := addrs[:each], addrs[each:2*each], addrs[2*each:]
 	add := func(cluster string, own, other, web []string) (agents []*agentProcess) {
 		for i := range own {

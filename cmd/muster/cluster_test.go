@@ -5,6 +5,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -52,15 +54,33 @@ func etcdProvider(etcd *testserver.Etcd) providerConfig {
 func newTestCluster(t testing.TB, n int, provider providerConfig) *testCluster {
 	t.Helper()
 	c := emptyCluster(t)
-	addrs, err := freeAddrs(2 * n)
-	if err != nil {
-		t.Fatal(err)
-	}
+	addrs := testAddrs(t, 2*n)
 	peers, web := addrs[:n], addrs[n:]
 	for i := range n {
 		c.add(fmt.Sprintf("node-%d", i+1), peers[i], web[i], provider(peers))
 	}
 	return c
+}
+
+// testAddrs returns n addresses on loopback. Their ports lie below those that systems
+// take for outgoing connections, or one of these could take the port of an agent
+// before it starts, or between its kill and its restart.
+func testAddrs(t testing.TB, n int) []string {
+	t.Helper()
+	const low, high = 15000, 32000
+	var addrs []string
+	for range 100 * n {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", low+rand.N(high-low)))
+		if err != nil {
+			continue // taken
+		}
+		defer l.Close() // held until all are known, so that they differ
+		if addrs = append(addrs, l.Addr().String()); len(addrs) == n {
+			return addrs
+		}
+	}
+	t.Fatalf("no %d free ports between %d and %d", n, low, high)
+	return nil
 }
 
 func emptyCluster(t testing.TB) *testCluster {

@@ -90,10 +90,7 @@ func (c *testCluster) waitStatus(what string, wanted func(httpapi.Status) bool, 
 // after another, and it stays one cluster. An edit that is too large or broken
 // changes nothing, and is told of.
 func TestRollingEdit(t *testing.T) {
-	addrs, err := freeAddrs(10)
-	if err != nil {
-		t.Fatal(err)
-	}
+	addrs := testAddrs(t, 10)
 	nodes, web, nobody := addrs[:4], addrs[4:8], addrs[8:]
 	c := &listedCluster{emptyCluster(t), t.TempDir()}
 	for i := range 3 {

@@ -19,10 +19,7 @@ import (
 // comes without, or with that of another authority, stays outside, and is counted.
 func TestTLS(t *testing.T) {
 	c := emptyCluster(t)
-	addrs, err := freeAddrs(12)
-	if err != nil {
-		t.Fatal(err)
-	}
+	addrs := testAddrs(t, 12)
 	peers := addrs[:3]
 	ca, otherCA := testserver.NewCA(t), testserver.NewCA(t)
 	prepare := func(i int, name string, trusted, issuer *testserver.CA) *agentProcess {
