@@ -108,7 +108,7 @@ func why(addr string) string {
 	case ip != nil && ip.IsUnspecified():
 		return "nobody can dial " + host + "; name an address of the node, such as 10.0.0.5:" + port
 	default:
-		return "port " + port + " is none; write one from 1 to 65535"
+		return fmt.Sprintf("port %q is not one; write a number from 1 to 65535", port)
 	}
 }
 

@@ -18,7 +18,7 @@ func init() { driver.Register(Name, provider{}) }
 
 type provider struct{}
 
-func (provider) NewConfig() any { return &Config{} }
+func (provider) NewConfig() any { return &Config{Refresh: DefaultRefresh} }
 
 func (provider) Open(config any) (driver.Driver, error) {
 	c, ok := config.(*Config)

@@ -248,9 +248,7 @@ func (a *Authority) Acquire(ctx context.Context, c driver.Claim) (driver.Grant, 
 	}) {
 		return driver.Grant{}, errClosed
 	}
-	out, err := m.apply(ctx, command{
-		Op: opClaim, Server: m.id, Holder: &c.Holder, MinTerm: c.MinTerm, ClusterID: c.ClusterID, Known: c.Known,
-	})
+	out, err := m.claim(ctx, c, raftTerm)
 	p := <-proven
 	if err != nil {
 		return driver.Grant{}, err
@@ -271,6 +269,21 @@ func (a *Authority) Acquire(ctx context.Context, c driver.Claim) (driver.Grant, 
 		ValidFor: waited + p.validFor,
 		Token:    token{raftTerm, c.Holder.InstanceID},
 	}, nil
+}
+
+// claim writes c to the replicated state, or finds it there: the answer to an
+// earlier attempt may have been lost, most likely because a disk was slow, which is
+// then not troubled again.
+func (m *member) claim(ctx context.Context, c driver.Claim, raftTerm uint64) (outcome, error) {
+	now := m.state.current()
+	if h := now.Holder; h != nil && h.InstanceID == c.Holder.InstanceID &&
+		now.Server == m.id && now.RaftTerm == raftTerm && now.Term > c.MinTerm &&
+		(!c.Known || c.ClusterID == now.ClusterID) {
+		return outcome{raftTerm: raftTerm, term: now.Term, clusterID: now.ClusterID}, nil
+	}
+	return m.apply(ctx, command{
+		Op: opClaim, Server: m.id, Holder: &c.Holder, MinTerm: c.MinTerm, ClusterID: c.ClusterID, Known: c.Known,
+	})
 }
 
 // Renew implements driver.Authority. It asks a majority for another promise, and
@@ -350,11 +363,12 @@ func (a *Authority) Release(ctx context.Context, g driver.Grant) error {
 }
 
 // lapse strikes out a claim of this node that was not renewed in time, for its
-// holder may have no life left to release it.
+// holder may have no life left to release it. One that goes on trying is left its
+// claim, to find it.
 func (a *Authority) lapse(ctx context.Context, m *member) {
 	raftTerm, leads := m.leading()
 	now := m.state.current()
-	if !leads || now.Holder == nil || now.RaftTerm != raftTerm || now.Server != m.id || a.standing() {
+	if !leads || now.Holder == nil || now.RaftTerm != raftTerm || now.Server != m.id || a.standing() || a.wants() {
 		return
 	}
 	select {
@@ -363,13 +377,23 @@ func (a *Authority) lapse(ctx context.Context, m *member) {
 		return // being renewed, perhaps
 	}
 	defer a.endTurn()
-	if a.standing() {
+	if a.standing() || a.wants() {
 		return
 	}
 	a.mu.Lock()
 	a.wanted = 0
 	a.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, a.cfg.heartbeat)
+	defer cancel()
 	_, _ = m.apply(ctx, command{Op: opRelease, Server: m.id, Term: now.Term})
+}
+
+// wants reports whether this node tried to be master a short while ago, and so may
+// be expected to try again.
+func (a *Authority) wants() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.wanted != 0 && clock.Now().Before(a.wanted.Add(max(5*a.cfg.heartbeat, 2*time.Second)))
 }
 
 // standing reports whether a grant that this node was given is still valid.

@@ -122,9 +122,7 @@ func TestPartition(t *testing.T) {
 			majority = append(majority, p)
 		}
 	}
-	if _, err := old.auth.Set(ask(t), "k", []byte("before"), 0); err != nil {
-		t.Fatal(err)
-	}
+	c.put(old, "k", "before")
 	c.fabric.Cut(addrs(minority), addrs(majority), true)
 	next := c.masterNot(old)
 	for _, p := range minority {
@@ -137,19 +135,16 @@ func TestPartition(t *testing.T) {
 		}
 		cancel()
 	}
-	r, err := next.auth.Get(ask(t), "k")
-	if err != nil || string(r.Value) != "before" {
-		t.Fatalf("Get returned %+v, %v", r, err)
+	if got := c.get(next, "k"); got != "before" {
+		t.Fatalf("Get returned %q", got)
 	}
-	if _, err := next.auth.Set(ask(t), "k", []byte("after"), r.Revision); err != nil {
-		t.Fatal(err)
-	}
+	c.put(next, "k", "after")
 	began := time.Now()
 	c.fabric.Heal()
 	c.eventually("agreement", func() bool {
 		for _, p := range c.nodes {
 			m, err := p.auth.mastership()
-			if err != nil || m.Holder == nil || m.Term < next.elector.term() {
+			if err != nil || m.Holder == nil || m.Term < 2 {
 				return false
 			}
 		}
@@ -157,10 +152,43 @@ func TestPartition(t *testing.T) {
 	})
 	t.Logf("agreed %v after the heal", time.Since(began))
 	for _, p := range c.nodes {
-		if r, err := p.auth.Get(ask(t), "k"); err != nil || string(r.Value) != "after" {
-			t.Errorf("%s: Get returned %+v, %v", p.name, r, err)
+		if got := c.get(p, "k"); got != "after" {
+			t.Errorf("%s: Get returned %q", p.name, got)
 		}
 	}
+}
+
+// get reads a record, and tries again while there is no leader.
+func (c *cluster) get(p *peer, key string) (value string) {
+	c.t.Helper()
+	c.eventually("answer", func() bool {
+		r, err := p.auth.Get(ask(c.t), key)
+		if errors.Is(err, driver.ErrUnavailable) {
+			return false
+		}
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		value = string(r.Value)
+		return true
+	})
+	return value
+}
+
+// put writes a record for certain: after an answer that says nothing it looks.
+func (c *cluster) put(p *peer, key, value string) {
+	c.t.Helper()
+	c.eventually("write", func() bool {
+		r, err := p.auth.Get(ask(c.t), key)
+		switch {
+		case err == nil && string(r.Value) == value:
+			return true
+		case err != nil && !errors.Is(err, driver.ErrNotFound):
+			return false
+		}
+		_, err = p.auth.Set(ask(c.t), key, []byte(value), r.Revision)
+		return err == nil
+	})
 }
 
 func addrs(ps []*peer) []string {
@@ -384,12 +412,9 @@ func TestObserver(t *testing.T) {
 	if !strings.Contains(ms.Ineligible, "not among the voters") || ms.Expected != 3 {
 		t.Errorf("mastership is %+v", ms)
 	}
-	rev, err := o.auth.Set(ask(t), "k", []byte("v"), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if r, err := m.auth.Get(ask(t), "k"); err != nil || r.Revision != rev {
-		t.Errorf("Get returned %+v, %v", r, err)
+	c.put(o, "k", "v")
+	if got := c.get(m, "k"); got != "v" {
+		t.Errorf("Get returned %q", got)
 	}
 	m.crash()
 	sees(c.masterNot(m))

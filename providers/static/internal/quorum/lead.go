@@ -69,10 +69,6 @@ func (a *Authority) askToLead(ctx context.Context, m *member, leader string) err
 	}
 }
 
-// wantedWindow is how long after its last attempt a node still counts as one that
-// wants to be master.
-func (a *Authority) wantedWindow() time.Duration { return max(5*a.cfg.heartbeat, 2*time.Second) }
-
 // answerLead hands leadership in Raft to a voter that wants to be master, unless
 // this node is master, or wants to be, or has led for so short a time that it may
 // not have had the chance to say.
@@ -98,14 +94,14 @@ func (a *Authority) answerLead(ctx context.Context, r leadRequest) (leadReply, e
 
 	now := clock.Now()
 	a.mu.Lock()
-	until, wanted := a.grantUntil, a.wanted
+	until := a.grantUntil
 	a.mu.Unlock()
 	eligible := a.ineligible() == ""
 	since := clock.Instant(m.leaderSince.Load())
 	switch {
 	case now.Before(until):
 		return leadReply{Reason: fmt.Sprintf("voter %s is master with term %d", a.cfg.Self, m.state.current().Term)}, nil
-	case eligible && wanted != 0 && now.Before(wanted.Add(a.wantedWindow())):
+	case eligible && a.wants():
 		return leadReply{Reason: fmt.Sprintf("voter %s leads and wants to be master", a.cfg.Self)}, nil
 	case eligible && now.Before(since.Add(a.cfg.heartbeat)):
 		return leadReply{

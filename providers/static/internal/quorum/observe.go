@@ -71,7 +71,7 @@ func (a *Authority) mastership() (driver.Mastership, error) {
 			now.Holder = nil
 		}
 	case !ok && m == nil && !a.listed():
-		return driver.Mastership{}, fmt.Errorf("%w: none of the voters %s answers", driver.ErrUnavailable, strings.Join(list, ", "))
+		return driver.Mastership{}, fmt.Errorf("%w: none of the voters answers, and this node, %s", driver.ErrUnavailable, a.ineligible())
 	}
 	return now, nil
 }
