@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/musterhq/muster/discovery/driver"
@@ -84,6 +85,7 @@ func (n *Node) publish(members membership.View, status mastership.Status, condit
 		Term:      status.MaxTerm,
 		ClusterID: status.ClusterID,
 		Majority:  conditions.Have >= conditions.Need,
+		Warning:   cmp.Or(status.Observed.Warning, status.Observed.Ineligible),
 		Members:   members.Members,
 		Departed:  members.Departed,
 	}
@@ -95,7 +97,23 @@ func (n *Node) publish(members membership.View, status mastership.Status, condit
 			}
 		}
 	}
-	if last.Seq == 0 || !sameView(last, next) {
-		n.view.Store(next)
+	if last.Seq > 0 && sameView(last, next) {
+		return
+	}
+	n.view.Store(next)
+	n.tellOf(last, next)
+}
+
+// tellOf logs what has changed in the view and no layer has logged.
+func (n *Node) tellOf(last, next View) {
+	if next.Warning != last.Warning && next.Warning != "" {
+		n.log.Warn("mastership needs attention", "warning", next.Warning)
+	}
+	switch {
+	case sameMaster(last.Master, next.Master):
+	case next.Master == nil:
+		n.log.Info("no master is known")
+	default:
+		n.log.Info("master changed", "master", next.Master.NodeID, "addr", next.Master.Addr, "term", next.Master.Term)
 	}
 }

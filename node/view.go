@@ -34,6 +34,9 @@ type View struct {
 	// Majority says whether the node sees a majority of the expected members. It
 	// is true where no size is expected.
 	Majority bool
+	// Warning is what an operator should mend about mastership, such as lists of
+	// voters that differ, or why this node can never be master. Empty: nothing.
+	Warning string
 	// Members are the live ones, this node among them, by node id.
 	Members []membership.Member
 	// Departed are those that left or died in the last minutes.
@@ -126,7 +129,7 @@ func sameMaster(a, b *Master) bool {
 
 // sameView reports whether the two differ in nothing but their Seq.
 func sameView(a, b View) bool {
-	return a.Term == b.Term && a.ClusterID == b.ClusterID && a.Majority == b.Majority &&
+	return a.Term == b.Term && a.ClusterID == b.ClusterID && a.Majority == b.Majority && a.Warning == b.Warning &&
 		sameMaster(a.Master, b.Master) &&
 		slices.EqualFunc(a.Members, b.Members, membership.Member.Equal) &&
 		slices.EqualFunc(a.Departed, b.Departed, membership.Member.Equal)

@@ -15,6 +15,7 @@ import (
 )
 
 const (
+	demoMostNodes       = 15 // all of them vote
 	demoFormTimeout     = 30 * time.Second
 	demoFailoverTimeout = 30 * time.Second
 	demoStopTimeout     = 10 * time.Second
@@ -46,8 +47,8 @@ stop everything. Nothing is left behind.`,
   muster demo -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if nodes < 3 {
-				return usageError(fmt.Errorf("--nodes: %q: a cluster that outlives its master has at least 3", fmt.Sprint(nodes)))
+			if nodes < 3 || nodes > demoMostNodes {
+				return usageError(fmt.Errorf("--nodes: %q: want 3, as a cluster that outlives its master has at least, to %d", fmt.Sprint(nodes), demoMostNodes))
 			}
 			if err := checkOutput(output, "text", "json"); err != nil {
 				return err
@@ -205,6 +206,9 @@ func (c *demoCluster) wait(ctx context.Context, what string, done func() bool) e
 	})
 	if ended != nil {
 		return fmt.Errorf("%s ended before its time: %s", ended.name, ended.lastLog())
+	}
+	if errors.Is(err, context.Canceled) {
+		return errors.New("interrupted")
 	}
 	if err != nil {
 		for _, agent := range c.live() {

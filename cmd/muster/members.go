@@ -94,5 +94,8 @@ func printView(w io.Writer, v httpapi.View) error {
 		majority = "no majority is seen"
 	}
 	fmt.Fprintf(w, "cluster %s, term %d, view %d, %s\n\n", cell(v.ClusterID), v.Term, v.Seq, majority)
+	if v.Warning != "" {
+		fmt.Fprintf(w, "warning: %s\n\n", cell(v.Warning))
+	}
 	return printMembers(w, append(v.Members, v.Departed...))
 }

@@ -183,6 +183,7 @@ func viewOf(v node.View) View {
 		Term:      uint64(v.Term),
 		ClusterID: v.ClusterID,
 		Majority:  v.Majority,
+		Warning:   v.Warning,
 		Members:   membersOf(v.Members, v.Master),
 		Departed:  membersOf(v.Departed, nil),
 	}

@@ -87,7 +87,7 @@ func statusOf(s node.Status, isMaster bool) Status {
 			IsMaster: isMaster,
 			Have:     s.Mastership.Have,
 			Need:     s.Mastership.Need,
-			Warning:  s.Mastership.Observed.Warning,
+			Warning:  s.View.Warning,
 			Error:    text(s.Mastership.Err),
 		},
 	}

@@ -63,8 +63,11 @@ type View struct {
 	// ClusterID is empty until the cluster has had its first master.
 	ClusterID string `json:"cluster_id"`
 	// Majority reports whether the agent sees a majority of the cluster's size.
-	Majority bool     `json:"majority"`
-	Members  []Member `json:"members"`
+	Majority bool `json:"majority"`
+	// Warning is what an operator should mend about mastership, missing where there
+	// is nothing.
+	Warning string   `json:"warning,omitempty"`
+	Members []Member `json:"members"`
 	// Departed are members that left or died a short while ago.
 	Departed []Member `json:"departed"`
 }

@@ -289,6 +289,9 @@ func (e observation) apply(m *machine, now clock.Instant) {
 	o := e.mastership
 	fresh := !m.seen || m.observed.Holder != nil || m.observed.Term != o.Term
 	m.seen, m.observed, m.observedAt = true, o, now
+	if o.Holder != nil && !m.isSelf(o.Holder) {
+		m.callErr = nil // what failed when it was free matters no more
+	}
 	if m.adoptClusterID(o.ClusterID, "the authority") {
 		m.alarm = nil
 		m.known.observe(o)

@@ -3,6 +3,7 @@ package membership
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -37,6 +38,9 @@ const (
 	maxLost       = 4096
 
 	lookupTimeout = 2 * time.Second
+
+	// patientFailures is how often a peer may fail to answer before it is logged.
+	patientFailures = 6
 )
 
 // peer is an address that is to belong to a member.
@@ -285,6 +289,19 @@ func (d *dialer) settle(r dialResult) {
 	}
 	p.next = now.Add(p.retry(now))
 	p.failures++
+	// Nodes that are started together find each other's ports shut at first.
+	if r.err != nil && p.failures > patientFailures && d.m.ctx.Err() == nil && d.m.seldom.allow("dial: "+r.addr, now) {
+		d.m.log.Info("peer cannot be joined", "peer", r.addr, "tries", p.failures, "error", r.err)
+	}
+}
+
+// cause is the first of the errors that memberlist has put on lines of their own.
+func cause(err error) error {
+	var all interface{ WrappedErrors() []error }
+	if errors.As(err, &all) && len(all.WrappedErrors()) > 0 {
+		return all.WrappedErrors()[0]
+	}
+	return err
 }
 
 // retry returns how long to wait before the next dial of p, between half of a bound
@@ -342,7 +359,7 @@ func (m *Membership) dial(addr string, answers map[netip.AddrPort]string, skip m
 			continue
 		}
 		if _, err := m.ml.Join([]string{a.String()}); err != nil {
-			r.err = err
+			r.err = cause(err)
 			m.counts.joinFailures.Add(1)
 			continue
 		}
@@ -358,13 +375,8 @@ func (m *Membership) dial(addr string, answers map[netip.AddrPort]string, skip m
 			r.answers[a] = instance
 		}
 	}
-	if r.err != nil && m.ctx.Err() == nil {
-		if len(r.resolved) == 0 {
-			m.counts.joinFailures.Add(1)
-		}
-		if m.seldom.allow("dial: "+addr, time.Now()) {
-			m.log.Info("peer cannot be joined yet", "peer", addr, "error", r.err)
-		}
+	if r.err != nil && len(r.resolved) == 0 {
+		m.counts.joinFailures.Add(1)
 	}
 	return r
 }
