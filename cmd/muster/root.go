@@ -64,6 +64,7 @@ or the configuration is wrong.`,
   muster members                  # ask the agent of this machine`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		Version:       readVersion().Version, // for --version; the command says more
 	}
 	root.SetOut(stdout) // before the completion command is made, which remembers it
 	root.SetErr(stderr)

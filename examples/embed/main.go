@@ -12,6 +12,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/musterhq/muster/discovery"
@@ -23,7 +24,7 @@ func main() {
 	if len(os.Args) != 2 {
 		log.Fatal("usage: embed HOST:PORT, one of 127.0.0.1:7951, :7952 and :7953")
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1]); err != nil {
 		log.Fatal(err)
