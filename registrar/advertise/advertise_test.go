@@ -278,7 +278,7 @@ func TestResolve(t *testing.T) {
 					t.Fatalf("Resolve(%q) = %+v, %v\nwant %+v", tt.spec, got, err, want)
 				}
 				_, literal := netip.ParseAddrPort(tt.spec)
-				if named := strings.Contains(tt.source, "resolve"); named != (got.Name != "") || literal == nil && got.Name != "" {
+				if named := strings.Contains(tt.source, "name "); named != (got.Name != "") || literal == nil && got.Name != "" {
 					t.Fatalf("Resolve(%q) has the name %q, from %s", tt.spec, got.Name, got.Source)
 				}
 				if err := driver.ValidateAddr(got.Addr); err != nil {
