@@ -17,10 +17,11 @@ const (
 	// that is still to be sent.
 	announcementKey = "mastership"
 
-	// A static list renews ten times a second. What is told of it needs no more
-	// than a sign of life now and then, and stands until two of those were missed.
-	announceEvery = 500 * time.Millisecond
-	announcedFor  = 4 * announceEvery
+	// A static list renews several times a second. Beginnings and ends are told at
+	// once; in between a sign of life now and then will do, and what was told stands
+	// until two of those were missed.
+	announceEvery = 2 * time.Second
+	announcedFor  = 3 * announceEvery
 )
 
 // announce broadcasts what the elector wants the others to know.

@@ -60,7 +60,7 @@ type Membership struct {
 // The profile. Over kept connections it lets 50 nodes see each other in a third of
 // a second and a crash in some three seconds, for about a thousandth of a core.
 const (
-	gossipInterval   = 50 * time.Millisecond
+	gossipInterval   = 100 * time.Millisecond
 	gossipNodes      = 3
 	retransmitMult   = 8
 	probeInterval    = 500 * time.Millisecond
