@@ -2,6 +2,7 @@ package membership
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -9,8 +10,8 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// Broadcast hands msg to all other members, by gossip: within a few rounds of 50 ms
-// if it does not get lost. A later broadcast with the same key replaces one that is
+// Broadcast hands msg to all other members: to the members of a small cluster at once,
+// and by gossip, within a few rounds of 100 ms, to all that this does not reach. A later broadcast with the same key replaces one that is
 // still on its way, and is the only one of the two that is handed to a member which
 // gets both. Who joins later does not get it; that is what Config.LocalState is
 // for. Broadcast does not block and does not keep msg.
@@ -25,8 +26,33 @@ func (m *Membership) Broadcast(key string, msg []byte) error {
 	m.lastSeq++
 	msgOut := message{kindUser, m.table.clusterID, m.name, key, m.lastSeq, slices.Clone(msg)}
 	m.mu.Unlock()
-	m.gossip.QueueBroadcast(&broadcast{message: msgOut, encoded: msgOut.encode()})
+	encoded := msgOut.encode()
+	m.gossip.QueueBroadcast(&broadcast{message: msgOut, encoded: encoded})
+	m.sendDirectly(encoded)
 	return nil
+}
+
+// directMembers is how many members a message is sent to without waiting for the next
+// round of gossip, which spreads it to the others.
+const directMembers = 16
+
+func (m *Membership) sendDirectly(encoded []byte) {
+	sent := 0
+	for _, member := range m.View().Members {
+		addr, err := netip.ParseAddrPort(member.Addr)
+		if member.Self || err != nil {
+			continue
+		}
+		if sent++; sent > directMembers {
+			return
+		}
+		// What does not arrive comes by gossip.
+		_ = m.ml.SendBestEffort(&memberlist.Node{
+			Name: memberName(member.NodeID, member.InstanceID),
+			Addr: addr.Addr().AsSlice(),
+			Port: addr.Port(),
+		}, encoded)
+	}
 }
 
 // broadcast is a message in memberlist's queue.
