@@ -12,8 +12,7 @@ import (
 
 // Broadcast hands msg to all other members: to the members of a small cluster at once,
 // and by gossip, within a few rounds of 100 ms, to all that this does not reach. A later broadcast with the same key replaces one that is
-// still on its way, and is the only one of the two that is handed to a member which
-// gets both. Who joins later does not get it; that is what Config.LocalState is
+// still on its way: a member that has got it is not handed the earlier one any more. Who joins later does not get it; that is what Config.LocalState is
 // for. Broadcast does not block and does not keep msg.
 func (m *Membership) Broadcast(key string, msg []byte) error {
 	if len(key) > MaxKey {

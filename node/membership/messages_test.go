@@ -3,6 +3,7 @@ package membership
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -74,15 +75,34 @@ func TestBroadcastReachesEveryMemberOnce(t *testing.T) {
 		}
 		time.Sleep(20 * time.Second)
 		for i := range all {
-			want := 3
+			got := strings.Fields(ears[i].messages())
 			if i == 0 {
-				want = 0 // not its own
+				if len(got) != 0 {
+					t.Errorf("%s heard its own %q", all[i].cfg.NodeID, got)
+				}
+				continue
 			}
-			if got := ears[i].messages(); len(strings.Fields(got)) != want || strings.Contains(got, "two") {
-				t.Errorf("%s heard %q", all[i].cfg.NodeID, got)
+			// Each at most once, and none that a later one of its key has replaced.
+			for _, msg := range []string{"one", "two", "three", "four"} {
+				first, last := slices.Index(got, msg), lastIndex(got, msg)
+				if first != last || first < 0 && msg != "two" {
+					t.Errorf("%s heard %q: want %q once", all[i].cfg.NodeID, got, msg)
+				}
+			}
+			if slices.Index(got, "two") > slices.Index(got, "three") {
+				t.Errorf("%s heard %q: two was replaced by three", all[i].cfg.NodeID, got)
 			}
 		}
 	})
+}
+
+func lastIndex(list []string, s string) int {
+	for i := len(list) - 1; i >= 0; i-- {
+		if list[i] == s {
+			return i
+		}
+	}
+	return -1
 }
 
 func TestStateReachesLateComers(t *testing.T) {
