@@ -29,12 +29,20 @@ type known struct {
 	heard      Announcement
 	heardUntil clock.Instant
 
-	// gone is the instance that left, with the last announcement it had made by
-	// then. Nothing older brings its name back.
-	gone     string
-	goneTerm driver.Term
-	goneSeq  uint64
+	// gone are the instances that left while they were named, with the last
+	// announcement that each had made by then. Nothing older brings a name back.
+	gone map[string]lastSign
 }
+
+// lastSign is the last that was heard of an instance.
+type lastSign struct {
+	term driver.Term
+	seq  uint64
+}
+
+// maxGone bounds how many of those that left are remembered. An instance id is never
+// used again, so that only what is still on its way can name one.
+const maxGone = 64
 
 // observationGrace is how long a name that the authority gave stands after the
 // authority could no longer be observed, where gossip does not tell the validity.
@@ -77,19 +85,24 @@ func (k *known) memberGone(instance string) {
 	if h := k.observed.Holder; k.heard.Holder.InstanceID != instance && (h == nil || h.InstanceID != instance) {
 		return
 	}
-	k.gone, k.goneTerm, k.goneSeq = instance, k.floor, 0
+	last := lastSign{term: k.floor}
 	if k.heard.Holder.InstanceID == instance {
-		k.goneTerm, k.goneSeq = max(k.floor, k.heard.Term), k.heard.Seq
+		last = lastSign{max(k.floor, k.heard.Term), k.heard.Seq}
 	}
+	if k.gone == nil || len(k.gone) >= maxGone {
+		k.gone = make(map[string]lastSign)
+	}
+	k.gone[instance] = last
 }
 
 // isGone reports whether the member is gone and has shown no sign of life since.
 func (k *known) isGone(instance string) bool {
-	if k.gone == "" || instance != k.gone {
+	last, gone := k.gone[instance]
+	if !gone {
 		return false
 	}
 	back := k.heard.Holder.InstanceID == instance &&
-		(k.heard.Term > k.goneTerm || k.heard.Term == k.goneTerm && k.heard.Seq > k.goneSeq)
+		(k.heard.Term > last.term || k.heard.Term == last.term && k.heard.Seq > last.seq)
 	return !back
 }
 

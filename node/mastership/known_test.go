@@ -75,9 +75,6 @@ func TestKnownMasterIsMonotone(t *testing.T) {
 			"gone": func(t *rapid.T) {
 				h, _ := k.master(now, "i0")
 				if h != nil {
-					// Only the last that went is remembered: one from before is named
-					// again only in a later term, which it cannot have been granted dead.
-					clear(dead)
 					dead[h.InstanceID] = true
 					k.memberGone(h.InstanceID)
 				}
