@@ -1,13 +1,13 @@
 package testserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -31,6 +31,7 @@ type Etcd struct {
 	client  *clientv3.Client
 
 	clientURL, peerURL string
+	name, members      string // among the members of its cluster, which is itself alone by default
 	process            *process
 }
 
@@ -62,12 +63,7 @@ func StartEtcd(t testing.TB, options ...EtcdOption) *Etcd {
 	t.Helper()
 	e, err := newEtcd(t, options)
 	if e != nil {
-		t.Cleanup(func() {
-			if t.Failed() {
-				t.Logf("log of etcd at %s:\n%s", e.clientURL, tail(e.log(), 30))
-			}
-			e.close()
-		})
+		t.Cleanup(func() { e.end(t) })
 	}
 	if err != nil {
 		t.Fatalf("start etcd: %v", err)
@@ -75,7 +71,41 @@ func StartEtcd(t testing.TB, options ...EtcdOption) *Etcd {
 	return e
 }
 
-func newEtcd(t testing.TB, options []EtcdOption) (*Etcd, error) {
+// StartEtcdCluster starts n servers that are one cluster, and waits until all answer.
+func StartEtcdCluster(t testing.TB, n int) []*Etcd {
+	t.Helper()
+	var servers []*Etcd
+	var members []string
+	for i := range n {
+		e, err := prepareEtcd(t, nil)
+		if err == nil {
+			t.Cleanup(func() { e.end(t) })
+			err = e.newAddresses()
+		}
+		if err != nil {
+			t.Fatalf("start etcd: %v", err)
+		}
+		e.name = fmt.Sprintf("test-%d", i+1)
+		servers, members = append(servers, e), append(members, e.name+"="+e.peerURL)
+	}
+	var errs []error
+	for _, e := range servers {
+		e.members = strings.Join(members, ",")
+		errs = append(errs, e.launch())
+	}
+	if err := errors.Join(errs...); err != nil {
+		t.Fatalf("start etcd: %v", err)
+	}
+	for _, e := range servers {
+		if err := e.waitReady(); err != nil {
+			t.Fatalf("start etcd: %v", err)
+		}
+	}
+	return servers
+}
+
+// prepareEtcd does all but start the process.
+func prepareEtcd(t testing.TB, options []EtcdOption) (*Etcd, error) {
 	program, err := etcdTool.path()
 	if err != nil {
 		return nil, err
@@ -84,9 +114,17 @@ func newEtcd(t testing.TB, options []EtcdOption) (*Etcd, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Etcd{t: t, program: program, home: home}
+	e := &Etcd{t: t, program: program, home: home, name: "test"}
 	for _, o := range options {
 		o(&e.options)
+	}
+	return e, nil
+}
+
+func newEtcd(t testing.TB, options []EtcdOption) (*Etcd, error) {
+	e, err := prepareEtcd(t, options)
+	if err != nil {
+		return nil, err
 	}
 	if err := e.firstStart(); err != nil {
 		return e, err
@@ -102,18 +140,11 @@ func newEtcd(t testing.TB, options []EtcdOption) (*Etcd, error) {
 func (e *Etcd) firstStart() error {
 	var errs []error
 	for range 3 {
-		var err error
-		if e.clientURL, err = e.url(); err != nil {
+		if err := e.newAddresses(); err != nil {
 			return err
 		}
-		if e.peerURL, err = e.url(); err != nil {
-			return err
-		}
-		e.peerURL = "http://" + strings.SplitN(e.peerURL, "://", 2)[1]
-		if err = e.newClient(); err != nil {
-			return err
-		}
-		if err = e.start(); err == nil {
+		err := e.start()
+		if err == nil {
 			return nil
 		}
 		errs = append(errs, err)
@@ -121,6 +152,18 @@ func (e *Etcd) firstStart() error {
 		os.RemoveAll(e.data())
 	}
 	return errors.Join(errs...)
+}
+
+// newAddresses takes new ports, and makes the client.
+func (e *Etcd) newAddresses() (err error) {
+	if e.clientURL, err = e.url(); err != nil {
+		return err
+	}
+	if e.peerURL, err = e.url(); err != nil {
+		return err
+	}
+	e.peerURL = "http://" + strings.SplitN(e.peerURL, "://", 2)[1]
+	return e.newClient()
 }
 
 func (e *Etcd) url() (string, error) {
@@ -136,14 +179,23 @@ func (e *Etcd) data() string { return filepath.Join(e.home, "data") }
 func (e *Etcd) log() string  { return filepath.Join(e.home, "log") }
 
 func (e *Etcd) start() error {
+	if err := e.launch(); err != nil {
+		return err
+	}
+	return e.waitReady()
+}
+
+// launch starts the process and does not wait for it.
+func (e *Etcd) launch() error {
+	members := cmp.Or(e.members, e.name+"="+e.peerURL)
 	args := []string{
-		"--name=test",
+		"--name=" + e.name,
 		"--data-dir=" + e.data(),
 		"--listen-client-urls=" + e.clientURL,
 		"--advertise-client-urls=" + e.clientURL,
 		"--listen-peer-urls=" + e.peerURL,
 		"--initial-advertise-peer-urls=" + e.peerURL,
-		"--initial-cluster=test=" + e.peerURL,
+		"--initial-cluster=" + members,
 		"--log-level=warn",
 		// The data need not outlive a crash of the machine, only of the server.
 		"--unsafe-no-fsync",
@@ -162,7 +214,7 @@ func (e *Etcd) start() error {
 		return err
 	}
 	e.process = p
-	return e.waitReady()
+	return nil
 }
 
 // waitReady waits until a linearizable read succeeds: the server answers and has
@@ -221,6 +273,14 @@ func (e *Etcd) enableAuth() error {
 	return e.newClient()
 }
 
+// end closes e at the end of its test.
+func (e *Etcd) end(t testing.TB) {
+	if t.Failed() {
+		t.Logf("log of etcd at %s:\n%s", e.clientURL, tail(e.log(), 30))
+	}
+	e.close()
+}
+
 func (e *Etcd) close() {
 	if e.client != nil {
 		e.client.Close()
@@ -265,6 +325,41 @@ func (e *Etcd) Wipe() {
 	if err := os.RemoveAll(e.data()); err != nil {
 		e.t.Fatalf("wipe etcd: %v", err)
 	}
+}
+
+// Backup returns a copy of the data, for RestoreBackup. The server is away while it is
+// made.
+func (e *Etcd) Backup() *EtcdBackup {
+	e.t.Helper()
+	b := &EtcdBackup{dir: filepath.Join(e.home, fmt.Sprintf("backup-%d", time.Now().UnixNano()))}
+	e.Stop()
+	if err := os.CopyFS(b.dir, os.DirFS(e.data())); err != nil {
+		e.t.Fatalf("copy the data of etcd: %v", err)
+	}
+	e.Restart()
+	return b
+}
+
+// EtcdBackup is what Backup returns.
+type EtcdBackup struct{ dir string }
+
+// RestoreBackup puts the data of b in the place of what there is, and restarts the
+// server.
+func (e *Etcd) RestoreBackup(b *EtcdBackup) {
+	e.t.Helper()
+	e.Wipe()
+	if err := os.CopyFS(e.data(), os.DirFS(b.dir)); err != nil {
+		e.t.Fatalf("put back the data of etcd: %v", err)
+	}
+	e.Restart()
+}
+
+// IsLeader reports whether this server leads its cluster. An error counts as no.
+func (e *Etcd) IsLeader() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	r, err := e.client.Status(ctx, e.clientURL)
+	return err == nil && r.Leader != 0 && r.Leader == r.Header.MemberId
 }
 
 // Pause stops the server's clock, as SIGSTOP does: connections stay open and
@@ -321,11 +416,6 @@ func (e *Etcd) AddUser(name, password, prefix string) {
 	}
 }
 
-var shared struct {
-	sync.Mutex
-	etcd *Etcd
-}
-
 // SharedEtcd returns a server that all tests of the process share, and starts it at
 // the first call. Tests keep apart by keys of their own, and leave the server
 // running. It ends with Main.
@@ -344,28 +434,4 @@ func SharedEtcd(t testing.TB) *Etcd {
 		shared.etcd = e
 	}
 	return shared.etcd
-}
-
-// noTest stands where a server belongs to no test. Its methods panic.
-type noTest struct{ testing.TB }
-
-func (noTest) Helper() {}
-
-// Main wraps the *testing.M of a TestMain and stops the shared servers after the
-// tests, so that a check for leaked goroutines finds none of theirs:
-//
-//	func TestMain(m *testing.M) { goleak.VerifyTestMain(testserver.Main(m)) }
-func Main(m interface{ Run() int }) interface{ Run() int } { return main{m} }
-
-type main struct{ m interface{ Run() int } }
-
-func (m main) Run() int {
-	code := m.m.Run()
-	shared.Lock()
-	defer shared.Unlock()
-	if shared.etcd != nil {
-		shared.etcd.close()
-		shared.etcd = nil
-	}
-	return code
 }

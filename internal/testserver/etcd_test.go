@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
 )
 
@@ -78,4 +79,58 @@ func TestEtcdEndsWithItsTest(t *testing.T) {
 	if _, err := os.Stat(e.home); !os.IsNotExist(err) {
 		t.Errorf("its files are left behind in %s", e.home)
 	}
+}
+
+func TestEtcdBackup(t *testing.T) {
+	t.Parallel()
+	e := StartEtcd(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	put := func(key string) {
+		if _, err := e.Client().Put(ctx, key, "value"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("a")
+	backup := e.Backup()
+	put("b")
+	for range 2 {
+		e.RestoreBackup(backup)
+		r, err := e.Client().Get(ctx, "", clientv3.WithPrefix(), clientv3.WithKeysOnly())
+		if err != nil || r.Count != 1 || string(r.Kvs[0].Key) != "a" {
+			t.Fatalf("Get = %v, %v, want what there was at the backup", r, err)
+		}
+		put("c")
+	}
+}
+
+func TestEtcdCluster(t *testing.T) {
+	t.Parallel()
+	servers := StartEtcdCluster(t, 3)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	leader := func() *Etcd {
+		for ; ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
+			for _, e := range servers {
+				if e.IsLeader() {
+					return e
+				}
+			}
+		}
+		t.Fatal("no leader")
+		return nil
+	}
+	old := leader()
+	if _, err := old.Client().Put(ctx, "key", "value"); err != nil {
+		t.Fatal(err)
+	}
+	old.Kill()
+	next := leader()
+	if next == old {
+		t.Fatal("the dead server leads")
+	}
+	if r, err := next.Client().Get(ctx, "key"); err != nil || r.Count != 1 {
+		t.Errorf("Get = %v, %v, want the key", r, err)
+	}
+	old.Restart()
 }
