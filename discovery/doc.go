@@ -25,6 +25,9 @@
 //     every break, and on a timer even without one.
 //   - Retries have full jitter and end with the context.
 //
+// Several providers are read as one through a [Union]: one of them that fails makes
+// the set stale, and neither smaller nor late.
+//
 // What it does not promise: that a listed instance is alive, or that two readers
 // see the same set at one moment. Whoever dials must bear a dead address. Nothing
 // may be concluded from the absence of an instance; who is master is granted by an

@@ -52,3 +52,29 @@ func ExampleRegistry_Watch() {
 	// known: true stale: false instances: 1
 	// known: true stale: true instances: 1
 }
+
+// Two providers are read as one. What a list knows by its address alone is the
+// instance that another provider knows better.
+func ExampleUnion() {
+	list, store := discoverytest.NewMemory(), discoverytest.NewMemory()
+	list.Put(
+		discovery.Instance{Service: "orders", Addr: "10.0.0.5:7946"},
+		discovery.Instance{Service: "orders", Addr: "10.0.0.6:7946"},
+	)
+	store.Put(discovery.Instance{Service: "orders", InstanceID: "a0f3", NodeID: "node-1", Addr: "10.0.0.5:7946"})
+	u := discovery.NewUnion(
+		discovery.New("store", store.Driver(), discovery.Options{}),
+		discovery.New("list", list.Driver(), discovery.Options{}))
+	defer u.Close()
+
+	s, err := u.List(context.Background(), discovery.Query{Service: "orders"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, i := range s.Instances {
+		fmt.Println(i.Addr, i.NodeID, s.Providers(i))
+	}
+	// Output:
+	// 10.0.0.6:7946  [list]
+	// 10.0.0.5:7946 node-1 [store list]
+}

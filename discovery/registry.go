@@ -162,6 +162,15 @@ func (r *Registry) CanRegister() bool {
 	return ok
 }
 
+// Reduce returns i as readers of the provider see it once it is registered: i
+// itself, unless the provider cannot keep all of it.
+func (r *Registry) Reduce(i Instance) Instance {
+	if reducer, ok := r.driver.(driver.Reducer); ok {
+		return reducer.Reduce(i)
+	}
+	return i
+}
+
 // OpenSession makes one attempt to open a session, bounded by CallTimeout. It
 // returns driver.ErrUnsupported where the driver publishes nothing. The caller
 // renews and closes the session, the latter before the registry.

@@ -31,7 +31,7 @@ type Snapshot struct {
 	// Revision is the provider's, at which the set was read.
 	Revision driver.Revision
 
-	// Skipped are the entries that could not be read.
+	// Skipped are the entries that could not be read, sorted by Key.
 	Skipped []driver.Skipped
 
 	// Known is false until one read has succeeded. Then Instances is nil and means
@@ -87,6 +87,7 @@ func (r *Registry) snapshot(q Query, raw driver.Snapshot) Snapshot {
 	}
 	slices.SortFunc(s.Instances, compare)
 	s.Instances = slices.CompactFunc(s.Instances, func(a, b Instance) bool { return a.Key() == b.Key() })
+	slices.SortFunc(s.Skipped, func(a, b driver.Skipped) int { return cmp.Compare(a.Key, b.Key) })
 	r.stats.snapshot(len(s.Skipped))
 	for _, skipped := range s.Skipped {
 		if r.skipped.first(skipped) {
@@ -132,7 +133,8 @@ func canonical(i Instance) string {
 // same reports whether b tells its reader nothing new after a.
 func same(a, b Snapshot) bool {
 	return a.Known == b.Known && a.Stale == b.Stale && Kind(a.Err) == Kind(b.Err) &&
-		slices.EqualFunc(a.Instances, b.Instances, equal)
+		slices.EqualFunc(a.Instances, b.Instances, equal) &&
+		slices.EqualFunc(a.Skipped, b.Skipped, func(a, b driver.Skipped) bool { return skipKey(a) == skipKey(b) })
 }
 
 func equal(a, b Instance) bool {
@@ -153,11 +155,16 @@ type skipLog struct {
 // What is beyond it is still counted.
 const maxSkipLog = 1000
 
-func (l *skipLog) first(s driver.Skipped) bool {
-	key := [2]string{s.Key, ""}
-	if s.Reason != nil {
-		key[1] = s.Reason.Error()
+// skipKey is what tells one complaint from another.
+func skipKey(s driver.Skipped) [2]string {
+	if s.Reason == nil {
+		return [2]string{s.Key}
 	}
+	return [2]string{s.Key, s.Reason.Error()}
+}
+
+func (l *skipLog) first(s driver.Skipped) bool {
+	key := skipKey(s)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.seen[key] || len(l.seen) >= maxSkipLog {

@@ -19,9 +19,9 @@ import (
 // then each change, until ctx ends or the registry is closed. It never gives up:
 //
 //  1. The first state is the set, or after a failure Known false with the reason.
-//  2. A snapshot is yielded when the set changes, when it becomes stale or fresh,
-//     and when the reason is of another Kind. A new revision, or another skipped
-//     entry, of an unchanged set is not worth a snapshot of its own.
+//  2. A snapshot is yielded when the set changes or the entries that were skipped,
+//     when it becomes stale or fresh, and when the reason is of another Kind. A new
+//     revision of an unchanged set is not worth a snapshot of its own.
 //  3. A failure makes the last good set stale, never smaller. Every failure is
 //     retried with full jitter, also one that only an operator can mend.
 //  4. A slow consumer holds up nobody: it misses states, never the newest.

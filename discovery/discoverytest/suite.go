@@ -23,6 +23,12 @@ func Run(t *testing.T, newHarness func(t testing.TB) Harness) {
 	runAll(t, slices.Concat(listClauses(), watchClauses(), registerClauses(), authorityClauses(), storeClauses()), newHarness)
 }
 
+// RunDiscovery is Run without the clauses of the Authority and its Store.
+func RunDiscovery(t *testing.T, newHarness func(t testing.TB) Harness) {
+	t.Helper()
+	runAll(t, slices.Concat(listClauses(), watchClauses(), registerClauses()), newHarness)
+}
+
 // RunAuthority is Run for the clauses of the Authority and its Store alone.
 func RunAuthority(t *testing.T, newHarness func(t testing.TB) Harness) {
 	t.Helper()

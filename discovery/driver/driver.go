@@ -19,8 +19,8 @@
 //   - Every method honours its context, and is safe for concurrent use.
 //
 // [Driver] is mandatory and small. Later abilities are optional interfaces found
-// by type assertion on the Driver: [Registrar], [Watcher], [Authorizer], [TTLBounder]; and on
-// the [Authority]: [Store].
+// by type assertion on the Driver: [Registrar], [Reducer], [Watcher], [Authorizer],
+// [TTLBounder]; and on the [Authority]: [Store].
 //
 // The conformance suite in discovery/discoverytest holds a driver to all of this
 // and explains the clause that it broke.
@@ -96,6 +96,14 @@ type Session interface {
 	// Close ends the session: what is registered on it vanishes at once where the
 	// provider can be reached, and after its TTL where not. It is idempotent.
 	Close(ctx context.Context) error
+}
+
+// Reducer is implemented by a Registrar that cannot keep all of an Instance, as one
+// that writes the records of another system.
+type Reducer interface {
+	// Reduce returns i as List yields it once it is registered. It may have another
+	// Key. It makes no call, and returns an i that cannot be registered as it is.
+	Reduce(i Instance) Instance
 }
 
 // Authorizer is implemented by a Driver whose provider can say no: it grants
