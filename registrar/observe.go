@@ -65,7 +65,8 @@ func (r *Registrar) compare(service string, s discovery.Snapshot) {
 		if k.service != service || !e.publishable() {
 			continue
 		}
-		if i, ok := shown[k.id]; ok && samePublished(i, e.instance) {
+		want := r.config.Registry.Reduce(e.instance)
+		if i, ok := shown[want.Key()]; ok && samePublished(i, want) {
 			continue
 		}
 		e.doubts++

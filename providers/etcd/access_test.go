@@ -183,6 +183,17 @@ func TestUserWithTheRoleOfTheReadme(t *testing.T) {
 			}
 		})
 	}
+
+	t.Run("records of another system", func(t *testing.T) {
+		if _, err := server.Client().RoleGrantPermission(within(t), "muster", "/services/orders/", clientv3.GetPrefixRangeEnd("/services/orders/"),
+			clientv3.PermissionType(clientv3.PermReadWrite)); err != nil {
+			t.Fatal(err)
+		}
+		d := open(t, Config{Endpoints: []string{server.Endpoint()}, Username: "muster", Password: "secret", Format: "registrator", Prefix: "/services"})
+		if err := everything(within(t), d, "orders", "i1"); err != nil {
+			t.Errorf("with the role of the README: %v", err)
+		}
+	})
 }
 
 func TestUserWhoOnlyReads(t *testing.T) {

@@ -60,7 +60,7 @@ func BenchmarkRegisterToVisible(b *testing.B) {
 	for n := 0; b.Loop(); n++ {
 		// Both write as much.
 		i := driver.Instance{Service: "bench", NodeID: "node-1", InstanceID: fmt.Sprintf("%032x", n%20), Addr: "10.0.0.5:7946", Version: fmt.Sprint(n)}
-		value, err := encode(i)
+		_, value, err := writer.layout.Encode(i)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -10,10 +11,14 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/providers/internal/format"
 )
 
-// DefaultPrefix is where the keys stand if Config.Prefix is empty.
+// DefaultPrefix is where Muster's own keys stand if nothing else is said.
 const DefaultPrefix = "/muster"
+
+// DefaultDomain is that of Config.Domain.
+const DefaultDomain = "cluster.local"
 
 // DefaultDialTimeout bounds a connection attempt if Config.DialTimeout is 0.
 const DefaultDialTimeout = 5 * time.Second
@@ -24,9 +29,24 @@ type Config struct {
 	// http://10.0.0.5:2379, all http or all https.
 	Endpoints []string `yaml:"endpoints"`
 
-	// Prefix is the path below which all keys stand. It starts with a slash.
-	// Default: DefaultPrefix.
+	// Format says how registrations stand in etcd: as Muster writes them, "muster",
+	// or as the records of another system, "hazelcast", "registrator" or "skydns".
+	// Mastership and records are always Muster's own. Default: "muster".
+	Format string `yaml:"format"`
+
+	// Prefix is the path below which registrations stand. It starts with a slash,
+	// which alone means that they stand below none. Default: DefaultPrefix, or what
+	// the other system has: "/" of hazelcast and registrator, "/skydns" of skydns.
 	Prefix string `yaml:"prefix"`
+
+	// Domain is the DNS domain of services, for format skydns alone. Default:
+	// DefaultDomain.
+	Domain string `yaml:"domain"`
+
+	// AuthorityPrefix is the path below which the keys of mastership and the records
+	// stand. All nodes of a cluster must have the same. Default: Prefix in Muster's
+	// own format, else DefaultPrefix.
+	AuthorityPrefix string `yaml:"authority_prefix"`
 
 	// Username and Password are those of a user of etcd. Both or none.
 	Username string        `yaml:"username"`
@@ -52,16 +72,8 @@ func (c Config) check() (Config, *tls.Config, error) {
 	errs := c.checkEndpoints()
 	errs = append(errs, c.checkUser()...)
 
-	if c.Prefix == "" {
-		c.Prefix = DefaultPrefix
-	}
-	switch {
-	case !strings.HasPrefix(c.Prefix, "/"):
-		errs = append(errs, &driver.ConfigError{Key: "prefix", Value: c.Prefix, Problem: "must start with a slash, such as " + DefaultPrefix})
-	case strings.Contains(c.Prefix, "//"):
-		errs = append(errs, &driver.ConfigError{Key: "prefix", Value: c.Prefix, Problem: "has an empty segment; write single slashes"})
-	}
-	c.Prefix = strings.TrimRight(c.Prefix, "/")
+	c, err := c.checkLayout()
+	errs = append(errs, err)
 
 	if c.DialTimeout < 0 {
 		errs = append(errs, &driver.ConfigError{Key: "dial_timeout", Value: c.DialTimeout.String(), Problem: "must not be negative; leave it out for " + DefaultDialTimeout.String()})
@@ -72,7 +84,6 @@ func (c Config) check() (Config, *tls.Config, error) {
 
 	var secure *tls.Config
 	if len(c.Endpoints) > 0 && strings.HasPrefix(c.Endpoints[0], "https://") {
-		var err error
 		if secure, err = c.TLS.ClientConfig(); err != nil {
 			errs = append(errs, err)
 		}
@@ -81,6 +92,52 @@ func (c Config) check() (Config, *tls.Config, error) {
 		return Config{}, nil, err
 	}
 	return c, secure, nil
+}
+
+// checkLayout returns c with the defaults of what says where keys stand.
+func (c Config) checkLayout() (Config, error) {
+	var errs []error
+	bad := func(key, value, problem string) {
+		errs = append(errs, &driver.ConfigError{Key: key, Value: value, Problem: problem})
+	}
+	c.Format = cmp.Or(c.Format, formatMuster)
+	switch c.Format {
+	case formatMuster:
+		c.Prefix = cmp.Or(c.Prefix, DefaultPrefix)
+	case formatHazelcast, formatRegistrator:
+		c.Prefix = cmp.Or(c.Prefix, "/")
+	case formatSkyDNS:
+		c.Prefix = cmp.Or(c.Prefix, "/skydns")
+		c.Domain = cmp.Or(c.Domain, DefaultDomain)
+		if !format.IsDomain(c.Domain) {
+			bad("domain", c.Domain, "is no DNS domain; write one such as "+DefaultDomain)
+		}
+	default:
+		bad("format", c.Format, "unknown; write "+strings.Join([]string{formatMuster, formatHazelcast, formatRegistrator}, ", ")+" or "+formatSkyDNS)
+	}
+	if c.Domain != "" && c.Format != formatSkyDNS {
+		bad("domain", c.Domain, "is for format "+formatSkyDNS+" alone; take it out")
+	}
+	checkPath := func(key, path string) {
+		switch {
+		case path == "": // by default
+		case !strings.HasPrefix(path, "/"):
+			bad(key, path, "must start with a slash, such as "+DefaultPrefix)
+		case strings.Contains(path, "//"):
+			bad(key, path, "has an empty segment; write single slashes")
+		}
+	}
+	checkPath("prefix", c.Prefix)
+	checkPath("authority_prefix", c.AuthorityPrefix)
+	if c.AuthorityPrefix == "" {
+		c.AuthorityPrefix = DefaultPrefix
+		if c.Format == formatMuster {
+			c.AuthorityPrefix = c.Prefix
+		}
+	}
+	c.Prefix = strings.TrimRight(c.Prefix, "/")
+	c.AuthorityPrefix = strings.TrimRight(c.AuthorityPrefix, "/")
+	return c, errors.Join(errs...)
 }
 
 func (c Config) checkEndpoints() []error {
@@ -163,7 +220,7 @@ func init() { driver.Register("etcd", Provider{}) }
 
 // NewConfig returns a *Config with its defaults.
 func (Provider) NewConfig() any {
-	return &Config{Prefix: DefaultPrefix, DialTimeout: DefaultDialTimeout}
+	return &Config{Format: formatMuster, DialTimeout: DefaultDialTimeout}
 }
 
 // Open returns New of the *Config.

@@ -45,6 +45,11 @@ func TestConfigNamesWhatIsWrong(t *testing.T) {
 		{"user in the URL", Config{Endpoints: []string{"http://root:hunter2@etcd:2379"}}, []string{"endpoints[0]"}},
 		{"relative prefix", Config{Endpoints: plain, Prefix: "muster"}, []string{"prefix"}},
 		{"empty segment", Config{Endpoints: plain, Prefix: "/a//b"}, []string{"prefix"}},
+		{"unknown format", Config{Endpoints: plain, Format: "eureka"}, []string{"format"}},
+		{"domain without skydns", Config{Endpoints: plain, Format: "registrator", Domain: "cluster.local"}, []string{"domain"}},
+		{"no domain", Config{Endpoints: plain, Format: "skydns", Domain: "cluster..local"}, []string{"domain"}},
+		{"path for a domain", Config{Endpoints: plain, Format: "skydns", Domain: "local/cluster"}, []string{"domain"}},
+		{"relative authority prefix", Config{Endpoints: plain, AuthorityPrefix: "muster"}, []string{"authority_prefix"}},
 		{"negative timeout", Config{Endpoints: plain, DialTimeout: -1}, []string{"dial_timeout"}},
 		{"user alone", Config{Endpoints: plain, Username: "muster"}, []string{"password"}},
 		{"password alone", Config{Endpoints: plain, Password: "hunter2"}, []string{"username"}},
@@ -97,6 +102,34 @@ func keysOf(err error) []string {
 	return keys
 }
 
+func TestWhereTheKeysStand(t *testing.T) {
+	for _, c := range []struct {
+		config           Config
+		services, grants string // of service and cluster orders
+	}{
+		{Config{}, "/muster/v1/services/orders/", "/muster/v1/clusters/orders/"},
+		{Config{Prefix: "/prod/muster/"}, "/prod/muster/v1/services/orders/", "/prod/muster/v1/clusters/orders/"},
+		{Config{Prefix: "/"}, "/v1/services/orders/", "/v1/clusters/orders/"},
+		{Config{Prefix: "/a", AuthorityPrefix: "/b"}, "/a/v1/services/orders/", "/b/v1/clusters/orders/"},
+		{Config{Format: "hazelcast"}, "/orders/", "/muster/v1/clusters/orders/"},
+		{Config{Format: "hazelcast", Prefix: "/"}, "/orders/", "/muster/v1/clusters/orders/"},
+		{Config{Format: "hazelcast", Prefix: "/hz"}, "/hz/orders/", "/muster/v1/clusters/orders/"},
+		{Config{Format: "registrator"}, "/orders/", "/muster/v1/clusters/orders/"},
+		{Config{Format: "registrator", Prefix: "/services"}, "/services/orders/", "/muster/v1/clusters/orders/"},
+		{Config{Format: "registrator", Prefix: "/services/", AuthorityPrefix: "/prod/"}, "/services/orders/", "/prod/v1/clusters/orders/"},
+		{Config{Format: "skydns"}, "/skydns/local/cluster/orders/", "/muster/v1/clusters/orders/"},
+		{Config{Format: "skydns", Domain: "prod.example.com."}, "/skydns/com/example/prod/orders/", "/muster/v1/clusters/orders/"},
+		{Config{Format: "skydns", Prefix: "/coredns", Domain: "local"}, "/coredns/local/orders/", "/muster/v1/clusters/orders/"},
+	} {
+		c.config.Endpoints = []string{"http://127.0.0.1:1"}
+		d := open(t, c.config)
+		if services, grants := d.layout.Prefix("orders"), d.keys.cluster("orders"); services != c.services || grants != c.grants {
+			t.Errorf("format %q, prefix %q, domain %q: services at %s, grants at %s; want %s and %s",
+				c.config.Format, c.config.Prefix, c.config.Domain, services, grants, c.services, c.grants)
+		}
+	}
+}
+
 func TestConfigNeverShowsThePassword(t *testing.T) {
 	c := Config{Endpoints: []string{"http://etcd:2379"}, Username: "muster", Password: "hunter2"}
 	if s := fmt.Sprintf("%v %+v %#v", c, c, c); strings.Contains(s, "hunter2") {
@@ -110,7 +143,7 @@ func TestProviderOpensWhatItMakes(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := p.NewConfig().(*Config)
-	if c.Prefix != DefaultPrefix || c.DialTimeout != DefaultDialTimeout {
+	if c.Format != "muster" || c.Prefix != "" || c.DialTimeout != DefaultDialTimeout {
 		t.Errorf("defaults are %+v", c)
 	}
 	if _, err := p.Open(c); !errors.Is(err, driver.ErrInvalid) {

@@ -60,53 +60,61 @@ func eventually(t testing.TB, what string, holds func() bool) {
 
 func TestConformance(t *testing.T) {
 	discoverytest.Run(t, func(t testing.TB) discoverytest.Harness {
-		server := testserver.SharedEtcd(t)
-		proxy := testserver.NewProxy(t, server.Addr())
-		prefix := newPrefix()
-		k := newKeys(prefix)
-		do := func(t testing.TB, what string, err error) {
-			t.Helper()
-			if err != nil {
-				t.Fatalf("%s behind the driver's back: %v", what, err)
-			}
-		}
-		return discoverytest.Harness{
-			Open: func(t testing.TB) driver.Driver {
-				d, err := New(Config{Endpoints: []string{"http://" + proxy.Addr()}, Prefix: prefix})
-				if err != nil {
-					t.Fatal(err)
-				}
-				return d
-			},
-			AddGarbage: func(t testing.TB, service string) {
-				for i, value := range []string{"", "garbage", "[]", `{"service":"` + service + `","addr":"0.0.0.0:1"}`} {
-					_, err := server.Client().Put(within(t), k.instance(service, fmt.Sprint("garbage-", i)), value)
-					do(t, "put garbage", err)
-				}
-			},
-			RemoveRegistration: func(t testing.TB, i driver.Instance) {
-				_, err := server.Client().Delete(within(t), k.instance(i.Service, i.Key()))
-				do(t, "delete a registration", err)
-			},
-			ExpireSession: func(t testing.TB, s driver.Session) {
-				_, err := server.Client().Revoke(within(t), s.(*session).lease)
-				do(t, "revoke a lease", err)
-			},
-			Stop:  func(testing.TB) { proxy.Cut() },
-			Start: func(testing.TB) { proxy.Restore() },
-			Delay: func(_ testing.TB, d time.Duration) { proxy.Delay(d) },
-			Compact: func(t testing.TB) {
-				// Of the revision that it names itself, a compaction keeps the changes.
-				r, err := server.Client().Put(within(t), prefix, "")
-				do(t, "write", err)
-				_, err = server.Client().Compact(within(t), r.Header.Revision)
-				do(t, "compact", err)
-			},
-			// etcd grants 2 s at least, and looks for leases that are over every 0.5 s.
-			SessionTTL:  2 * time.Second,
-			GrantTTL:    2 * time.Second,
-			ExpiryGrace: 10 * time.Second,
-			Patience:    bound,
-		}
+		return newHarness(t, Config{Prefix: newPrefix()})
 	})
+}
+
+// newHarness returns a harness over the shared server. The configuration needs no
+// endpoint.
+func newHarness(t testing.TB, c Config) discoverytest.Harness {
+	server := testserver.SharedEtcd(t)
+	proxy := testserver.NewProxy(t, server.Addr())
+	c.Endpoints = []string{"http://" + proxy.Addr()}
+	layout := open(t, c).layout
+	do := func(t testing.TB, what string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s behind the driver's back: %v", what, err)
+		}
+	}
+	return discoverytest.Harness{
+		Open: func(t testing.TB) driver.Driver {
+			d, err := New(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return d
+		},
+		AddGarbage: func(t testing.TB, service string) {
+			for i, value := range []string{"", "garbage", "[]", `{"service":"` + service + `","addr":"0.0.0.0:1"}`} {
+				_, err := server.Client().Put(within(t), layout.Prefix(service)+fmt.Sprint("garbage-", i), value)
+				do(t, "put garbage", err)
+			}
+		},
+		RemoveRegistration: func(t testing.TB, i driver.Instance) {
+			key, _, err := layout.Encode(i)
+			do(t, "find a registration", err)
+			_, err = server.Client().Delete(within(t), key)
+			do(t, "delete a registration", err)
+		},
+		ExpireSession: func(t testing.TB, s driver.Session) {
+			_, err := server.Client().Revoke(within(t), s.(*session).lease)
+			do(t, "revoke a lease", err)
+		},
+		Stop:  func(testing.TB) { proxy.Cut() },
+		Start: func(testing.TB) { proxy.Restore() },
+		Delay: func(_ testing.TB, d time.Duration) { proxy.Delay(d) },
+		Compact: func(t testing.TB) {
+			// Of the revision that it names itself, a compaction keeps the changes.
+			r, err := server.Client().Put(within(t), newPrefix(), "")
+			do(t, "write", err)
+			_, err = server.Client().Compact(within(t), r.Header.Revision)
+			do(t, "compact", err)
+		},
+		// etcd grants 2 s at least, and looks for leases that are over every 0.5 s.
+		SessionTTL:  2 * time.Second,
+		GrantTTL:    2 * time.Second,
+		ExpiryGrace: 10 * time.Second,
+		Patience:    bound,
+	}
 }

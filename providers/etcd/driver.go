@@ -3,7 +3,6 @@ package etcd
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -19,10 +18,11 @@ import (
 )
 
 // Driver is a client of one etcd cluster. It implements driver.Driver,
-// driver.Watcher, driver.Registrar and driver.Authorizer; its authorities
-// implement driver.Store.
+// driver.Watcher, driver.Registrar, driver.Reducer and driver.Authorizer; its
+// authorities implement driver.Store.
 type Driver struct {
-	keys      keys
+	keys      keys   // of the authority and its records
+	layout    layout // of the registrations
 	client    *clientv3.Client
 	transport *transport
 	leases    pb.LeaseClient
@@ -34,6 +34,7 @@ var (
 	_ driver.Driver     = (*Driver)(nil)
 	_ driver.Watcher    = (*Driver)(nil)
 	_ driver.Registrar  = (*Driver)(nil)
+	_ driver.Reducer    = (*Driver)(nil)
 	_ driver.Authorizer = (*Driver)(nil)
 )
 
@@ -54,6 +55,10 @@ func New(c Config) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
+	registrations, err := newLayout(c)
+	if err != nil {
+		return nil, err
+	}
 	t := newTransport(c)
 	client, err := newClient(c, secure, t)
 	if err != nil {
@@ -61,7 +66,8 @@ func New(c Config) (*Driver, error) {
 	}
 	conn := client.ActiveConnection()
 	return &Driver{
-		keys:      newKeys(c.Prefix),
+		keys:      newKeys(c.AuthorityPrefix),
+		layout:    registrations,
 		client:    client,
 		transport: t,
 		leases:    pb.NewLeaseClient(conn),
@@ -121,31 +127,48 @@ func (d *Driver) List(ctx context.Context, q driver.Query) (driver.Snapshot, err
 	if q.Service == "" {
 		return driver.Snapshot{}, fmt.Errorf("etcd: %w: query without a service", driver.ErrInvalid)
 	}
-	prefix := d.keys.service(q.Service)
-	r, err := d.client.Get(ctx, prefix, clientv3.WithPrefix())
+	set, revision, err := d.read(ctx, q.Service, 0)
 	if err != nil {
-		return driver.Snapshot{}, d.failed(ctx, "list "+prefix, err)
+		return driver.Snapshot{}, err
 	}
-	set := newRegistrations(d.keys, q.Service)
+	return set.snapshot(revision), nil
+}
+
+// read returns the registrations of service as they stood at a revision, or as
+// they stand now where that is 0, and the revision of etcd.
+func (d *Driver) read(ctx context.Context, service string, at int64) (*registrations, int64, error) {
+	set := d.registrations(service)
+	r, err := d.client.Get(ctx, set.prefix, clientv3.WithPrefix(), clientv3.WithRev(at))
+	if err != nil {
+		return nil, 0, d.failed(ctx, "list "+set.prefix, err)
+	}
 	for _, kv := range r.Kvs {
 		set.put(string(kv.Key), kv.Value)
 	}
-	return set.snapshot(r.Header.Revision), nil
+	return set, r.Header.Revision, nil
 }
 
 // registrations is what stands below the prefix of one service.
 type registrations struct {
 	service, prefix string
+	layout          layout
+	keys            keys
 	instances       map[string]driver.Instance // by key
 	skipped         map[string]error           // by key
 }
 
-func newRegistrations(k keys, service string) *registrations {
-	return &registrations{service, k.service(service), make(map[string]driver.Instance), make(map[string]error)}
+func (d *Driver) registrations(service string) *registrations {
+	return &registrations{
+		service: service, prefix: d.layout.Prefix(service), layout: d.layout, keys: d.keys,
+		instances: make(map[string]driver.Instance), skipped: make(map[string]error),
+	}
 }
 
 func (r *registrations) put(key string, value []byte) {
-	i, err := r.decode(key, value)
+	if r.keys.owns(key) {
+		return // hazelcast's service "muster" would stand around them
+	}
+	i, err := r.layout.Decode(r.service, key, value)
 	if err != nil {
 		delete(r.instances, key)
 		r.skipped[key] = err
@@ -158,37 +181,6 @@ func (r *registrations) put(key string, value []byte) {
 func (r *registrations) delete(key string) {
 	delete(r.instances, key)
 	delete(r.skipped, key)
-}
-
-// decode reads one registration. Service and instance id may be left out of the
-// value, as by a person who writes one by hand: the key says them too.
-func (r *registrations) decode(key string, value []byte) (driver.Instance, error) {
-	id, ok := segment(r.prefix, key)
-	if !ok {
-		return driver.Instance{}, fmt.Errorf("%w: the key does not end in one escaped instance id", driver.ErrInvalid)
-	}
-	var i driver.Instance
-	if err := json.Unmarshal(value, &i); err != nil {
-		return driver.Instance{}, fmt.Errorf("%w: %w", driver.ErrInvalid, err)
-	}
-	if i.Service == "" {
-		i.Service = r.service
-	}
-	if i.InstanceID == "" && i.Addr != id {
-		i.InstanceID = id
-	}
-	switch {
-	case i.Service != r.service:
-		return driver.Instance{}, fmt.Errorf("%w: the value is of service %q", driver.ErrInvalid, i.Service)
-	case i.Key() != id:
-		return driver.Instance{}, fmt.Errorf("%w: the value is of instance %q", driver.ErrInvalid, i.Key())
-	}
-	return i, i.Validate()
-}
-
-func encode(i driver.Instance) (string, error) {
-	b, err := json.Marshal(i)
-	return string(b), err
 }
 
 // snapshot returns the set as it stands. Who reads it sorts it.

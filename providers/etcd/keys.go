@@ -5,11 +5,11 @@ import (
 	"strings"
 )
 
-// layout is the version of the keys and values. Programs with another version do
-// not see each other's keys.
-const layout = "v1"
+// version is that of the keys and values. Programs with another version do not
+// see each other's keys.
+const version = "v1"
 
-// keys knows where everything stands:
+// keys knows where everything stands that is Muster's own:
 //
 //	<prefix>/v1/services/<service>/<instance>   a registration
 //	<prefix>/v1/clusters/<cluster>/master       who is master
@@ -22,7 +22,7 @@ const layout = "v1"
 // a slash, so that "foo" never sees "foobar".
 type keys struct{ root string }
 
-func newKeys(prefix string) keys { return keys{prefix + "/" + layout + "/"} }
+func newKeys(prefix string) keys { return keys{prefix + "/" + version + "/"} }
 
 func (k keys) service(name string) string { return k.root + "services/" + url.PathEscape(name) + "/" }
 
@@ -32,6 +32,11 @@ func (k keys) cluster(name string) string { return k.root + "clusters/" + url.Pa
 
 func (k keys) records(cluster string) string {
 	return k.root + "records/" + url.PathEscape(cluster) + "/"
+}
+
+// owns reports whether key is one of the authority's or a record.
+func (k keys) owns(key string) bool {
+	return strings.HasPrefix(key, k.root+"clusters/") || strings.HasPrefix(key, k.root+"records/")
 }
 
 // The keys of a cluster.

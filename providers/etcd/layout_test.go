@@ -92,7 +92,7 @@ func TestKeysKeepNamesApart(t *testing.T) {
 }
 
 func TestDecode(t *testing.T) {
-	set := newRegistrations(newKeys("/muster"), "orders")
+	layout := musterLayout{newKeys("/muster")}
 	const at = "/muster/v1/services/orders/"
 	for _, c := range []struct {
 		key, value string
@@ -114,7 +114,7 @@ func TestDecode(t *testing.T) {
 		{"a%2fb", `{"addr":"10.0.0.5:1"}`, driver.Instance{}}, // we write %2F
 		{"%zz", `{"addr":"10.0.0.5:1"}`, driver.Instance{}},
 	} {
-		got, err := set.decode(at+c.key, []byte(c.value))
+		got, err := layout.Decode("orders", at+c.key, []byte(c.value))
 		if c.want.Addr == "" {
 			if !errors.Is(err, driver.ErrInvalid) {
 				t.Errorf("%s %s: read as %+v, %v; want driver.ErrInvalid", c.key, c.value, got, err)

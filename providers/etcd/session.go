@@ -9,6 +9,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/providers/internal/format"
 )
 
 // DefaultSessionTTL is how long registrations outlive their last renewal if
@@ -33,6 +34,8 @@ type session struct {
 	lease  clientv3.LeaseID
 	ttl    time.Duration
 
+	keys format.Keys // of what may be on the lease
+
 	mu      sync.Mutex
 	written map[string]string // what this session has put: values by key
 	closed  bool              // it is over, by Close or found lost
@@ -54,14 +57,22 @@ func (s *session) Register(ctx context.Context, i driver.Instance) error {
 	if err := i.Validate(); err != nil {
 		return fmt.Errorf("etcd: register: %w", err)
 	}
-	value, err := encode(i)
+	key, value, err := s.driver.layout.Encode(i)
 	if err != nil {
-		return fmt.Errorf("etcd: register: %w: %w", driver.ErrInvalid, err)
+		return fmt.Errorf("etcd: register: %w", err)
 	}
 	if s.over() {
 		return s.lost()
 	}
-	key := s.driver.keys.instance(i.Service, i.Key())
+	s.keys.Add(i, key)
+	if err := s.put(ctx, key, value); err != nil {
+		return err
+	}
+	return s.remove(ctx, s.keys.Former(i, key))
+}
+
+// put makes the registration stand as it should, and on this session.
+func (s *session) put(ctx context.Context, key, value string) error {
 	if s.wrote(key) == value {
 		switch stands, err := s.stands(ctx, key, value); {
 		case err != nil:
@@ -92,18 +103,32 @@ func (s *session) stands(ctx context.Context, key, value string) (bool, error) {
 	return len(r.Kvs) == 1 && string(r.Kvs[0].Value) == value && r.Kvs[0].Lease == int64(s.lease), nil
 }
 
+// Deregister removes the key of i, also if this session knows of none: an answer
+// that was lost may have been of a registration that comes after all.
 func (s *session) Deregister(ctx context.Context, i driver.Instance) error {
-	key := s.driver.keys.instance(i.Service, i.Key())
-	_, err := s.driver.client.Txn(ctx).
-		If(clientv3.Compare(clientv3.LeaseValue(key), "=", s.lease)).
-		Then(clientv3.OpDelete(key)).
-		Commit()
+	key, _, err := s.driver.layout.Encode(i)
 	if err != nil {
-		return s.driver.failed(ctx, "deregister "+key, err)
+		key = "" // not valid any more, but maybe under a former key
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.written, key)
+	return s.remove(ctx, s.keys.Last(i, key))
+}
+
+// remove deletes those keys that are on this session. A successor may have put one
+// there anew, on its own.
+func (s *session) remove(ctx context.Context, keys []string) error {
+	for _, key := range keys {
+		_, err := s.driver.client.Txn(ctx).
+			If(clientv3.Compare(clientv3.LeaseValue(key), "=", s.lease)).
+			Then(clientv3.OpDelete(key)).
+			Commit()
+		if err != nil {
+			return s.driver.failed(ctx, "deregister "+key, err)
+		}
+		s.keys.Remove(key)
+		s.mu.Lock()
+		delete(s.written, key)
+		s.mu.Unlock()
+	}
 	return nil
 }
 

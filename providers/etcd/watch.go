@@ -26,12 +26,12 @@ func (d *Driver) Watch(ctx context.Context, q driver.Query, since driver.Snapsho
 			yield(driver.Snapshot{}, fmt.Errorf("etcd: %w: query without a service", driver.ErrInvalid))
 			return
 		}
-		set := newRegistrations(d.keys, q.Service)
-		for _, i := range since.Instances {
-			set.instances[d.keys.instance(q.Service, i.Key())] = i
-		}
-		for _, s := range since.Skipped {
-			set.skipped[s.Key] = s.Reason
+		set, err := d.resume(ctx, q.Service, since)
+		if err != nil {
+			if ctx.Err() == nil {
+				yield(driver.Snapshot{}, err)
+			}
+			return
 		}
 		for events, err := range d.watch(ctx, set.prefix, int64(since.Revision)) {
 			if err != nil {
@@ -50,6 +50,25 @@ func (d *Driver) Watch(ctx context.Context, q driver.Query, since driver.Snapsho
 			}
 		}
 	}
+}
+
+// resume returns the set of since by its keys. Those of Muster follow from the
+// instances. Those of other systems do not, as who writes them may choose them:
+// there the set is read once more, as it stood at that revision.
+func (d *Driver) resume(ctx context.Context, service string, since driver.Snapshot) (*registrations, error) {
+	own, ok := d.layout.(musterLayout)
+	if !ok {
+		set, _, err := d.read(ctx, service, int64(since.Revision))
+		return set, err
+	}
+	set := d.registrations(service)
+	for _, i := range since.Instances {
+		set.instances[own.keys.instance(service, i.Key())] = i
+	}
+	for _, s := range since.Skipped {
+		set.skipped[s.Key] = s.Reason
+	}
+	return set, nil
 }
 
 // last returns the revision up to which events are complete. It is not that of

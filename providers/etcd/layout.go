@@ -1,0 +1,93 @@
+package etcd
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+
+	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/providers/internal/format"
+)
+
+// layout is how registrations stand in etcd: in Muster's own way, or as records of
+// another system.
+type layout interface {
+	// Prefix returns what the keys of the registrations of service start with.
+	Prefix(service string) string
+	// Encode returns the key and the value of a registration.
+	Encode(i driver.Instance) (key, value string, err error)
+	// Decode reads a registration of service.
+	Decode(service, key string, value []byte) (driver.Instance, error)
+}
+
+// The values of Config.Format.
+const (
+	formatMuster      = "muster"
+	formatHazelcast   = "hazelcast"
+	formatRegistrator = "registrator"
+	formatSkyDNS      = "skydns"
+)
+
+// newLayout returns the layout of a configuration with its defaults.
+func newLayout(c Config) (layout, error) {
+	switch c.Format {
+	case formatHazelcast:
+		return format.Hazelcast(c.Prefix + "/"), nil
+	case formatRegistrator:
+		host, err := os.Hostname()
+		if err != nil {
+			return nil, &driver.ConfigError{Key: "format", Value: c.Format, Problem: "wants the name of this host in its ids, which is not known: " + err.Error()}
+		}
+		return format.Registrator(c.Prefix+"/", host), nil
+	case formatSkyDNS:
+		return format.SkyDNS(c.Prefix+"/", c.Domain), nil
+	}
+	return musterLayout{newKeys(c.Prefix)}, nil
+}
+
+// musterLayout is Muster's own: all of an instance, in JSON.
+type musterLayout struct{ keys keys }
+
+func (l musterLayout) Prefix(service string) string { return l.keys.service(service) }
+
+func (l musterLayout) Encode(i driver.Instance) (key, value string, err error) {
+	b, err := json.Marshal(i)
+	if err != nil {
+		return "", "", fmt.Errorf("%w: %w", driver.ErrInvalid, err)
+	}
+	return l.keys.instance(i.Service, i.Key()), string(b), nil
+}
+
+// Decode allows that service and instance id are left out of the value, as by a
+// person who writes one by hand: the key says them too.
+func (l musterLayout) Decode(service, key string, value []byte) (driver.Instance, error) {
+	id, ok := segment(l.Prefix(service), key)
+	if !ok {
+		return driver.Instance{}, fmt.Errorf("%w: the key does not end in one escaped instance id", driver.ErrInvalid)
+	}
+	var i driver.Instance
+	if err := json.Unmarshal(value, &i); err != nil {
+		return driver.Instance{}, fmt.Errorf("%w: %w", driver.ErrInvalid, err)
+	}
+	if i.Service == "" {
+		i.Service = service
+	}
+	if i.InstanceID == "" && i.Addr != id {
+		i.InstanceID = id
+	}
+	switch {
+	case i.Service != service:
+		return driver.Instance{}, fmt.Errorf("%w: the value is of service %q", driver.ErrInvalid, i.Service)
+	case i.Key() != id:
+		return driver.Instance{}, fmt.Errorf("%w: the value is of instance %q", driver.ErrInvalid, i.Key())
+	}
+	return i, i.Validate()
+}
+
+// Reduce returns what another system's record keeps of i. Muster's own keeps all.
+func (d *Driver) Reduce(i driver.Instance) driver.Instance {
+	if kv, ok := d.layout.(format.KV); ok {
+		return kv.Reduce(i)
+	}
+	return i
+}

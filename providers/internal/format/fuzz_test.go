@@ -1,0 +1,69 @@
+package format
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/musterhq/muster/discovery/driver"
+)
+
+func FuzzHazelcast(f *testing.F) {
+	for _, value := range []string{
+		`{"ip":"192.168.0.208","port":5702,"hostname":"192.168.0.208","registeredAt":"2015.11.25 14:25:59.026 +0000"}`,
+		`{"ip":"2001:db8::1","port":"5701"}`, `{"ip":"0.0.0.0","port":0}`, `null`, `{`,
+	} {
+		f.Add("node1", []byte(value))
+	}
+	f.Fuzz(func(t *testing.T, id string, value []byte) { decodes(t, hazelcastKV, id, value) })
+}
+
+func FuzzRegistrator(f *testing.F) {
+	for _, value := range []string{"192.168.1.102:10000", "[2001:db8::1]:1", "[fe80::1%25eth0]:1\n", "host:0", ":1", ""} {
+		f.Add("hostname:redis.0:6379", []byte(value))
+		f.Add("eu/https.12345", []byte(value))
+	}
+	f.Fuzz(func(t *testing.T, id string, value []byte) { decodes(t, registratorKV, id, value) })
+}
+
+func FuzzSkyDNS(f *testing.F) {
+	for _, value := range []string{`{"host":"10.0.0.5","port":6379}`, `{"host":"db.example","port":"1","ttl":60}`, `{"host":"a b","port":1e3}`, `[]`} {
+		f.Add("redis-1", []byte(value))
+	}
+	f.Fuzz(func(t *testing.T, id string, value []byte) { decodes(t, skyDNSKV, id, value) })
+}
+
+// decodes holds of anything that stands in a store: it is an error that says why,
+// or an instance that can be dialled and is the same however often it is written
+// and read.
+func decodes(t *testing.T, kv KV, id string, value []byte) {
+	i, err := kv.Decode("svc", kv.Prefix("svc")+id, value)
+	if err != nil {
+		if !errors.Is(err, driver.ErrInvalid) {
+			t.Fatalf("%v is no driver.ErrInvalid", err)
+		}
+		return
+	}
+	if err := i.Validate(); err != nil {
+		t.Fatalf("%+v: %v", i, err)
+	}
+	key, text, err := kv.Encode(i)
+	if err != nil {
+		// An id by which registrator's readers could not go is read, not written.
+		if i.InstanceID == id && RegistratorNode(id) == "" && errors.Is(err, driver.ErrInvalid) {
+			return
+		}
+		t.Fatalf("%+v cannot be written: %v", i, err)
+	}
+	again, err := kv.Decode("svc", key, []byte(text))
+	if err != nil {
+		t.Fatalf("%s = %s: %v", key, text, err)
+	}
+	if RegistratorNode(id) == "" && again.InstanceID != id {
+		again.InstanceID, again.NodeID = i.InstanceID, i.NodeID // the writer's form of id
+	}
+	if diff := cmp.Diff(i, again); diff != "" {
+		t.Fatal(diff)
+	}
+}

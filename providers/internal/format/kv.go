@@ -1,0 +1,116 @@
+package format
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/musterhq/muster/discovery/driver"
+)
+
+// KV is how one system keeps instances in a key-value store: each under a key of
+// its own, root + service + "/" + id. [Hazelcast], [Registrator] and [SkyDNS] return
+// one. It is safe for concurrent use.
+type KV struct {
+	root string
+	system
+}
+
+// system is what the systems differ in.
+type system interface {
+	// id returns the last segment of the key of i, which is reached at host and
+	// port.
+	id(i driver.Instance, host, port string) (string, error)
+	// value returns the record of i.
+	value(i driver.Instance, host, port string) (string, error)
+	// read completes i, which has its service, by what id and value say.
+	read(i *driver.Instance, id string, value []byte) error
+}
+
+// Prefix returns what the keys of the instances of service start with. It ends
+// with a slash, so that "foo" never sees "foobar".
+func (kv KV) Prefix(service string) string { return kv.root + service + "/" }
+
+// Encode returns the key and the value of i. The error wraps driver.ErrInvalid if
+// nobody could dial i, or if its names do not fit the system.
+func (kv KV) Encode(i driver.Instance) (key, value string, err error) {
+	if err := i.Validate(); err != nil {
+		return "", "", err
+	}
+	host, port, err := split(i.Addr)
+	if err != nil {
+		return "", "", err
+	}
+	id, err := kv.id(i, host, port)
+	if err != nil {
+		return "", "", err
+	}
+	if strings.Contains(id, "/") {
+		return "", "", fmt.Errorf("%w: id %q has a slash, and would be a nested key", driver.ErrInvalid, id)
+	}
+	value, err = kv.value(i, host, port)
+	return kv.Prefix(i.Service) + id, value, err
+}
+
+// Decode reads the record of service that stands at key. The error wraps
+// driver.ErrInvalid and says what is wrong.
+func (kv KV) Decode(service, key string, value []byte) (driver.Instance, error) {
+	id, ok := strings.CutPrefix(key, kv.Prefix(service))
+	switch {
+	case !ok || id == "":
+		return driver.Instance{}, fmt.Errorf("%w: the key names no instance of %s", driver.ErrInvalid, service)
+	case strings.Contains(id, "/"):
+		return driver.Instance{}, fmt.Errorf("%w: the key is nested; instances stand right below their service", driver.ErrInvalid)
+	}
+	i := driver.Instance{Service: service}
+	if err := kv.read(&i, id, value); err != nil {
+		return driver.Instance{}, err
+	}
+	return i, nil
+}
+
+// Reduce returns what is left of i once it was written and read back, or i itself
+// where it cannot be written.
+func (kv KV) Reduce(i driver.Instance) driver.Instance {
+	key, value, err := kv.Encode(i)
+	if err != nil {
+		return i
+	}
+	reduced, err := kv.Decode(i.Service, key, []byte(value))
+	if err != nil {
+		return i
+	}
+	return reduced
+}
+
+// address returns the HOST:PORT of what is written in two parts.
+func address(host, port string) (string, error) {
+	host, port, err := split(net.JoinHostPort(host, port))
+	return net.JoinHostPort(host, port), err
+}
+
+// split returns the two parts of an address that others can dial, the port as it
+// is usually written.
+func split(addr string) (host, port string, err error) {
+	if err := driver.ValidateAddr(addr); err != nil {
+		return "", "", err
+	}
+	host, port, err = net.SplitHostPort(addr)
+	if err != nil {
+		return "", "", fmt.Errorf("%w: %w", driver.ErrInvalid, err)
+	}
+	if _, err := netip.ParseAddr(host); err != nil && strings.ContainsFunc(host, notInName) {
+		return "", "", fmt.Errorf("%w: host %q is neither an IP address nor a name", driver.ErrInvalid, host)
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return "", "", fmt.Errorf("%w: %w", driver.ErrInvalid, err)
+	}
+	return host, strconv.FormatUint(n, 10), nil
+}
+
+func notInName(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' && r != '.'
+}

@@ -1,0 +1,72 @@
+package format
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"regexp"
+	"strings"
+
+	"github.com/musterhq/muster/discovery/driver"
+)
+
+// Registrator returns the layout of registrator's backends etcd and consulkv:
+//
+//	/services/redis/host1:redis.0:6379 = 10.0.0.5:32768
+//
+// Root is what all keys start with, its slash included, if it has one; host is
+// the name of this host. The instance id is the id in the key, and the node id
+// what stands for the container in it. What registers has an id as RegistratorID
+// makes it.
+func Registrator(root, host string) KV { return KV{root, registrator{host}} }
+
+type registrator struct{ host string }
+
+func (r registrator) id(i driver.Instance, _, port string) (string, error) {
+	return RegistratorID(r.host, i, port)
+}
+
+func (registrator) value(_ driver.Instance, host, port string) (string, error) {
+	return net.JoinHostPort(host, port), nil
+}
+
+func (registrator) read(i *driver.Instance, id string, value []byte) error {
+	// Who puts a file there by hand has put a line.
+	host, port, err := split(strings.TrimSpace(string(value)))
+	if err != nil {
+		return err
+	}
+	i.InstanceID = id
+	i.NodeID = RegistratorNode(id)
+	i.Addr = net.JoinHostPort(host, port)
+	return nil
+}
+
+// registratorID is the form of registrator's ids: host, container and its port.
+// There are readers that take the port from it, and fail for the whole service on
+// an id of another form.
+var registratorID = regexp.MustCompile(`^[^:/]+:([A-Za-z0-9_.-]+):[0-9]+(?::udp)?$`)
+
+// RegistratorID returns the id of i, which runs on host: its instance id where
+// that has the form of registrator's ids, and else HOST:NODE:PORT, with the node
+// id in place of the container's name or, where there is none, the instance id.
+// The error wraps driver.ErrInvalid where these names do not fit the form.
+func RegistratorID(host string, i driver.Instance, port string) (string, error) {
+	if registratorID.MatchString(i.InstanceID) {
+		return i.InstanceID, nil
+	}
+	id := host + ":" + cmp.Or(i.NodeID, i.InstanceID) + ":" + port
+	if !registratorID.MatchString(id) {
+		return "", fmt.Errorf("%w: %q is no id of registrator, HOST:NODE:PORT; write letters, digits, '-', '_' and '.' in the node id", driver.ErrInvalid, id)
+	}
+	return id, nil
+}
+
+// RegistratorNode returns what stands for the container in one of registrator's
+// ids, and nothing if id has another form.
+func RegistratorNode(id string) string {
+	if parts := registratorID.FindStringSubmatch(id); parts != nil {
+		return parts[1]
+	}
+	return ""
+}

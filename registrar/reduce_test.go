@@ -1,0 +1,76 @@
+package registrar
+
+import (
+	"context"
+	"iter"
+	"testing"
+	"testing/synctest"
+
+	"github.com/musterhq/muster/discovery"
+	"github.com/musterhq/muster/discovery/discoverytest"
+	"github.com/musterhq/muster/discovery/driver"
+)
+
+// addresses is a provider in memory that keeps nothing of an instance but its
+// address, as some of the systems do whose records Muster writes.
+type addresses struct{ driver.Driver }
+
+func (addresses) Reduce(i driver.Instance) driver.Instance {
+	return driver.Instance{Service: i.Service, Addr: i.Addr}
+}
+
+func (a addresses) Watch(ctx context.Context, q driver.Query, since driver.Snapshot) iter.Seq2[driver.Snapshot, error] {
+	return a.Driver.(driver.Watcher).Watch(ctx, q, since)
+}
+
+func (a addresses) OpenSession(ctx context.Context, o driver.SessionOptions) (driver.Session, error) {
+	s, err := a.Driver.(driver.Registrar).OpenSession(ctx, o)
+	return addressSession{s, a}, err
+}
+
+type addressSession struct {
+	driver.Session
+	a addresses
+}
+
+func (s addressSession) Register(ctx context.Context, i driver.Instance) error {
+	return s.Session.Register(ctx, s.a.Reduce(i))
+}
+
+func (s addressSession) Deregister(ctx context.Context, i driver.Instance) error {
+	return s.Session.Deregister(ctx, s.a.Reduce(i))
+}
+
+// What a provider cannot keep is no reason to register again and again, and what
+// it can is still looked after.
+func TestProviderThatKeepsLess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := discoverytest.NewMemory()
+		registry := discovery.New("memory", addresses{memory.Driver()}, discovery.Options{})
+		defer registry.Close()
+		r := New(Config{Registry: registry, TTL: ttl})
+		defer r.Stop(context.Background())
+		full := instance("a", 1)
+		full.Zone, full.Tags = "eu-1", []string{"web"}
+		if err := r.Set(full); err != nil {
+			t.Fatal(err)
+		}
+		for port := range 5 {
+			after(2 * ttl)
+			memory.Put(instance("other", 100+port)) // and everyone looks
+		}
+		after(2 * ttl)
+		if s := r.Status(); !s.Registered() || s.Counters.Repairs != 0 {
+			t.Errorf("registered: %v, after %d repairs of what was not broken", s.Registered(), s.Counters.Repairs)
+		}
+		memory.Remove(registry.Reduce(full))
+		after(0)
+		if s := r.Status(); !s.Registered() || s.Counters.Repairs != 1 {
+			t.Errorf("after it was deleted by another: registered: %v, %d repairs", s.Registered(), s.Counters.Repairs)
+		}
+		s, err := registry.List(t.Context(), discovery.Query{Service: full.Service})
+		if err != nil || len(s.Instances) != 2 || s.Instances[0].Addr != full.Addr {
+			t.Errorf("readers see %+v, %v", s.Instances, err)
+		}
+	})
+}
