@@ -1,0 +1,271 @@
+package consul
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/providers/internal/format"
+)
+
+// A session of Consul has a TTL of 10 s at least, unless the servers are configured
+// otherwise, and they wait for twice as long.
+const (
+	leastSession  = 10 * time.Second
+	longerSession = 2
+)
+
+// openCatalogSession makes a session of Consul, for registrations that are written
+// straight into the catalog.
+func (d *Driver) openCatalogSession(ctx context.Context, ttl time.Duration) (driver.Session, error) {
+	short := max(ttl/longerSession, d.leastSession)
+	if short > maxGrantTTL {
+		return nil, fmt.Errorf("consul: %w: a TTL of %v; want %v at most", driver.ErrInvalid, ttl, longerSession*maxGrantTTL)
+	}
+	ctx, cancel := d.call(ctx)
+	defer cancel()
+	id, _, err := d.client.Session().CreateNoChecks(&api.SessionEntry{
+		Name:      "registrations of Muster",
+		TTL:       spell(short),
+		Behavior:  api.SessionBehaviorDelete,
+		LockDelay: time.Millisecond, // 0 stands for 15 s
+	}, d.write(ctx))
+	if err != nil {
+		return nil, d.failed(ctx, "create a session", err)
+	}
+	d.setOwn(id, true)
+	return &catalogSession{
+		driver: d, id: id, ttl: longerSession * short,
+		node: d.config.NodeName + "-" + id, key: d.keys.alive(id),
+		written: make(map[string]bool),
+	}, nil
+}
+
+// write returns the options of what is written to the datacenter to register in.
+func (d *Driver) write(ctx context.Context) *api.WriteOptions {
+	return (&api.WriteOptions{Datacenter: d.config.Datacenter}).WithContext(ctx)
+}
+
+// catalogSession registers services on a node that is there for it alone: what it
+// leaves behind can be removed in one step, and nothing of anybody else with it.
+// alive.go says how it is known that it has ended.
+type catalogSession struct {
+	driver *Driver
+	id     string // of the session of Consul
+	node   string // on which all services are
+	key    string // that the session holds once something is registered
+	ttl    time.Duration
+	keys   format.Keys // the IDs that may be registered
+
+	mu      sync.Mutex
+	written map[string]bool // the IDs of services that are registered, as far as is known
+	ended   bool            // by Close, or found so
+	closed  bool
+}
+
+func (s *catalogSession) TTL() time.Duration { return s.ttl }
+
+func (s *catalogSession) Renew(ctx context.Context) error {
+	if s.over() {
+		return s.lost()
+	}
+	ctx, cancel := s.driver.call(ctx)
+	defer cancel()
+	entry, _, err := s.driver.client.Session().Renew(s.id, s.driver.write(ctx))
+	switch {
+	case err != nil:
+		return s.driver.failed(ctx, "renew session "+s.id, err)
+	case entry == nil:
+		return s.lost()
+	}
+	return nil
+}
+
+// Register writes the service, its node and the key on which they hang in one
+// transaction, unless all of it stands already.
+func (s *catalogSession) Register(ctx context.Context, i driver.Instance) error {
+	if err := i.Validate(); err != nil {
+		return fmt.Errorf("consul: register: %w", err)
+	}
+	id, err := s.driver.serviceID(i)
+	if err != nil {
+		return fmt.Errorf("consul: register: %w", err)
+	}
+	want, err := encode(i, id, map[string]string{metaSession: s.id, metaAlive: s.key})
+	if err != nil {
+		return fmt.Errorf("consul: register: %w", err)
+	}
+	if s.over() {
+		return s.lost()
+	}
+	ctx, cancel := s.driver.call(ctx)
+	defer cancel()
+	s.keys.Add(i, id)
+	if err := s.put(ctx, want); err != nil {
+		return err
+	}
+	return s.removeAll(ctx, s.keys.Former(i, id))
+}
+
+func (s *catalogSession) put(ctx context.Context, want *api.AgentServiceRegistration) error {
+	if s.wrote(want.ID) {
+		if stands, err := s.stands(ctx, want); err != nil || stands {
+			return err
+		}
+	}
+	_, err := s.driver.transact(ctx, "register "+want.ID, s.driver.config.Datacenter, api.TxnOps{
+		{KV: &api.KVTxnOp{Verb: api.KVLock, Key: s.key, Value: []byte(s.node), Session: s.id}},
+		{Node: &api.NodeTxnOp{Verb: api.NodeSet, Node: api.Node{
+			Node: s.node, Address: want.Address,
+			// Nobody needs to look after it.
+			Meta: map[string]string{"external-node": "true", "external-probe": "false"},
+		}}},
+		{Service: &api.ServiceTxnOp{Verb: api.ServiceSet, Node: s.node, Service: api.AgentService{
+			ID: want.ID, Service: want.Name, Address: want.Address, Port: want.Port, Tags: want.Tags, Meta: want.Meta,
+		}}},
+	})
+	switch {
+	case err == nil:
+		s.note(want.ID)
+		return nil
+	case errors.Is(err, driver.ErrConflict) && strings.Contains(err.Error(), "invalid session"):
+		return s.lost()
+	}
+	return err
+}
+
+// stands reports whether the service is there as it should be, and the key is held.
+func (s *catalogSession) stands(ctx context.Context, want *api.AgentServiceRegistration) (bool, error) {
+	results, err := s.driver.transact(ctx, "read service "+want.ID, s.driver.config.Datacenter, api.TxnOps{
+		{KV: &api.KVTxnOp{Verb: api.KVCheckSession, Key: s.key, Session: s.id}},
+		{Service: &api.ServiceTxnOp{Verb: api.ServiceGet, Node: s.node, Service: api.AgentService{ID: want.ID, Service: want.Name}}},
+	})
+	switch {
+	case errors.Is(err, driver.ErrConflict): // one of them is missing
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	for _, r := range results {
+		if have := r.Service; have != nil {
+			return sameService(&api.AgentService{
+				Service: have.Service, Address: have.Address, Port: have.Port, Tags: have.Tags, Meta: have.Meta,
+			}, want), nil
+		}
+	}
+	return false, nil
+}
+
+// Deregister removes the service from the node of this session, also if this session
+// knows of none: an answer that was lost may have been of a registration that comes
+// after all. Those of other sessions are on other nodes.
+func (s *catalogSession) Deregister(ctx context.Context, i driver.Instance) error {
+	ctx, cancel := s.driver.call(ctx)
+	defer cancel()
+	id, err := s.driver.serviceID(i)
+	if err != nil {
+		id = "" // not valid any more, but maybe under a former ID
+	}
+	return s.removeAll(ctx, s.keys.Last(i, id))
+}
+
+func (s *catalogSession) removeAll(ctx context.Context, ids []string) error {
+	for _, id := range ids {
+		if err := s.deregister(ctx, id); err != nil {
+			return err
+		}
+		s.keys.Remove(id)
+		s.forget(id)
+	}
+	return nil
+}
+
+// deregister removes a service from the node, or the node where it is not of any.
+func (s *catalogSession) deregister(ctx context.Context, id string) error {
+	_, err := s.driver.client.Catalog().Deregister(&api.CatalogDeregistration{
+		Datacenter: s.driver.config.Datacenter, Node: s.node, ServiceID: id,
+	}, s.driver.write(ctx))
+	if err != nil {
+		return s.driver.failed(ctx, "deregister "+strings.TrimSuffix(s.node+"/"+id, "/"), err)
+	}
+	return nil
+}
+
+// Close ends the session, after which nothing can be registered on it any more by a
+// request that comes late, and removes the node with all that is on it. Where Consul
+// cannot be reached it may be called again.
+func (s *catalogSession) Close(ctx context.Context) error {
+	if s.isClosed() {
+		return nil
+	}
+	ctx, cancel := s.driver.call(ctx)
+	defer cancel()
+	if _, err := s.driver.client.Session().Destroy(s.id, s.driver.write(ctx)); err != nil {
+		return s.driver.failed(ctx, "end session "+s.id, err)
+	}
+	s.end()
+	if err := s.deregister(ctx, ""); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	return nil
+}
+
+func (s *catalogSession) over() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended
+}
+
+func (s *catalogSession) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
+func (s *catalogSession) end() {
+	s.driver.setOwn(s.id, false)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+}
+
+// lost ends the session, which Consul has ended for good.
+func (s *catalogSession) lost() error {
+	s.end()
+	return fmt.Errorf("consul: session %s: %w", s.id, driver.ErrSessionLost)
+}
+
+func (s *catalogSession) wrote(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.written[id]
+}
+
+func (s *catalogSession) note(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.written[id] = true
+}
+
+func (s *catalogSession) forget(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.written, id)
+}
+
+// sameService reports whether what stands is what should.
+func sameService(have *api.AgentService, want *api.AgentServiceRegistration) bool {
+	return have != nil && have.Service == want.Name && have.Address == want.Address && have.Port == want.Port &&
+		slices.Equal(have.Tags, want.Tags) && maps.Equal(have.Meta, want.Meta)
+}

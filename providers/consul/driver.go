@@ -1,0 +1,149 @@
+package consul
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/providers/internal/format"
+)
+
+// Provider is what is registered with package driver under the name "consul".
+type Provider struct{}
+
+func init() { driver.Register("consul", Provider{}) }
+
+// NewConfig returns a *Config with its defaults.
+func (Provider) NewConfig() any {
+	return &Config{Address: DefaultAddress, Mode: Agent, Format: formatMuster, HealthyOnly: true, Consistency: Default}
+}
+
+// Open returns New of the *Config.
+func (Provider) Open(config any) (driver.Driver, error) {
+	c, ok := config.(*Config)
+	if !ok {
+		return nil, fmt.Errorf("consul: %w: configuration is %T, want *consul.Config", driver.ErrInvalid, config)
+	}
+	d, err := New(*c)
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// Driver is a client of one Consul agent. It implements driver.Driver,
+// driver.Watcher, driver.Registrar, driver.Reducer, driver.Authorizer and
+// driver.TTLBounder; its authorities implement driver.Store.
+type Driver struct {
+	config    Config
+	keys      keys
+	host      string     // the name of this one, where the format wants it
+	kv        *format.KV // where registrations are keys, else nil
+	client    *api.Client
+	transport *http.Transport
+	closed    atomic.Bool
+
+	leastSession time.Duration // leastSession, but for tests
+	// ctx ends with Close: a blocking query would otherwise outlive it by minutes.
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	mu       sync.Mutex
+	services map[string]memory // what was seen of each service
+	own      map[string]bool   // the sessions that are open here
+}
+
+var (
+	_ driver.Driver     = (*Driver)(nil)
+	_ driver.Watcher    = (*Driver)(nil)
+	_ driver.Registrar  = (*Driver)(nil)
+	_ driver.Reducer    = (*Driver)(nil)
+	_ driver.Authorizer = (*Driver)(nil)
+	_ driver.TTLBounder = (*Driver)(nil)
+)
+
+// New returns a driver for c. It does not wait for Consul, which may be down. The
+// error joins one *driver.ConfigError for each thing that is wrong with c.
+func New(c Config) (*Driver, error) {
+	c, e, secure, err := c.check()
+	if err != nil {
+		return nil, err
+	}
+	client, transport, err := newClient(c, e, secure)
+	if err != nil {
+		return nil, fmt.Errorf("consul: %w: %w", driver.ErrInvalid, err)
+	}
+	d := &Driver{
+		config: c, keys: newKeys(c.AuthorityPrefix), client: client, transport: transport,
+		leastSession: leastSession, services: make(map[string]memory), own: make(map[string]bool),
+	}
+	if err := d.setFormat(); err != nil {
+		return nil, err
+	}
+	d.ctx, d.cancel = context.WithCancel(context.Background())
+	return d, nil
+}
+
+// Close closes the connections.
+func (d *Driver) Close() error {
+	if d.closed.Swap(true) {
+		return nil
+	}
+	d.cancel()
+	d.transport.CloseIdleConnections()
+	return nil
+}
+
+// call returns the context of one call, which ends with the driver, too.
+func (d *Driver) call(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(d.ctx, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
+// failed is failed, but for calls after Close, which no retry can mend.
+func (d *Driver) failed(ctx context.Context, what string, err error) error {
+	if d.closed.Load() {
+		return d.errClosed(what)
+	}
+	return failed(ctx, what, err)
+}
+
+func (d *Driver) errClosed(what string) error {
+	return fmt.Errorf("consul: %s: %w: the driver is closed", what, driver.ErrInvalid)
+}
+
+// List reads what every datacenter has of q.Service.
+func (d *Driver) List(ctx context.Context, q driver.Query) (driver.Snapshot, error) {
+	if q.Service == "" {
+		return driver.Snapshot{}, errNoService()
+	}
+	var all []reply
+	for _, dc := range d.datacenters() {
+		r, err := d.read(ctx, q.Service, reading{dc: dc})
+		if err != nil {
+			return driver.Snapshot{}, err
+		}
+		all = append(all, r)
+	}
+	return d.snapshot(q.Service, all), nil
+}
+
+func errNoService() error {
+	return fmt.Errorf("consul: %w: query without a service", driver.ErrInvalid)
+}
+
+// datacenters are those to read. The empty name is the agent's own.
+func (d *Driver) datacenters() []string {
+	if len(d.config.Datacenters) == 0 {
+		return []string{d.config.Datacenter}
+	}
+	return slices.Compact(slices.Sorted(slices.Values(d.config.Datacenters)))
+}

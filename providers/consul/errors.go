@@ -1,0 +1,82 @@
+package consul
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+
+	"github.com/hashicorp/consul/api"
+
+	"github.com/musterhq/muster/discovery/driver"
+)
+
+// failed wraps the error of one call in its kind. What the user reads is what was
+// attempted and what Consul said.
+func failed(ctx context.Context, what string, err error) error {
+	if ended := ctx.Err(); ended != nil {
+		return fmt.Errorf("consul: %s: %w: %w: %s", what, driver.ErrUnavailable, ended, text(err))
+	}
+	return fmt.Errorf("consul: %s: %w: %s", what, kind(err), text(err))
+}
+
+// kind tells what sort of error err is. Consul answers most things with 500; what
+// it means by that is in the text.
+func kind(err error) error {
+	var status api.StatusError
+	if !errors.As(err, &status) {
+		switch what := err.Error(); { // what is said of a transaction comes as text
+		case strings.Contains(what, "Permission denied"):
+			return driver.ErrDenied
+		case strings.Contains(what, "too large"):
+			return driver.ErrInvalid
+		}
+		// The agent's refusal of our certificate. In TLS 1.3 it comes after the
+		// handshake and looks like a broken connection.
+		if strings.Contains(err.Error(), "remote error: tls:") {
+			return driver.ErrDenied
+		}
+		return driver.ErrUnavailable
+	}
+	switch {
+	case status.Code == http.StatusForbidden, status.Code == http.StatusUnauthorized,
+		strings.Contains(status.Body, "Permission denied"), strings.Contains(status.Body, "ACL not found"):
+		return driver.ErrDenied
+	case status.Code == http.StatusNotFound:
+		return driver.ErrNotFound
+	case status.Code == http.StatusBadRequest, status.Code == http.StatusRequestEntityTooLarge:
+		return driver.ErrInvalid
+	}
+	return driver.ErrUnavailable
+}
+
+// said reports whether Consul said text in answer.
+func said(err error, text string) bool {
+	var status api.StatusError
+	return errors.As(err, &status) && strings.Contains(status.Body, text)
+}
+
+// notFound reports whether Consul does not know what the call was about.
+func notFound(err error) bool {
+	var status api.StatusError
+	return errors.As(err, &status) && status.Code == http.StatusNotFound
+}
+
+func text(err error) string {
+	var status api.StatusError
+	if errors.As(err, &status) {
+		return fmt.Sprintf("%d %s", status.Code, strings.TrimSpace(status.Body))
+	}
+	return err.Error()
+}
+
+// reason strips the path that an *os.PathError repeats.
+func reason(err error) string {
+	var pathErr *os.PathError
+	if errors.As(err, &pathErr) {
+		return pathErr.Err.Error()
+	}
+	return err.Error()
+}

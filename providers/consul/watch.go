@@ -1,0 +1,318 @@
+package consul
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"iter"
+	"maps"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/musterhq/muster/discovery/driver"
+)
+
+// answerTime is how much later than waitTime the answer of a query may come.
+const answerTime = 30*time.Second + waitTime/16
+
+// Watch asks Consul again and again for what has changed after an index, in each
+// datacenter.
+func (d *Driver) Watch(ctx context.Context, q driver.Query, since driver.Snapshot) iter.Seq2[driver.Snapshot, error] {
+	return func(yield func(driver.Snapshot, error) bool) {
+		if q.Service == "" {
+			yield(driver.Snapshot{}, errNoService())
+			return
+		}
+		inner, cancel := d.call(ctx)
+		var running sync.WaitGroup
+		defer running.Wait()
+		defer cancel()
+		dcs := d.datacenters()
+		from := make(chan news)
+		for n, dc := range dcs {
+			f := &follower{driver: d, service: q.Service, dc: dc, number: n, to: from, running: &running}
+			running.Go(func() { f.follow(inner, d.start(q.Service, len(dcs), since)) })
+		}
+		for s, err := range d.merge(inner, q.Service, len(dcs), since, from) {
+			if ctx.Err() != nil || !yield(s, err) {
+				return
+			}
+		}
+	}
+}
+
+// start returns the index from which a datacenter is followed so that no change is
+// missed, 0 for reading it anew. A snapshot of several has the sum of their indices as
+// its revision, and says nothing of the keys on which lives hang.
+func (d *Driver) start(service string, dcs int, since driver.Snapshot) uint64 {
+	if known, ok := d.remembered(service); !ok || known.keyed || dcs > 1 {
+		return 0
+	}
+	return uint64(since.Revision)
+}
+
+// news is what one datacenter has to tell.
+type news struct {
+	from  int
+	reply reply
+	err   error
+}
+
+// merge yields what the datacenters have together, each time that it has changed,
+// until one of them fails.
+func (d *Driver) merge(ctx context.Context, service string, dcs int, since driver.Snapshot, from <-chan news) iter.Seq2[driver.Snapshot, error] {
+	return func(yield func(driver.Snapshot, error) bool) {
+		known := make(map[int]reply)
+		for last, first := since, true; ; {
+			var got news
+			select {
+			case got = <-from:
+			case <-ctx.Done():
+				if d.closed.Load() {
+					yield(driver.Snapshot{}, d.errClosed("watch"))
+				}
+				return
+			}
+			if got.err != nil {
+				yield(driver.Snapshot{}, got.err)
+				return
+			}
+			known[got.from] = got.reply
+			if len(known) < dcs {
+				continue
+			}
+			s := d.snapshot(service, slices.Collect(maps.Values(known)))
+			if first && s.Revision < since.Revision {
+				yield(driver.Snapshot{}, wentBack(uint64(since.Revision), uint64(s.Revision)))
+				return
+			}
+			first = false
+			if sameSet(last, s) {
+				continue
+			}
+			// The end of a session does not move the index of a service. It is itself
+			// a change, so that the index of Consul is higher than the last by now.
+			s.Revision = max(s.Revision, last.Revision+1)
+			last = s
+			if !yield(s, nil) {
+				return
+			}
+		}
+	}
+}
+
+// wentBack is the error of an index that did: Consul was restored from a backup, or
+// started without its state. What has changed is not known.
+func wentBack(from, to uint64) error {
+	return fmt.Errorf("consul: watch: %w: the index went back from %d to %d", driver.ErrCompacted, from, to)
+}
+
+// sameSet reports whether readers of a and b see the same.
+func sameSet(a, b driver.Snapshot) bool {
+	return sameInstances(a.Instances, b.Instances) && sameSkipped(a.Skipped, b.Skipped)
+}
+
+func sameReply(a, b reply) bool {
+	return sameInstances(a.passing, b.passing) && sameInstances(a.failing, b.failing) && sameSkipped(a.skipped, b.skipped)
+}
+
+// sameInstances and sameSkipped compare without regard to order, of which Consul has
+// none to rely on.
+func sameInstances(a, b []driver.Instance) bool {
+	byKey := func(x, y driver.Instance) int {
+		return cmp.Or(cmp.Compare(x.Key(), y.Key()), cmp.Compare(x.Addr, y.Addr))
+	}
+	a, b = slices.SortedFunc(slices.Values(a), byKey), slices.SortedFunc(slices.Values(b), byKey)
+	return slices.EqualFunc(a, b, func(x, y driver.Instance) bool { return reflect.DeepEqual(x, y) })
+}
+
+func sameSkipped(a, b []driver.Skipped) bool {
+	keys := func(all []driver.Skipped) []string {
+		var keys []string
+		for _, s := range all {
+			keys = append(keys, s.Key)
+		}
+		return slices.Sorted(slices.Values(keys))
+	}
+	return slices.Equal(keys(a), keys(b))
+}
+
+// follower follows a service in one datacenter.
+type follower struct {
+	driver  *Driver
+	service string
+	dc      string
+	number  int
+	to      chan<- news
+	running *sync.WaitGroup // has all that it starts, which ends with its context
+
+	mu        sync.Mutex
+	last      *reply             // nil before the first
+	guarded   bool               // whether the keys are watched
+	burying   bool               // whether graves are about to be cleared
+	stale     bool               // a key has gone since the last reading
+	interrupt context.CancelFunc // ends the reading that waits
+}
+
+// follow tells of each change after index, and of the error that ends it.
+func (f *follower) follow(ctx context.Context, index uint64) {
+	var p pace
+	for {
+		began := time.Now()
+		r, err := f.await(ctx, index)
+		if err == nil && r.index < max(index, 1) {
+			err = wentBack(index, r.index)
+		}
+		if err != nil {
+			f.tell(ctx, news{err: err})
+			return
+		}
+		index = r.index
+		changed := f.look(ctx, r)
+		if changed && !f.tell(ctx, news{reply: r}) {
+			return
+		}
+		if !p.pause(ctx, time.Since(began), len(r.passing)+len(r.failing), changed) {
+			return
+		}
+	}
+}
+
+// tell reports whether there is still anyone to be told.
+func (f *follower) tell(ctx context.Context, n news) bool {
+	n.from = f.number
+	select {
+	case f.to <- n:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// await waits for a change, with a bound of its own, since a connection may go
+// silent. When a key has gone it reads at once.
+func (f *follower) await(ctx context.Context, index uint64) (reply, error) {
+	waiting, interrupt := context.WithTimeout(ctx, waitTime+answerTime)
+	defer interrupt()
+	if !f.isStale(interrupt) {
+		r, err := f.driver.read(waiting, f.service, reading{dc: f.dc, index: index})
+		if err == nil || ctx.Err() != nil || !f.isStale(nil) {
+			return r, err
+		}
+	}
+	f.mu.Lock()
+	f.stale = false
+	f.mu.Unlock()
+	at, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	return f.driver.read(at, f.service, reading{dc: f.dc})
+}
+
+// isStale reports whether a key has gone since the last reading, and has the next
+// such event call interrupt.
+func (f *follower) isStale(interrupt context.CancelFunc) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.interrupt = interrupt
+	return f.stale
+}
+
+// look starts what a reading calls for, and reports whether it differs from the one
+// before.
+func (f *follower) look(ctx context.Context, r reply) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	changed := f.last == nil || !sameReply(*f.last, r)
+	f.last = &r
+	if r.alive != nil && !f.guarded {
+		f.guarded = true
+		f.running.Go(func() { f.guard(ctx) })
+	}
+	if len(r.dead) > 0 && !f.burying && f.driver.config.Mode == Catalog {
+		f.burying = true
+		f.running.Go(func() {
+			f.driver.bury(ctx, f.dc, f.graves)
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.burying = false
+		})
+	}
+	return changed
+}
+
+func (f *follower) graves() []grave {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.last.dead
+}
+
+// guard watches the keys on which lives hang, and interrupts when one has gone.
+func (f *follower) guard(ctx context.Context) {
+	var p pace
+	for index := uint64(0); ; {
+		began := time.Now()
+		bounded, cancel := context.WithTimeout(ctx, waitTime+answerTime)
+		alive, now, err := f.driver.lives(bounded, reading{dc: f.dc, index: index})
+		cancel()
+		if err != nil {
+			f.tell(ctx, news{err: err})
+			return
+		}
+		changed := now != index
+		if index = now; now < index {
+			index = 0
+		}
+		f.compare(alive)
+		if !p.pause(ctx, time.Since(began), len(alive), changed) {
+			return
+		}
+	}
+}
+
+func (f *follower) compare(alive liveness) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for key := range f.last.alive { // there was one, it had us started
+		if !alive[key] {
+			f.stale = true
+			if f.interrupt != nil {
+				f.interrupt()
+			}
+			return
+		}
+	}
+}
+
+// pace bounds what readings cost. After each there is a pause, in which a burst of
+// changes comes to its end: a millisecond for each instance, as a reading costs as
+// much. An index may move although nothing has changed for us: then the pauses get
+// longer, until nothing comes for a while.
+type pace struct{ idle time.Duration }
+
+const (
+	shortestPause = 10 * time.Millisecond
+	longestPause  = time.Second
+	quiet         = 2 * time.Second
+)
+
+// pause waits after an answer that took so long and has n instances. It reports
+// whether ctx goes on.
+func (p *pace) pause(ctx context.Context, took time.Duration, n int, changed bool) bool {
+	if changed || took > quiet {
+		p.idle = 0
+	} else {
+		p.idle = min(max(2*p.idle, shortestPause), longestPause)
+	}
+	wait := min(max(shortestPause, p.idle, time.Duration(n)*time.Millisecond), longestPause)
+	timer := time.NewTimer(wait/2 + rand.N(wait))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
