@@ -28,8 +28,8 @@ import (
 
 // The bounds of Config.TTL.
 const (
-	DefaultTTL = 600 * time.Millisecond
-	MinTTL     = 200 * time.Millisecond
+	DefaultTTL = 900 * time.Millisecond
+	MinTTL     = 250 * time.Millisecond
 	MaxTTL     = time.Minute
 )
 
@@ -42,8 +42,8 @@ type Config struct {
 	Cluster string
 	// Self is the entry of the list that stands for this node.
 	Self string
-	// Voters reads the list, whose entries are distinct. It is called about once a
-	// second. Where it fails the last good list is kept.
+	// Voters reads the list, whose entries are distinct. It is called every few
+	// seconds. Where it fails the last good list is kept.
 	Voters func() ([]string, error)
 	// TTL is how long a promise and with it a grant lasts. 0 stands for DefaultTTL.
 	TTL time.Duration
@@ -99,13 +99,15 @@ type Authority struct {
 	closing bool
 	voters  []string            // the last good list, sorted
 	seen    map[string]sighting // the last answer of every other voter, by address
-	phase   phase
+	phase   phase               // while there is no member
 	// What an operator should mend, by where it shows.
 	listProblem, diskProblem, voterProblem string
 	// grantUntil is when the last grant ends that this node was given.
 	grantUntil clock.Instant
 	// wanted is when this node last asked to be master, 0 if it gave that up.
 	wanted clock.Instant
+	// gaveUp is the last term of Raft in which this node gave mastership back.
+	gaveUp uint64
 }
 
 var (
@@ -261,6 +263,7 @@ func (a *Authority) Acquire(ctx context.Context, c driver.Claim) (driver.Grant, 
 	}
 	m.current.Store(raftTerm) // the claim came after all that went before
 	a.granted(p.validFor)
+	a.spawn(m.spread)
 	return driver.Grant{
 		Term:      out.term,
 		ClusterID: out.clusterID,
@@ -352,10 +355,17 @@ func (a *Authority) Release(ctx context.Context, g driver.Grant) error {
 		return nil
 	}
 	a.mu.Lock()
-	a.grantUntil, a.wanted = 0, 0
+	a.grantUntil, a.wanted, a.gaveUp = 0, 0, t.raftTerm
 	a.mu.Unlock()
-	a.withdraw(m, t.raftTerm, g.Term)
+	told := a.withdraw(m, t.raftTerm, g.Term)
 	_, err := m.apply(ctx, command{Op: opRelease, Server: m.id, Term: g.Term})
+	// Whoever asks for the lead now finds voters that are free to give it. One that
+	// cannot be reached is not waited for.
+	select {
+	case <-told:
+	case <-time.After(a.cfg.heartbeat / 4):
+	case <-ctx.Done():
+	}
 	if errors.Is(err, errNotLeader) || !m.leads(t.raftTerm) {
 		return nil // another leads, under whom the claim counts for nothing
 	}
@@ -434,9 +444,7 @@ func (a *Authority) Close(ctx context.Context) error {
 	a.mu.Unlock()
 
 	if m := a.member.Load(); m != nil && !a.standing() {
-		if _, leads := m.leading(); leads && len(m.servers()) > 1 {
-			_ = m.await(ctx, m.raft.LeadershipTransfer())
-		}
+		a.handOver(ctx, m)
 	}
 	a.cancel()
 	_ = a.server.Close()
@@ -451,6 +459,25 @@ func (a *Authority) Close(ctx context.Context) error {
 	}
 	close(a.closed)
 	return err
+}
+
+// handOver has another voter lead in Raft, if this one does, so that the others need
+// not find out that it is gone. One attempt may fail because another is under way.
+func (a *Authority) handOver(ctx context.Context, m *member) {
+	ctx, cancel := context.WithTimeout(ctx, a.cfg.heartbeat)
+	defer cancel()
+	for len(m.servers()) > 1 && ctx.Err() == nil {
+		if _, leads := m.leading(); !leads {
+			return
+		}
+		if m.await(ctx, m.raft.LeadershipTransfer()) == nil {
+			return
+		}
+		select {
+		case <-time.After(a.cfg.heartbeat / 50):
+		case <-ctx.Done():
+		}
+	}
 }
 
 // readList takes over the list as it is now, and keeps the last good one where

@@ -578,3 +578,31 @@ func TestLateFounder(t *testing.T) {
 	c.nodes[2].start()
 	c.inForce(c.nodes...)
 }
+
+// TestBriefMaster is of one that gives mastership back as soon as it has it: whoever
+// asks for the lead then need not wait until it has had the time to want to be master.
+func TestBriefMaster(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	c.ttl = 30 * time.Second // with it goes the longest heartbeat timeout
+	for _, p := range c.nodes {
+		if err := p.open(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a := c.nodes[0].auth
+	self := driver.Holder{NodeID: "a", InstanceID: "a"}
+	var g driver.Grant
+	c.eventually("a grant", func() (ok bool) {
+		var err error
+		g, err = a.Acquire(ask(t), driver.Claim{Holder: self, ClusterID: "id"})
+		return err == nil
+	})
+	if err := a.Release(ask(t), g); err != nil {
+		t.Fatal(err)
+	}
+	reply, err := a.answerLead(ask(t), leadRequest{From: c.nodes[1].addr})
+	if err != nil || !reply.Yielded {
+		t.Fatalf("asked for the lead, it says %+v, %v", reply, err)
+	}
+}

@@ -146,7 +146,9 @@ func (p *peer) crash() {
 	if p.auth == nil {
 		return
 	}
-	p.elector.stop()
+	if p.elector != nil { // not one that only open made
+		p.elector.stop()
+	}
 	p.net.Close() // nothing leaves the node from here on
 	p.auth.Close(context.Background())
 	p.auth = nil

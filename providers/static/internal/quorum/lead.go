@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -94,7 +95,7 @@ func (a *Authority) answerLead(ctx context.Context, r leadRequest) (leadReply, e
 
 	now := clock.Now()
 	a.mu.Lock()
-	until := a.grantUntil
+	until, gaveUp := a.grantUntil, a.gaveUp
 	a.mu.Unlock()
 	eligible := a.ineligible() == ""
 	since := clock.Instant(m.leaderSince.Load())
@@ -103,7 +104,7 @@ func (a *Authority) answerLead(ctx context.Context, r leadRequest) (leadReply, e
 		return leadReply{Reason: fmt.Sprintf("voter %s is master with term %d", a.cfg.Self, m.state.current().Term)}, nil
 	case eligible && a.wants():
 		return leadReply{Reason: fmt.Sprintf("voter %s leads and wants to be master", a.cfg.Self)}, nil
-	case eligible && now.Before(since.Add(a.cfg.heartbeat)):
+	case eligible && gaveUp != term && now.Before(since.Add(a.cfg.heartbeat)):
 		return leadReply{
 			Reason:     fmt.Sprintf("voter %s leads only since %v", a.cfg.Self, now.Sub(since).Round(time.Millisecond)),
 			RetryAfter: since.Add(a.cfg.heartbeat).Sub(now),
@@ -128,26 +129,21 @@ func (a *Authority) prove(ctx context.Context, m *member, term uint64, d time.Du
 	quorum := len(servers)/2 + 1
 	round := a.rounds.Add(1)
 	replies := make(chan promiseReply, len(servers))
-	outstanding := 0
+	asked := clock.Now()
 	for _, id := range servers {
 		req := promiseRequest{To: id, Leader: m.id, Start: a.start, RaftTerm: term, Round: round, For: d}
 		if id == m.id {
 			replies <- a.promise(m, req)
-			outstanding++
 			continue
 		}
-		// Not bound to ctx: a request that is cut off closes its connection, and the
-		// slowest voter would have to be dialled again in every round.
-		if a.spawn(func() {
-			ctx, cancel := context.WithTimeout(a.ctx, a.talkTimeout())
-			defer cancel()
-			var reply promiseReply
-			_ = a.caller.call(ctx, addrOf(id), pathPromise, req, &reply)
+		m.pledges.ask(id, req, func(reply promiseReply) {
+			if reply.Given {
+				m.gate.vouch(id, term, asked)
+			}
 			replies <- reply
-		}) {
-			outstanding++
-		}
+		})
 	}
+	outstanding := len(servers)
 	var given []time.Duration
 	for len(given) < quorum && len(given)+outstanding >= quorum {
 		select {
@@ -167,32 +163,29 @@ func (a *Authority) prove(ctx context.Context, m *member, term uint64, d time.Du
 }
 
 // withdraw takes back the promises for term, so that the voters are free to elect
-// another leader at once. Voters that it does not reach wait until they end.
-func (a *Authority) withdraw(m *member, term uint64, released driver.Term) {
+// another leader at once. Voters that it does not reach wait until they end. It waits
+// for none: the result is closed once all have been told or cannot be reached.
+func (a *Authority) withdraw(m *member, term uint64, released driver.Term) (told <-chan struct{}) {
 	round := a.rounds.Add(1)
+	var outstanding sync.WaitGroup
 	for _, id := range m.servers() {
 		req := promiseRequest{To: id, Leader: m.id, Start: a.start, RaftTerm: term, Round: round, Withdraw: true, Released: released}
 		if id == m.id {
 			a.promise(m, req)
 			continue
 		}
-		a.spawn(func() {
-			ctx, cancel := context.WithTimeout(a.ctx, a.talkTimeout())
-			defer cancel()
-			_ = a.caller.call(ctx, addrOf(id), pathPromise, req, &promiseReply{})
-		})
+		outstanding.Add(1)
+		m.pledges.ask(id, req, func(promiseReply) { outstanding.Done() })
 	}
+	done := make(chan struct{})
+	go func() { // no longer than a dial and a reply may take
+		outstanding.Wait()
+		close(done)
+	}()
+	return done
 }
 
-// answerPromise answers prove and withdraw.
-func (a *Authority) answerPromise(_ context.Context, r promiseRequest) (promiseReply, error) {
-	m := a.member.Load()
-	if m == nil {
-		return promiseReply{}, nil
-	}
-	return a.promise(m, r), nil
-}
-
+// promise answers prove and withdraw. It never waits.
 func (a *Authority) promise(m *member, r promiseRequest) promiseReply {
 	l := leadership{r.Leader, r.Start, r.RaftTerm}
 	switch {
@@ -208,7 +201,10 @@ func (a *Authority) promise(m *member, r promiseRequest) promiseReply {
 	// No longer than this voter keeps quiet when it restarts.
 	d := min(r.For, a.cfg.TTL)
 	given := a.ledger.give(l, r.Round, d, m.raft.CurrentTerm)
-	return promiseReply{Given: given, For: d, RaftTerm: m.raft.CurrentTerm()}
+	if given && r.Leader != m.id {
+		m.gate.beat(r.Leader, r.RaftTerm)
+	}
+	return promiseReply{Given: given, For: d}
 }
 
 // release notes that mastership term was given back, and reports whether that is

@@ -25,9 +25,10 @@ const (
 	cachedEntries    = 32
 	snapshotInterval = 5 * time.Second
 	maxAppendEntries = 16
-	// Nobody waits for a follower to learn of a commit: a message for that every
-	// 50 ms is what an idle leader would spend most of its time on.
-	commitTimeout    = 200 * time.Millisecond
+	// Nobody waits for a follower to learn of a commit, but for who is master, and
+	// that is pushed (see spread): a message for it every 50 ms is what an idle leader
+	// would spend most of its time on.
+	commitTimeout    = time.Second
 	transportTimeout = 2 * maxHeartbeat
 	maxPooledConns   = 3
 )
@@ -38,6 +39,8 @@ type member struct {
 	raft  *raft.Raft
 	state *state
 	gate  *gate
+	// pledges reaches the other voters for promises.
+	pledges *pledges
 
 	// failed is set once the disk let it down.
 	failed atomic.Pointer[error]
@@ -110,12 +113,9 @@ func (a *Authority) startMember(d *disk, s *stream) (*member, error) {
 	m.raft.RegisterObserver(raft.NewObserver(nil, false, func(o *raft.Observation) bool {
 		switch data := o.Data.(type) {
 		case raft.RaftState:
-			pace := a.cfg.heartbeat
 			if data == raft.Leader {
 				m.leaderSince.Store(int64(clock.Now()))
-				pace *= 2
 			}
-			setPace(o.Raft, pace)
 			a.notify()
 		case raft.LeaderObservation:
 			a.notify()
@@ -123,16 +123,6 @@ func (a *Authority) startMember(d *disk, s *stream) (*member, error) {
 		return false
 	}))
 	return m, nil
-}
-
-// setPace sets Raft's heartbeat timeout, a tenth to a fifth of which a leader waits
-// between heartbeats. A leader has no other use for it, and is given twice that of
-// a follower: two and more heartbeats within the time in which a follower misses
-// one are enough, and are most of what an idle voter spends.
-func setPace(r *raft.Raft, d time.Duration) {
-	c := r.ReloadableConfig()
-	c.HeartbeatTimeout, c.ElectionTimeout = d, d
-	_ = r.ReloadConfig(c) // cannot fail: NewRaft has accepted the like
 }
 
 // newRaft is raft.NewRaft, which panics where it cannot write its term.
@@ -147,6 +137,7 @@ func newRaft(conf *raft.Config, fsm raft.FSM, logs raft.LogStore, stable raft.St
 
 // stop ends Raft and joins its goroutines.
 func (m *member) stop() {
+	m.pledges.close()
 	done := m.raft.Shutdown()
 	_ = m.gate.Close() // or Raft would wait for answers of the dead
 	_ = done.Error()
@@ -167,6 +158,19 @@ func (m *member) err() error {
 		return *p
 	}
 	return nil
+}
+
+// phase is how far the voter has come by now. It is read from Raft each time: another
+// that lost its directory must not be told of a moment ago, when there was nothing to
+// lose yet.
+func (m *member) phase() phase {
+	switch term, last := m.raft.CurrentTerm(), m.raft.LastIndex(); {
+	case term > 1 || last > 1:
+		return phaseEstablished
+	case last == 1:
+		return phaseFresh
+	}
+	return phaseEmpty
 }
 
 // leading reports whether this voter leads, and in which term. It led that term
@@ -238,6 +242,10 @@ func (m *member) catchUp(ctx context.Context, term uint64) error {
 	}
 	return nil
 }
+
+// spread makes the followers learn at once what was committed so far. Raft tells
+// them with the next entry, so that one is written. Nobody waits for it.
+func (m *member) spread() { m.raft.Barrier(time.Second) }
 
 // await waits for f, or until ctx ends. Raft answers every future no later than
 // when it loses its leadership, which a leader without a majority soon does.

@@ -123,7 +123,11 @@ func (a *Authority) status() status {
 	s := status{Addr: a.cfg.Self, Phase: a.phase, Voters: a.voters}
 	a.mu.Unlock()
 	m := a.member.Load()
-	if m == nil || m.err() != nil {
+	if m == nil {
+		return s
+	}
+	s.Phase = m.phase()
+	if m.err() != nil {
 		return s
 	}
 	s.ID = m.id

@@ -21,7 +21,7 @@ import (
 // address: the voter's entry in the list, and for a voter that came back without
 // its disk or was added later also a "#" and something random. What follows the
 // "#" never reaches the network's dialer. It goes into the hello that opens each
-// connection, so that nothing meant for the voter that was lost reaches the one
+// connection of Raft or for promises, so that nothing meant for the voter that was lost reaches the one
 // that took its place.
 
 // addrOf returns the entry in the list of the server id.
@@ -37,7 +37,7 @@ const (
 	maxHelloBytes = 2 << 10
 )
 
-// hello is the first line on each connection of Raft.
+// hello is the first line on each connection.
 type hello struct {
 	Version int    `json:"version"`
 	Cluster string `json:"cluster"`
@@ -45,12 +45,13 @@ type hello struct {
 	To      string `json:"to"`
 }
 
-// stream is the raft.StreamLayer over the node's one port. Close ends every
-// connection it made or took, and joins its goroutines.
+// stream is a raft.StreamLayer over the node's one port, and serves promises as well.
+// Close ends every connection it made or took, and joins its goroutines.
 type stream struct {
-	network driver.Network
-	cluster string
-	id      string
+	network  driver.Network
+	protocol string
+	cluster  string
+	id       string
 
 	listener net.Listener
 	accepted chan net.Conn
@@ -64,13 +65,13 @@ type stream struct {
 	conns  map[*streamConn]struct{}
 }
 
-func listen(network driver.Network, cluster, id string) (*stream, error) {
-	l, err := network.Listen(raftProtocol)
+func listen(network driver.Network, protocol, cluster, id string) (*stream, error) {
+	l, err := network.Listen(protocol)
 	if err != nil {
 		return nil, err
 	}
 	s := &stream{
-		network: network, cluster: cluster, id: id,
+		network: network, protocol: protocol, cluster: cluster, id: id,
 		listener: l,
 		accepted: make(chan net.Conn),
 		done:     make(chan struct{}),
@@ -110,8 +111,8 @@ func (s *stream) acceptLoop() {
 	}
 }
 
-// welcome reads the hello of an incoming connection and hands it to Raft if it is
-// meant for this voter.
+// welcome reads the hello of an incoming connection and hands it out if it is meant
+// for this voter.
 func (s *stream) welcome(conn *streamConn) {
 	_ = conn.SetDeadline(time.Now().Add(helloTimeout))
 	r := bufio.NewReader(conn.Conn)
@@ -150,7 +151,7 @@ func readHello(r *bufio.Reader) (hello, error) {
 func (s *stream) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, timeout)
 	defer cancel()
-	conn, err := s.network.Dial(ctx, raftProtocol, addrOf(string(address)))
+	conn, err := s.network.Dial(ctx, s.protocol, addrOf(string(address)))
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ func TestStrangers(t *testing.T) {
 	n, m := f.Node(t, "127.0.0.1:0"), f.Node(t, "127.0.0.1:0")
 	defer n.Close()
 	defer m.Close()
-	s, err := listen(n, "x", n.Addr()+"#new")
+	s, err := listen(n, raftProtocol, "x", n.Addr()+"#new")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +51,7 @@ func TestStrangers(t *testing.T) {
 		}
 		c.Close()
 	}
-	from, err := listen(m, "x", m.Addr())
+	from, err := listen(m, raftProtocol, "x", m.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}

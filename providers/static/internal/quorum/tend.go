@@ -25,7 +25,7 @@ const (
 	// restlessInterval is how often the others are asked while this voter has no
 	// part in Raft yet, calmInterval after that.
 	restlessInterval = 100 * time.Millisecond
-	calmInterval     = time.Second
+	calmInterval     = 3 * time.Second
 	// diskRetry is how long a voter whose disk failed waits to try it again.
 	diskRetry = 5 * time.Second
 )
@@ -312,25 +312,31 @@ func (a *Authority) join(id string) error {
 			return a.diskFailed(err)
 		}
 	}
-	s, err := listen(a.cfg.Network, a.cfg.Cluster, id)
+	forRaft, err := listen(a.cfg.Network, raftProtocol, a.cfg.Cluster, id)
 	if err != nil {
 		return fmt.Errorf("cannot listen for the other voters: %w", err)
 	}
-	m, err := a.startMember(a.disk, s)
+	forPromises, err := listen(a.cfg.Network, promiseProtocol, a.cfg.Cluster, id)
 	if err != nil {
+		_ = forRaft.Close()
+		return fmt.Errorf("cannot listen for the other voters: %w", err)
+	}
+	m, err := a.startMember(a.disk, forRaft)
+	if err != nil {
+		_ = forPromises.Close()
 		return a.diskFailed(err)
 	}
+	m.pledges = newPledges(forPromises, a.talkTimeout(), func(r promiseRequest) promiseReply { return a.promise(m, r) })
 	a.cfg.Logger.Info("taking part in the voting", "id", id)
 	a.setDiskProblem(nil)
 	a.member.Store(m)
-	a.notePhase(m)
 	return nil
 }
 
 // reconsider looks after a member that runs.
 func (a *Authority) reconsider() error {
 	m := a.member.Load()
-	if a.notePhase(m) != phaseEmpty {
+	if m.phase() != phaseEmpty {
 		return nil
 	}
 	// Waiting to be taken in by a cluster that lives. Should it be gone, found
@@ -356,8 +362,11 @@ func (a *Authority) diskFailed(err error) error {
 
 // leaveRaft stops Raft and closes the directory.
 func (a *Authority) leaveRaft() {
-	if m := a.member.Swap(nil); m != nil {
+	if m := a.member.Load(); m != nil {
+		a.setPhase(m.phase()) // from now on nobody asks Raft
+		a.member.Store(nil)
 		m.stop()
+		a.setPhase(m.phase())
 		a.cfg.Logger.Info("no longer taking part in the voting", "id", m.id)
 	}
 	_ = a.closeDisk()
@@ -370,19 +379,6 @@ func (a *Authority) closeDisk() error {
 	err := a.disk.close()
 	a.disk = nil
 	return err
-}
-
-// notePhase updates the phase from a member that runs.
-func (a *Authority) notePhase(m *member) phase {
-	p := phaseEmpty
-	switch term, last := m.raft.CurrentTerm(), m.raft.LastIndex(); {
-	case term > 1 || last > 1:
-		p = phaseEstablished
-	case last == 1:
-		p = phaseFresh
-	}
-	a.setPhase(p)
-	return p
 }
 
 func (a *Authority) setPhase(p phase) {

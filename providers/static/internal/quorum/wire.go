@@ -22,10 +22,9 @@ import (
 const (
 	talkProtocol = "voters"
 
-	pathStatus  = "/v1/status"
-	pathPromise = "/v1/promise"
-	pathLead    = "/v1/lead"
-	pathStore   = "/v1/store"
+	pathStatus = "/v1/status"
+	pathLead   = "/v1/lead"
+	pathStore  = "/v1/store"
 
 	clusterHeader = "Muster-Cluster"
 
@@ -87,10 +86,11 @@ type promiseRequest struct {
 }
 
 type promiseReply struct {
-	Given bool `json:"given"`
+	// Round is that of the request.
+	Round uint64 `json:"round"`
+	Given bool   `json:"given"`
 	// For is how long, counted from some moment after the request was sent.
-	For      time.Duration `json:"for_ns,omitempty"`
-	RaftTerm uint64        `json:"raft_term,omitempty"`
+	For time.Duration `json:"for_ns,omitempty"`
 }
 
 // leadRequest asks the leader to let From lead, who wants to be master.
@@ -244,7 +244,6 @@ func (c *caller) close() { c.http.CloseIdleConnections() }
 func newServer(ctx context.Context, a *Authority) *http.Server {
 	mux := http.NewServeMux()
 	handle(mux, a.cfg.Cluster, pathStatus, func(context.Context, struct{}) (status, error) { return a.status(), nil })
-	handle(mux, a.cfg.Cluster, pathPromise, a.answerPromise)
 	handle(mux, a.cfg.Cluster, pathLead, a.answerLead)
 	handle(mux, a.cfg.Cluster, pathStore, a.answerStore)
 	return &http.Server{
