@@ -12,8 +12,8 @@ import (
 	"github.com/musterhq/muster/registrar/advertise"
 )
 
-// Config is everything a node needs. Cluster and Registry are mandatory; the rest
-// is useful at zero.
+// Config is everything a node needs. Cluster and either Registry or Registries are
+// mandatory; the rest is useful at zero.
 type Config struct {
 	// Cluster is the name of the cluster. Nodes of other clusters are turned away.
 	Cluster string
@@ -45,9 +45,15 @@ type Config struct {
 	// $XDG_STATE_HOME/muster/<cluster>/<node id>.
 	DataDir string
 
-	// Registry finds the peers and grants mastership. The caller closes it after
-	// the node has ended.
+	// Registry finds the peers, takes the node's registration and grants mastership.
+	// The caller closes it after the node has ended.
 	Registry *discovery.Registry
+
+	// Registries take the place of Registry where there are several. The node is
+	// registered with each, and its peers are the union of what they know: one that
+	// fails costs no peer. Mastership.Authority says which of them grants mastership.
+	// No two have one name.
+	Registries []*discovery.Registry
 
 	Bootstrap  Bootstrap
 	Mastership Mastership
@@ -93,7 +99,12 @@ const (
 type Mastership struct {
 	// Ineligible keeps the node from ever being master. It may still vote.
 	Ineligible bool
-	// TTL is how long a crashed master is missed. 0: the provider's default.
+	// Authority names the registry that grants mastership, and is mandatory with
+	// several. Two names, in any order, mean that both must grant: that is how
+	// authority moves from one to the other without two masters at any time.
+	Authority []string
+	// TTL is how long a crashed master is missed. 0: the default of the provider
+	// that grants.
 	TTL time.Duration
 	// DrainTimeout bounds how long the functions of WhileMaster have to return
 	// when mastership is given up in good order. 0: 1 s.

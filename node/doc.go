@@ -1,6 +1,6 @@
-// Package node is a running member of a cluster: it finds its peers through a
-// provider, keeps itself registered, sees who is there, and takes part in
-// mastership.
+// Package node is a running member of a cluster: it finds its peers through one
+// provider or several, keeps itself registered with each, sees who is there, and
+// takes part in mastership.
 //
 // # What it promises
 //
@@ -19,9 +19,15 @@
 // takes part in mastership; it returns as soon as the node runs, before any peer or
 // provider was reached, and [Node.WaitReady] waits for the rest. [Node.Leave] goes
 // the other way: it gives mastership up once the functions of WhileMaster have
-// returned, takes the registration away, says goodbye to the members, and closes.
+// returned, takes the registrations away, says goodbye to the members, and closes.
 // Each step is bounded in time, and a step that fails does not keep the next from
 // being taken.
+//
+// # Several providers
+//
+// With several providers a node is registered with each, and its peers are the union
+// of what they know: one that fails costs nobody. One of them grants mastership, or two
+// that both must, which is how a cluster moves from one to another while it runs.
 //
 // # What it costs
 //

@@ -20,19 +20,13 @@ const (
 	// A static list renews several times a second. Beginnings and ends are told at
 	// once; in between a sign of life now and then will do, and what was told stands
 	// until two of those were missed.
-	announceEvery = 2 * time.Second
-	announcedFor  = 3 * announceEvery
+	announceInterval = 2 * time.Second
+	announcedFor     = 3 * announceInterval
 )
 
 // announce broadcasts what the elector wants the others to know.
 func (n *Node) announce() {
-	var last mastership.Announcement
-	var lastAt time.Time
 	for a := range n.elector.Announcements(n.ctx) {
-		if a.Active && last.Active && a.Term == last.Term && time.Since(lastAt) < announceEvery {
-			continue
-		}
-		last, lastAt = a, time.Now()
 		a.ValidFor = max(a.ValidFor, announcedFor)
 		if err := n.members.Broadcast(announcementKey, encode(a)); err != nil {
 			n.log.Warn("mastership not announced", "err", err)

@@ -13,8 +13,8 @@ func TestStaticNodeDependsOnNoOtherProvider(t *testing.T) {
 	const module = "github.com/musterhq/muster/"
 	deps := goList(t, module+"node", module+"providers/static")
 	for _, forbidden := range []string{
-		"go.etcd.io/etcd", "github.com/hashicorp/consul", "github.com/docker", "github.com/moby", "google.golang.org/grpc",
-		"github.com/spf13", "github.com/prometheus", module + "providers/etcd", module + "cmd", module + "node/config",
+		"go.etcd.io/etcd", "github.com/hashicorp/consul", "github.com/hashicorp/serf", "github.com/docker", "github.com/moby", "google.golang.org/grpc",
+		"github.com/spf13", "github.com/prometheus", module + "providers/etcd", module + "providers/consul", module + "cmd", module + "node/config",
 	} {
 		for _, dep := range deps {
 			if dep == forbidden || strings.HasPrefix(dep, strings.TrimSuffix(forbidden, "/")+"/") {
@@ -35,8 +35,9 @@ func TestImportsGoOneWay(t *testing.T) {
 	const module = "github.com/musterhq/muster/"
 	for importer, forbidden := range map[string][]string{
 		"discovery":        {"providers/", "registrar", "node", "cmd/"},
-		"providers/static": {"providers/etcd", "registrar", "node", "cmd/"},
-		"providers/etcd":   {"providers/static", "registrar", "node", "cmd/"},
+		"providers/static": {"providers/etcd", "providers/consul", "registrar", "node", "cmd/"},
+		"providers/etcd":   {"providers/static", "providers/consul", "registrar", "node", "cmd/"},
+		"providers/consul": {"providers/static", "providers/etcd", "registrar", "node", "cmd/"},
 		"registrar":        {"providers/", "node", "cmd/"},
 		"node":             {"providers/", "cmd/"},
 	} {

@@ -20,7 +20,7 @@ const (
 )
 
 // Leave ends the node in good order: it stops being master and lets the functions
-// of WhileMaster return before mastership is given back, takes the registration
+// of WhileMaster return before mastership is given back, takes the registrations
 // away, says goodbye to the members and closes. It blocks until that is done or ctx
 // ends (after 15 s where it has no deadline), and closes the node in any case: with
 // a context that has ended already, the node goes without a word, and the others
@@ -40,7 +40,7 @@ func (n *Node) Leave(ctx context.Context) error {
 		n.wake() // no candidate any more
 		errs = append(errs,
 			step(ctx, "give mastership up", n.cfg.Mastership.DrainTimeout+resignTimeout, n.elector.Resign),
-			step(ctx, "deregister", deregisterTimeout, n.registrar.Stop),
+			step(ctx, "deregister", deregisterTimeout, n.deregister),
 			step(ctx, "say goodbye to the members", goodbyeTimeout, n.members.Leave),
 			n.close(ctx))
 	})
@@ -86,9 +86,7 @@ func (n *Node) close(ctx context.Context) error {
 	var errs []error
 	n.cancel()
 	n.wg.Wait()
-	if n.registrar != nil {
-		_ = n.registrar.Stop(ctx) // done, but where Start has failed
-	}
+	_ = n.deregister(ctx) // done, but where Start has failed
 	if n.members != nil {
 		errs = append(errs, n.members.Close())
 	}

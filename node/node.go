@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,7 +22,6 @@ import (
 	"github.com/musterhq/muster/node/link"
 	"github.com/musterhq/muster/node/mastership"
 	"github.com/musterhq/muster/node/membership"
-	"github.com/musterhq/muster/registrar"
 	"github.com/musterhq/muster/registrar/advertise"
 )
 
@@ -30,16 +30,18 @@ type Node struct {
 	cfg        Config
 	log        *slog.Logger
 	instanceID string
+	started    clock.Instant
 	advertised advertise.Address
+
+	providers []*provider // the first is one that grants mastership
 
 	link      *link.Link
 	members   *membership.Membership
-	registrar *registrar.Registrar
 	authority driver.Authority
 	elector   *mastership.Elector
 	formation mastership.Formation
 
-	peers latest.Value[discovery.Snapshot]
+	peers latest.Value[discovery.UnionSnapshot]
 	view  latest.Value[View]
 	kick  chan struct{} // wakes reconcile; holds one wake-up
 
@@ -65,6 +67,8 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 		cfg:        cfg,
 		log:        cfg.Logger,
 		instanceID: newInstanceID(),
+		started:    clock.Now(),
+		providers:  cfg.providers(),
 		formation:  mastership.Formation{Mode: cfg.Bootstrap.Mode, Expect: cfg.Bootstrap.Expect},
 		kick:       make(chan struct{}, 1),
 		draining:   make(chan struct{}),
@@ -80,7 +84,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := n.listen(ctx); err != nil {
 		return nil, err
 	}
-	if err := n.openAuthority(ctx); err != nil {
+	if err := n.elect(ctx); err != nil {
 		return nil, err
 	}
 	if err := n.join(); err != nil {
@@ -92,7 +96,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	n.run()
 	n.log.Info("node started",
 		"cluster", cfg.Cluster, "node_id", cfg.NodeID, "instance_id", n.instanceID,
-		"addr", n.advertised.Addr, "source", n.advertised.Source, "provider", cfg.Registry.Name())
+		"addr", n.advertised.Addr, "source", n.advertised.Source, "provider", strings.Join(names(n.registries()), ","))
 	return n, nil
 }
 
@@ -136,6 +140,8 @@ func (n *Node) join() (err error) {
 			AppAddrs: n.cfg.AppAddrs,
 			Version:  n.cfg.Version,
 			Voter:    cmp.Or(n.cfg.Voter, n.advertised.Name),
+
+			Authorities: n.grantors(),
 		},
 		Transport:  transport,
 		Network:    n.link,
@@ -148,55 +154,27 @@ func (n *Node) join() (err error) {
 	return err
 }
 
-// openAuthority makes the elector, which stands for mastership when it runs.
-func (n *Node) openAuthority(ctx context.Context) (err error) {
+// elect makes the elector, which stands for mastership when it runs.
+func (n *Node) elect(ctx context.Context) (err error) {
 	self := driver.Holder{
 		NodeID:     n.cfg.NodeID,
 		InstanceID: n.instanceID,
 		Addr:       n.advertised.Addr,
 		AppAddrs:   n.cfg.AppAddrs,
 	}
-	n.authority, err = n.cfg.Registry.OpenAuthority(ctx, driver.AuthorityOptions{
-		Cluster: n.cfg.Cluster,
-		Self:    self,
-		Voter:   n.cfg.Voter,
-		Aliases: []string{n.advertised.Name},
-		TTL:     n.cfg.Mastership.TTL,
-		DataDir: n.cfg.DataDir,
-		Network: n.link,
-		Logger:  n.log,
-	})
-	if errors.Is(err, driver.ErrUnsupported) {
-		n.authority, err = noAuthority{reason: err}, nil
-	}
-	if err != nil {
+	if err := n.openAuthority(ctx, self); err != nil {
 		return err
 	}
 	n.elector, err = mastership.New(mastership.Config{
-		Authority:    n.authority,
-		Holder:       self,
-		Clock:        clock.Now,
-		DrainTimeout: n.cfg.Mastership.DrainTimeout,
-		TTL:          n.cfg.Mastership.TTL,
-		Logger:       n.log,
+		Authority:        n.authority,
+		Holder:           self,
+		Clock:            clock.Now,
+		DrainTimeout:     n.cfg.Mastership.DrainTimeout,
+		TTL:              n.cfg.Mastership.TTL,
+		AnnounceInterval: announceInterval,
+		Logger:           n.log,
 	})
 	return err
-}
-
-// register publishes the node, where the provider can be published to.
-func (n *Node) register() error {
-	n.registrar = registrar.New(registrar.Config{Registry: n.cfg.Registry, Logger: n.log})
-	return n.registrar.Set(discovery.Instance{
-		Service:    n.cfg.Cluster,
-		NodeID:     n.cfg.NodeID,
-		InstanceID: n.instanceID,
-		Addr:       n.advertised.Addr,
-		Zone:       n.cfg.Zone,
-		Tags:       n.cfg.Tags,
-		Meta:       n.cfg.Meta,
-		AppAddrs:   n.cfg.AppAddrs,
-		Version:    n.cfg.Version,
-	})
 }
 
 // run starts what goes on for the life of the node.
@@ -225,23 +203,6 @@ func (n *Node) run() {
 		case <-n.ctx.Done():
 		}
 	})
-}
-
-// discover hands the peers that the provider knows to the membership layer, for
-// ever. What a failing provider knew last goes on serving.
-func (n *Node) discover() {
-	query := discovery.Query{Service: n.cfg.Cluster}
-	for snapshot := range n.cfg.Registry.Watch(n.ctx, query) {
-		n.peers.Store(snapshot)
-		if snapshot.Known {
-			var addrs []string
-			for _, peer := range snapshot.Others(n.instanceID) {
-				addrs = append(addrs, peer.Addr)
-			}
-			n.members.SetPeers(addrs)
-		}
-		n.wake()
-	}
 }
 
 // ID returns the node id.
@@ -371,9 +332,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Cluster == "" {
 		invalid("cluster", "", "missing; name the cluster that the node belongs to")
 	}
-	if c.Registry == nil {
-		invalid("provider", "", "missing; open a registry with a provider and hand it in")
-	}
+	errs = append(errs, c.checkProviders())
 	if c.NodeID == "" {
 		host, err := os.Hostname()
 		if err != nil {

@@ -51,7 +51,7 @@ func (n *Node) conditions(members membership.View, status mastership.Status) mas
 	return mastership.Conditions{
 		Eligible:  !n.cfg.Mastership.Ineligible,
 		Draining:  n.isDraining(),
-		Ready:     n.joined() == nil,
+		Ready:     n.joined() == nil && n.acquainted(members.Members) && discord(members.Members) == "",
 		Have:      have,
 		Need:      need,
 		Formation: n.formation.Decide(len(members.Members)),
@@ -85,7 +85,7 @@ func (n *Node) publish(members membership.View, status mastership.Status, condit
 		Term:      status.MaxTerm,
 		ClusterID: status.ClusterID,
 		Majority:  conditions.Have >= conditions.Need,
-		Warning:   cmp.Or(status.Observed.Warning, status.Observed.Ineligible),
+		Warning:   cmp.Or(discord(members.Members), status.Observed.Warning, status.Observed.Ineligible),
 		Members:   members.Members,
 		Departed:  members.Departed,
 	}

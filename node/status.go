@@ -2,8 +2,6 @@ package node
 
 import (
 	"cmp"
-	"errors"
-	"fmt"
 
 	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/node/link"
@@ -21,75 +19,78 @@ type Status struct {
 	InstanceID string
 	// Advertised is the address that others dial, and how it was found.
 	Advertised advertise.Address
-	// Provider is the name of the registry's provider.
-	Provider string
 
 	// Ready says that the node is registered, knows what its provider knows, and
-	// belongs to a cluster that has been formed. WaitingFor says what is missing, or
-	// what keeps the cluster from having a master.
+	// belongs to a cluster that has been formed; of several providers one will do.
+	// WaitingFor says what is missing, or what keeps the cluster from having a master.
 	Ready      bool
 	WaitingFor string
 
 	View View
-	// Peers is the last answer of the provider.
-	Peers        discovery.Snapshot
-	Registration registrar.Status
-	Mastership   mastership.Status
+	// Peers is the union of what the providers said last.
+	Peers discovery.Snapshot
+	// Providers are those in use: what grants mastership comes first, then the
+	// others, each by name. There is at least one.
+	Providers  []Provider
+	Mastership mastership.Status
 
 	// Counters of the layers.
-	Discovery  discovery.Stats
 	Membership membership.Stats
 	Link       link.Stats
+}
+
+// Provider is what a node knows about one of its providers.
+type Provider struct {
+	Name string
+	// Authority says that it grants mastership, alone or together with another.
+	Authority bool
+	// Peers is its last answer.
+	Peers        discovery.Snapshot
+	Registration registrar.Status
+	Discovery    discovery.Stats
+}
+
+// Well reports whether the provider answers, and lists the node if it lists any.
+func (p Provider) Well() bool {
+	return p.Peers.Known && !p.Peers.Stale && (p.Registration.Off != "" || p.Registration.Registered())
 }
 
 // Status returns what the node knows now. It does not block.
 func (n *Node) Status() Status {
 	peers, _ := n.peers.Load()
 	s := Status{
-		Cluster:      n.cfg.Cluster,
-		NodeID:       n.cfg.NodeID,
-		InstanceID:   n.instanceID,
-		Advertised:   n.advertised,
-		Provider:     n.cfg.Registry.Name(),
-		View:         n.View(),
-		Peers:        peers,
-		Registration: n.registrar.Status(),
-		Mastership:   n.elector.Status(),
-		Discovery:    n.cfg.Registry.Stats(),
-		Membership:   n.members.Stats(),
-		Link:         n.link.Stats(),
+		Cluster:    n.cfg.Cluster,
+		NodeID:     n.cfg.NodeID,
+		InstanceID: n.instanceID,
+		Advertised: n.advertised,
+		View:       n.View(),
+		Peers:      peers.Snapshot,
+		Mastership: n.elector.Status(),
+		Membership: n.members.Stats(),
+		Link:       n.link.Stats(),
 	}
+	for i, p := range n.providers {
+		s.Providers = append(s.Providers, Provider{
+			Name:         p.registry.Name(),
+			Authority:    p.grants,
+			Peers:        partOf(peers, i),
+			Registration: p.registrar.Status(),
+			Discovery:    p.registry.Stats(),
+		})
+	}
+	noMaster := cmp.Or(discord(s.View.Members), s.Mastership.WaitingFor)
 	switch err := n.joined(); {
 	case n.isDraining():
 		s.WaitingFor = "the node is leaving"
 	case err != nil:
 		s.WaitingFor = err.Error()
 	case s.View.ClusterID == "":
-		s.WaitingFor = "the cluster is not formed: " + s.Mastership.WaitingFor
+		s.WaitingFor = "the cluster is not formed: " + noMaster
 	default:
 		s.Ready = true
 		if s.View.Master == nil {
-			s.WaitingFor = s.Mastership.WaitingFor
+			s.WaitingFor = noMaster
 		}
 	}
 	return s
 }
-
-// joined returns what the node still waits for before it may be master, or nil.
-func (n *Node) joined() error {
-	provider := n.cfg.Registry.Name()
-	peers, asked := n.peers.Load()
-	switch {
-	case !asked:
-		return fmt.Errorf("waiting for the first answer of provider %s", provider)
-	case !peers.Known:
-		return fmt.Errorf("waiting for provider %s: %w", provider, peers.Err)
-	}
-	registration := n.registrar.Status()
-	if registration.Off != "" || registration.Registered() {
-		return nil
-	}
-	return fmt.Errorf("waiting to be registered with provider %s: %w", provider, cmp.Or(registration.Err(), errNoAnswer))
-}
-
-var errNoAnswer = errors.New("it has not answered yet")

@@ -43,8 +43,8 @@ type Config struct {
 
 	Node Node `yaml:"node"`
 
-	// Provider holds the section of the one configured provider: its name, and
-	// the pointer to the provider's own configuration struct.
+	// Provider holds the sections of the configured providers by name, each a pointer
+	// to the provider's own configuration struct. There is at least one.
 	Provider map[string]any `yaml:"provider"`
 
 	Bootstrap  Bootstrap  `yaml:"bootstrap"`
@@ -96,8 +96,9 @@ type Mastership struct {
 	Eligible bool `yaml:"eligible" usage:"whether this node may be master"`
 	// TTL is how long a crashed master is missed. 0: the provider's default.
 	TTL time.Duration `yaml:"ttl" usage:"how long a crashed master is missed; 0s is the provider's default"`
-	// Authority names the provider that grants mastership. Empty: the only one.
-	Authority string `yaml:"authority" usage:"provider that grants mastership"`
+	// Authority names the provider that grants mastership, or two with a comma
+	// between where both must. Empty: the only one.
+	Authority string `yaml:"authority" usage:"provider that grants mastership, or two, as a,b, that both must"`
 }
 
 // HTTP is the API of an agent.

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -25,23 +27,33 @@ func (c *Config) Logger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, o))
 }
 
-// provider returns the name of the one provider and its section.
-func (c *Config) provider() (string, any, error) {
-	names := slices.Sorted(maps.Keys(c.Provider))
-	if len(names) != 1 {
-		return "", nil, fmt.Errorf("one provider is to be configured, not %d: %s", len(names), strings.Join(names, ", "))
+// authorities are the providers that grant mastership, as the configuration names
+// them.
+func (m Mastership) authorities() []string { return slices.Collect(items(m.Authority)) }
+
+// Providers returns the names of the configured providers: those that grant
+// mastership, then the others, each by name.
+func (c *Config) Providers() []string {
+	authorities := c.Mastership.authorities()
+	rank := func(name string) int {
+		if slices.Contains(authorities, name) {
+			return 0
+		}
+		return 1
 	}
-	return names[0], c.Provider[names[0]], nil
+	return slices.SortedFunc(maps.Keys(c.Provider), func(a, b string) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a, b))
+	})
 }
 
-// ProviderLabel names the provider and where it is, for messages: "etcd
-// (endpoints http://127.0.0.1:2379)".
-func (c *Config) ProviderLabel() string {
-	name, section, err := c.provider()
-	if err != nil {
-		return "no provider"
-	}
+// ProviderLabel names a configured provider and where it is, for messages: "provider
+// etcd (endpoints http://127.0.0.1:2379)".
+func (c *Config) ProviderLabel(name string) string {
+	section, ok := c.Provider[name]
 	label := "provider " + name
+	if !ok {
+		return label
+	}
 	v := reflect.Indirect(reflect.ValueOf(section))
 	if c.schema == nil {
 		return label // made by hand
@@ -66,45 +78,54 @@ func (c *Config) ProviderLabel() string {
 	return label
 }
 
-// OpenRegistry opens the configured provider. It does not wait for the provider
-// to be reachable. The caller closes the registry.
-func (c *Config) OpenRegistry(o discovery.Options) (*discovery.Registry, error) {
-	name, section, err := c.provider()
-	if err != nil {
-		return nil, err
+// Open opens the named providers, or all that are configured, as a union in the order
+// of Providers. It does not wait for any of them to be reachable. The caller closes the
+// union.
+func (c *Config) Open(o discovery.Options, names ...string) (*discovery.Union, error) {
+	var registries []*discovery.Registry
+	for _, name := range c.Providers() {
+		if len(names) > 0 && !slices.Contains(names, name) {
+			continue
+		}
+		r, err := discovery.Open(name, c.Provider[name], o)
+		if err != nil {
+			return nil, errors.Join(err, discovery.NewUnion(registries...).Close())
+		}
+		registries = append(registries, r)
 	}
-	return discovery.Open(name, section, o)
+	return discovery.NewUnion(registries...), nil
 }
 
-// NodeConfig opens the configured provider and returns what node.Start wants,
-// and a function that closes the registry, to be called once the node has ended.
-// The records of both go to logger; nil writes none.
+// NodeConfig opens the configured providers and returns what node.Start wants,
+// and a function that closes the registries, to be called once the node has ended.
+// The records of all go to logger; nil writes none.
 func (c *Config) NodeConfig(logger *slog.Logger) (node.Config, func() error, error) {
-	registry, err := c.OpenRegistry(discovery.Options{Logger: logger})
+	union, err := c.Open(discovery.Options{Logger: logger})
 	if err != nil {
 		return node.Config{}, nil, err
 	}
 	return node.Config{
-		Cluster:   c.Cluster,
-		NodeID:    c.Node.ID,
-		Zone:      c.Node.Zone,
-		Tags:      slices.Clone(c.Node.Tags),
-		Meta:      maps.Clone(c.Node.Meta),
-		AppAddrs:  maps.Clone(c.Node.AppAddrs),
-		Bind:      c.Node.Bind,
-		Advertise: c.Node.Advertise,
-		Voter:     c.Node.Voter,
-		DataDir:   c.Node.DataDir,
-		Registry:  registry,
+		Cluster:    c.Cluster,
+		NodeID:     c.Node.ID,
+		Zone:       c.Node.Zone,
+		Tags:       slices.Clone(c.Node.Tags),
+		Meta:       maps.Clone(c.Node.Meta),
+		AppAddrs:   maps.Clone(c.Node.AppAddrs),
+		Bind:       c.Node.Bind,
+		Advertise:  c.Node.Advertise,
+		Voter:      c.Node.Voter,
+		DataDir:    c.Node.DataDir,
+		Registries: union.Registries(),
 		Bootstrap: node.Bootstrap{
 			Mode:   node.BootstrapMode(c.Bootstrap.Mode),
 			Expect: c.Bootstrap.Expect,
 		},
 		Mastership: node.Mastership{
 			Ineligible: !c.Mastership.Eligible,
+			Authority:  c.Mastership.authorities(),
 			TTL:        c.Mastership.TTL,
 		},
 		TLS:    c.TLS,
 		Logger: logger,
-	}, registry.Close, nil
+	}, union.Close, nil
 }

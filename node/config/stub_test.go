@@ -52,7 +52,7 @@ func (stub) Open(config any) (driver.Driver, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("stub: %w", err)
 	}
-	return stubDriver{}, nil
+	return authorizer{}, nil
 }
 
 func (c *stubConfig) Region() string { return c.Common.Region }
@@ -64,10 +64,20 @@ func (stubDriver) List(context.Context, driver.Query) (driver.Snapshot, error) {
 }
 func (stubDriver) Close() error { return nil }
 
+// authorizer is a driver that says that it grants mastership.
+type authorizer struct{ stubDriver }
+
+func (authorizer) OpenAuthority(context.Context, driver.AuthorityOptions) (driver.Authority, error) {
+	return nil, driver.ErrUnavailable
+}
+
+func (authorizer) TTLBounds() (shortest, longest time.Duration) { return time.Second, time.Hour }
+
 type otherConfig struct {
 	Addresses []string `yaml:"addresses"`
 }
 
+// other grants nothing.
 type other struct{}
 
 func (other) NewConfig() any                         { return &otherConfig{} }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/node"
 	"github.com/musterhq/muster/registrar/advertise"
 )
 
@@ -40,8 +41,8 @@ func (l *loader) validate() {
 	}
 	if ttl := c.Mastership.TTL; ttl < 0 {
 		l.bad("mastership.ttl", ttl.String(), "negative; write a duration, as 5s, or 0s for the provider's default")
-	} else if ttl > 0 && ttl < 160*time.Millisecond {
-		l.bad("mastership.ttl", ttl.String(), "too short to be renewed in time; write at least 160ms, or 0s for the provider's default")
+	} else if ttl > 0 && ttl < 210*time.Millisecond {
+		l.bad("mastership.ttl", ttl.String(), "too short to be renewed in time; write at least 210ms, or 0s for the provider's default")
 	}
 	l.listenAddr("http.addr", c.HTTP.Addr)
 	l.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
@@ -148,13 +149,13 @@ func listenProblem(addr string) string {
 	return ""
 }
 
-// validateProviders checks that there is one provider, and lets it check its
-// section.
+// validateProviders checks that there is a provider and that it is clear which one
+// grants mastership, and lets each check its section.
 func (l *loader) validateProviders(configured []*entry) {
 	known := l.schema.byKey["provider"].names()
-	names := make([]string, len(configured))
-	for i, section := range configured {
-		names[i] = section.name
+	var names []string
+	for _, section := range configured {
+		names = append(names, section.name)
 	}
 	switch {
 	case len(known) == 0:
@@ -162,53 +163,58 @@ func (l *loader) validateProviders(configured []*entry) {
 	case len(configured) == 0 && !l.faults.has("provider"):
 		l.bad("provider", "", fmt.Sprintf(
 			`missing: without one nobody is found; configure %s, as provider: {static: {peers: ["10.0.0.5:7946"]}}`, strings.Join(known, " or ")))
-	case len(configured) > 1:
-		l.faults.add(l.sectionSource(configured[1]), "provider", strings.Join(names, ", "),
-			"more than one provider; keep the one that holds the cluster and take the others out")
+	case len(configured) > 0:
+		l.driverErrors("", node.CheckAuthority(l.config.Mastership.authorities(), names))
 	}
-	if a := l.config.Mastership.Authority; a != "" && len(names) > 0 && !slices.Contains(names, a) {
-		l.bad("mastership.authority", a, fmt.Sprintf("no such provider is configured; write %s or leave it out", strings.Join(names, " or ")))
-	}
+	var granting []string
 	for _, section := range configured {
-		if !l.faults.has(section.key) {
-			l.driverErrors(section.key, l.tryOpen(section.name))
+		if l.faults.has(section.key) {
+			granting = append(granting, section.name) // nothing is known against it
+			continue
+		}
+		d, err := l.open(section.name)
+		if err != nil {
+			l.driverErrors(section.key, err)
+			continue
+		}
+		if _, grants := d.(driver.Authorizer); grants {
+			granting = append(granting, section.name)
+		}
+		l.validateTTL(section.name, d)
+		l.driverErrors(section.key, d.Close())
+	}
+	for _, name := range l.config.Mastership.authorities() {
+		if slices.Contains(names, name) && !slices.Contains(granting, name) {
+			mend := "configure one that does"
+			if len(granting) > 0 {
+				mend = "write " + strings.Join(granting, " or ")
+			}
+			l.bad("mastership.authority", l.config.Mastership.Authority, fmt.Sprintf("provider %s grants no mastership; %s", name, mend))
 		}
 	}
 }
 
-// tryOpen opens the driver, which checks its configuration, and closes it.
-func (l *loader) tryOpen(name string) error {
+// open opens the driver of a provider, which checks its configuration.
+func (l *loader) open(name string) (driver.Driver, error) {
 	p, err := driver.Lookup(name)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	d, err := p.Open(l.config.Provider[name])
-	if err != nil {
-		return err
-	}
-	if b, ok := d.(driver.TTLBounder); ok {
-		shortest, longest := b.TTLBounds()
-		if ttl := l.config.Mastership.TTL; ttl > 0 && (ttl < shortest || ttl > longest) && !l.faults.has("mastership.ttl") {
-			l.bad("mastership.ttl", ttl.String(), fmt.Sprintf("provider %s wants %v to %v; write a duration in between, or 0s for its default", name, shortest, longest))
-		}
-	}
-	return d.Close()
+	return p.Open(l.config.Provider[name])
 }
 
-// sectionSource is where a section is configured: by the file, or else by the
-// first of its keys that has another source.
-func (l *loader) sectionSource(section *entry) Source {
-	if line, ok := l.file.lines[section.key]; ok {
-		return Source{File: l.file.name, Line: line}
+// validateTTL checks that the provider, if it grants mastership, can do so for the
+// time that is asked for.
+func (l *loader) validateTTL(name string, d driver.Driver) {
+	bounder, bounded := d.(driver.TTLBounder)
+	authorities := l.config.Mastership.authorities()
+	if !bounded || len(authorities) > 0 && !slices.Contains(authorities, name) {
+		return
 	}
-	for _, e := range l.schema.values {
-		if strings.HasPrefix(e.key, section.key+".") {
-			if src := l.explicit(e); src != (Source{}) {
-				return src
-			}
-		}
+	shortest, longest := bounder.TTLBounds()
+	if ttl := l.config.Mastership.TTL; ttl > 0 && (ttl < shortest || ttl > longest) {
+		l.bad("mastership.ttl", ttl.String(), fmt.Sprintf("provider %s wants %v to %v; write a duration in between, or 0s for its default", name, shortest, longest))
 	}
-	return l.file.source("provider")
 }
 
 // driverErrors reports the errors of the SPI, whose keys are those below section.

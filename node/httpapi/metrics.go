@@ -41,11 +41,13 @@ var (
 	providerSkippedDesc = describe("provider_skipped_total", "Entries of the provider that could not be read.", "provider")
 	watchRestartsDesc   = describe("provider_watch_restarts_total", "Watches of the provider that broke and were begun again.", "provider")
 
-	registeredDesc         = describe("registered", "1 if the node's registration stands.", "service")
-	registrationsDesc      = describe("registrations_total", "Times that the node came to be registered.")
-	repairsDesc            = describe("registration_repairs_total", "Registrations that were put back while the session stood.")
-	sessionsLostDesc       = describe("registration_sessions_lost_total", "Sessions that the provider ended.")
-	registrationErrorsDesc = describe("registration_errors_total", "Failed calls to keep the node registered.")
+	providerAuthorityDesc = describe("provider_authority", "1 if the provider grants mastership, alone or together with another.", "provider")
+
+	registeredDesc         = describe("registered", "1 if the node's registration stands.", "provider", "service")
+	registrationsDesc      = describe("registrations_total", "Times that the node came to be registered.", "provider")
+	repairsDesc            = describe("registration_repairs_total", "Registrations that were put back while the session stood.", "provider")
+	sessionsLostDesc       = describe("registration_sessions_lost_total", "Sessions that the provider ended.", "provider")
+	registrationErrorsDesc = describe("registration_errors_total", "Failed calls to keep the node registered.", "provider")
 
 	connectionsDesc = describe("link_connections", "Open connections of the one port by direction.", "direction")
 	acceptedDesc    = describe("link_accepted_total", "Accepted connections by protocol.", "protocol")
@@ -78,7 +80,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value), labels...)
 	}
 
-	gauge(infoDesc, 1, s.Cluster, s.NodeID, s.InstanceID, s.Advertised.Addr, s.Provider)
+	gauge(infoDesc, 1, s.Cluster, s.NodeID, s.InstanceID, s.Advertised.Addr, s.Providers[0].Name)
 	gauge(readyDesc, one(s.Ready))
 	for state, n := range s.Membership.Members {
 		gauge(membersDesc, float64(n), string(state))
@@ -99,16 +101,28 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	out <- prometheus.MustNewConstHistogram(latencyDesc,
 		m.RenewalLatency.Count, m.RenewalLatency.Sum.Seconds(), m.RenewalLatency.Cumulative())
 
-	for operation, n := range s.Discovery.Calls {
-		counter(providerCallsDesc, n, s.Provider, operation)
+	for _, p := range s.Providers {
+		gauge(providerAuthorityDesc, one(p.Authority), p.Name)
+		for operation, n := range p.Discovery.Calls {
+			counter(providerCallsDesc, n, p.Name, operation)
+		}
+		for _, kind := range errorKinds { // those that have not happened yet, too: a rate wants a 0 to start from
+			counter(providerErrorsDesc, p.Discovery.Errors[kind], p.Name, kind)
+		}
+		gauge(providerStaleDesc, one(stale(p.Peers)), p.Name)
+		gauge(providerPeersDesc, float64(len(p.Peers.Instances)), p.Name)
+		counter(providerSkippedDesc, p.Discovery.Skipped, p.Name)
+		counter(watchRestartsDesc, p.Discovery.WatchRestarts, p.Name)
+
+		for _, i := range p.Registration.Instances {
+			gauge(registeredDesc, one(i.Registered), p.Name, i.Instance.Service)
+		}
+		r := p.Registration.Counters
+		counter(registrationsDesc, r.Registrations, p.Name)
+		counter(repairsDesc, r.Repairs, p.Name)
+		counter(sessionsLostDesc, r.SessionsLost, p.Name)
+		counter(registrationErrorsDesc, r.OpenErrors+r.RenewErrors+r.RegisterErrors+r.DeregisterErrors, p.Name)
 	}
-	for _, kind := range errorKinds { // those that have not happened yet, too: a rate wants a 0 to start from
-		counter(providerErrorsDesc, s.Discovery.Errors[kind], s.Provider, kind)
-	}
-	gauge(providerStaleDesc, one(stale(s.Peers)), s.Provider)
-	gauge(providerPeersDesc, float64(len(s.Peers.Instances)), s.Provider)
-	counter(providerSkippedDesc, s.Discovery.Skipped, s.Provider)
-	counter(watchRestartsDesc, s.Discovery.WatchRestarts, s.Provider)
 
 	gauge(connectionsDesc, float64(s.Link.Inbound), "in")
 	gauge(connectionsDesc, float64(s.Link.Outbound), "out")
@@ -133,15 +147,6 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		counter(refusedDesc, n, reason)
 	}
 	gauge(healthDesc, float64(s.Membership.Health))
-
-	for _, i := range s.Registration.Instances {
-		gauge(registeredDesc, one(i.Registered), i.Instance.Service)
-	}
-	r := s.Registration.Counters
-	counter(registrationsDesc, r.Registrations)
-	counter(repairsDesc, r.Repairs)
-	counter(sessionsLostDesc, r.SessionsLost)
-	counter(registrationErrorsDesc, r.OpenErrors+r.RenewErrors+r.RegisterErrors+r.DeregisterErrors)
 }
 
 func stale(s discovery.Snapshot) bool { return s.Stale || !s.Known }

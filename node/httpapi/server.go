@@ -144,17 +144,18 @@ func writeError(w http.ResponseWriter, status int, err error) {
 
 func memberOf(m membership.Member, master *node.Master) Member {
 	return Member{
-		NodeID:     m.NodeID,
-		InstanceID: m.InstanceID,
-		Addr:       m.Addr,
-		Zone:       m.Zone,
-		Tags:       orEmpty(m.Tags),
-		Meta:       orEmptyMap(m.Meta),
-		AppAddrs:   m.AppAddrs,
-		Version:    m.Version,
-		State:      string(m.State),
-		Self:       m.Self,
-		Master:     master != nil && master.InstanceID == m.InstanceID,
+		NodeID:      m.NodeID,
+		InstanceID:  m.InstanceID,
+		Addr:        m.Addr,
+		Zone:        m.Zone,
+		Tags:        orEmpty(m.Tags),
+		Meta:        orEmptyMap(m.Meta),
+		AppAddrs:    m.AppAddrs,
+		Version:     m.Version,
+		Authorities: m.Authorities,
+		State:       string(m.State),
+		Self:        m.Self,
+		Master:      master != nil && master.InstanceID == m.InstanceID,
 	}
 }
 

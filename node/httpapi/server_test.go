@@ -15,6 +15,7 @@ import (
 
 	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/discovery/discoverytest"
+	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/node"
 	"github.com/musterhq/muster/node/httpapi"
 )
@@ -140,6 +141,67 @@ func TestMembersAndMaster(t *testing.T) {
 	}
 }
 
+// Of several providers each is told of, and the one that grants mastership first.
+func TestStatusOfSeveralProviders(t *testing.T) {
+	memory, other := discoverytest.NewMemory(), discoverytest.NewMemory()
+	url := serve(t, memory, "a", func(c *node.Config) {
+		second := discovery.New("another", other.Driver(), discovery.Options{PollInterval: 200 * time.Millisecond})
+		t.Cleanup(func() { second.Close() })
+		c.Registries, c.Registry = []*discovery.Registry{second, c.Registry}, nil
+		c.Mastership.Authority = []string{"memory"}
+	})
+	var status httpapi.Status
+	wait := func(what string, done func() bool) {
+		t.Helper()
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for deadline := time.Now().Add(patience); ; <-tick.C {
+			_, body := get(t, url+httpapi.PathStatus)
+			status = httpapi.Status{}
+			if decode(t, body, &status); done() {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("not within %v: %s: %s", patience, what, body)
+			}
+		}
+	}
+	wait("all is well", func() bool { return !status.Degraded && status.Mastership.IsMaster })
+	p := status.Providers
+	if len(p) != 2 || p[0].Name != "memory" || !p[0].Authority || !p[0].Registered || p[1].Name != "another" || p[1].Authority || !p[1].Registered {
+		t.Fatalf("providers %+v", p)
+	}
+	if status.Provider != p[0].ProviderStatus || !status.Registration.Registered {
+		t.Errorf("provider %+v, registration %+v, want those of the authority", status.Provider, status.Registration)
+	}
+	if m := status.View.Members[0]; len(m.Authorities) != 1 || m.Authorities[0] != "memory" {
+		t.Errorf("authorities %v", m.Authorities)
+	}
+	_, metrics := get(t, url+httpapi.PathMetrics)
+	for _, want := range []string{
+		`muster_provider_authority{provider="another"} 0`,
+		`muster_provider_stale{provider="another"} 0`,
+		`muster_registrations_total{provider="another"} 1`,
+	} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("no %s among the metrics", want)
+		}
+	}
+
+	// What cannot be read is counted as it comes, though the set is what it was.
+	memory.AddGarbage("orders", "junk")
+	wait("an entry is skipped", func() bool { return status.Provider.Skipped == 1 && status.Providers[0].Skipped == 1 })
+
+	other.Fail(driver.ErrUnavailable)
+	wait("the other one fails", func() bool { return status.Degraded && status.Providers[1].Stale && status.Providers[1].Error != "" })
+	if !status.Ready || status.Provider.Stale || status.Provider.Error != "" {
+		t.Errorf("status %+v: what goes well is not said to", status)
+	}
+	other.Wipe()
+	other.Fail(nil)
+	wait("all is well again", func() bool { return !status.Degraded && status.Providers[1].Error == "" })
+}
+
 func decode(t *testing.T, body string, value any) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(body), value); err != nil {
@@ -203,7 +265,9 @@ func TestMetrics(t *testing.T) {
 		"muster_mastership_transitions_total 1",
 		"muster_mastership_renewal_seconds_count",
 		"muster_provider_errors_total",
-		"muster_registrations_total 1",
+		`muster_registrations_total{provider="memory"} 1`,
+		`muster_registered{provider="memory",service="orders"} 1`,
+		`muster_provider_authority{provider="memory"} 1`,
 		"muster_link_connections",
 		"muster_link_queue_drops_total 0",
 	} {

@@ -1,6 +1,8 @@
 package httpapi
 
 import (
+	"cmp"
+
 	"github.com/musterhq/muster/node"
 )
 
@@ -17,14 +19,35 @@ type Status struct {
 	Ready      bool   `json:"ready"`
 	WaitingFor string `json:"waiting_for,omitempty"`
 
-	View         View               `json:"view"`
-	Master       *Master            `json:"master,omitempty"`
+	View   View    `json:"view"`
+	Master *Master `json:"master,omitempty"`
+	// Provider and Registration are about the provider that grants mastership, the
+	// first by name where two do.
 	Provider     ProviderStatus     `json:"provider"`
 	Registration RegistrationStatus `json:"registration"`
 	Mastership   MastershipStatus   `json:"mastership"`
+
+	// Providers are all that are configured: those that grant mastership, then the
+	// others, each by name.
+	Providers []ProviderUse `json:"providers"`
+	// Degraded says that one of them fails, or does not list this node though it
+	// should.
+	Degraded bool `json:"degraded"`
 }
 
-// ProviderStatus is what the agent last heard from its provider.
+// ProviderUse is one provider and what the agent has to do with it.
+type ProviderUse struct {
+	// The Error is that of the registration where reading goes well.
+	ProviderStatus
+	// Authority says that it grants mastership, alone or together with another.
+	Authority bool `json:"authority"`
+	// Registered says that it lists this node, and Off why it never does, as with a
+	// static list.
+	Registered bool   `json:"registered"`
+	Off        string `json:"off,omitempty"`
+}
+
+// ProviderStatus is what the agent last heard from a provider.
 type ProviderStatus struct {
 	Name string `json:"name"`
 	// Known is false until the provider has answered once. Stale means that it
@@ -69,19 +92,6 @@ func statusOf(s node.Status, isMaster bool) Status {
 		Ready:      s.Ready,
 		WaitingFor: s.WaitingFor,
 		View:       viewOf(s.View),
-		Provider: ProviderStatus{
-			Name:      s.Provider,
-			Known:     s.Peers.Known,
-			Stale:     s.Peers.Stale,
-			Instances: len(s.Peers.Instances),
-			Skipped:   len(s.Peers.Skipped),
-			Error:     text(s.Peers.Err),
-		},
-		Registration: RegistrationStatus{
-			Off:        s.Registration.Off,
-			Registered: s.Registration.Registered(),
-			Error:      text(s.Registration.Err()),
-		},
 		Mastership: MastershipStatus{
 			State:    s.Mastership.State.String(),
 			IsMaster: isMaster,
@@ -95,7 +105,35 @@ func statusOf(s node.Status, isMaster bool) Status {
 		m := masterOf(*s.View.Master)
 		out.Master = &m
 	}
+	for i, p := range s.Providers {
+		status, registration := providerOf(p), registrationOf(p)
+		if i == 0 {
+			out.Provider, out.Registration = status, registration
+		}
+		status.Error = cmp.Or(status.Error, registration.Error)
+		out.Providers = append(out.Providers, ProviderUse{status, p.Authority, registration.Registered, registration.Off})
+		out.Degraded = out.Degraded || !p.Well()
+	}
 	return out
+}
+
+func providerOf(p node.Provider) ProviderStatus {
+	return ProviderStatus{
+		Name:      p.Name,
+		Known:     p.Peers.Known,
+		Stale:     p.Peers.Stale,
+		Instances: len(p.Peers.Instances),
+		Skipped:   len(p.Peers.Skipped),
+		Error:     text(p.Peers.Err),
+	}
+}
+
+func registrationOf(p node.Provider) RegistrationStatus {
+	return RegistrationStatus{
+		Off:        p.Registration.Off,
+		Registered: p.Registration.Registered(),
+		Error:      text(p.Registration.Err()),
+	}
 }
 
 func text(err error) string {

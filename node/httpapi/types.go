@@ -33,6 +33,9 @@ type Member struct {
 	AppAddrs map[string]string `json:"app_addrs,omitempty"`
 	// Version is that of the member's software.
 	Version string `json:"version,omitempty"`
+	// Authorities names the providers that grant the member mastership: all of them
+	// must. It is missing where the member is never granted.
+	Authorities []string `json:"authorities,omitempty"`
 	// State is that of membership: "alive", "left" or "dead".
 	State string `json:"state"`
 	// Self marks the agent that was asked.

@@ -47,6 +47,10 @@ type Config struct {
 	// Resign. Default: 3 s.
 	ResignCooldown time.Duration
 
+	// AnnounceInterval is how often Announcements tells of a mastership that goes
+	// on. 0: at each renewal.
+	AnnounceInterval time.Duration
+
 	// Clock reads the boot clock. Default: clock.Now.
 	Clock func() clock.Instant
 
@@ -78,6 +82,7 @@ func (c Config) withDefaults() (Config, error) {
 		{"poll interval", &c.PollInterval, 5 * time.Second},
 		{"call timeout", &c.CallTimeout, 2 * time.Second},
 		{"resign cooldown", &c.ResignCooldown, 3 * time.Second},
+		{"announce interval", &c.AnnounceInterval, 0},
 	} {
 		switch {
 		case *d.value < 0:

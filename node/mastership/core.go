@@ -662,7 +662,7 @@ func (m *machine) left(now clock.Instant, c *call, g driver.Grant) time.Duration
 	return g.ValidFor
 }
 
-// nextRenewal is a quarter of the validity after from, a little less so that nodes
+// nextRenewal is a third of the validity after from, a little less so that nodes
 // do not fall into step.
 func (m *machine) nextRenewal(from clock.Instant, h *hold) clock.Instant {
 	return from.Add(h.plan.renewEvery - m.p.random(h.plan.renewEvery/20+1))

@@ -175,8 +175,8 @@ func TestSlowGrant(t *testing.T) {
 	}
 	answered := s.now
 	renewal := s.next(renewing)
-	if d := renewal.sent.Sub(answered); d > 100*time.Millisecond {
-		t.Errorf("renewed after %v, want a quarter of the 400ms left", d)
+	if d := renewal.sent.Sub(answered); d > 400*time.Millisecond/3 {
+		t.Errorf("renewed after %v, want a third of the 400ms left", d)
 	}
 	g.ValidFor = 400 * time.Millisecond
 	s.do(result{seq: renewal.seq, grant: g})

@@ -42,9 +42,10 @@ type Elector struct {
 	transitions   *chain[Transition]
 
 	// Of the loop alone.
-	m       *machine
-	waiters []chan<- error
-	calls   sync.WaitGroup
+	m         *machine
+	announced clock.Instant // when this node's mastership was last announced
+	waiters   []chan<- error
+	calls     sync.WaitGroup
 }
 
 type datedAnnouncement struct {
@@ -200,7 +201,7 @@ func (e *Elector) step(calls context.Context, ev event) {
 			announce = true
 			e.begin(now, c)
 		case extended:
-			announce = true
+			announce = announce || !now.Before(e.announced.Add(e.cfg.AnnounceInterval))
 			e.extend(c)
 		case over:
 			announce = true
@@ -209,6 +210,7 @@ func (e *Elector) step(calls context.Context, ev event) {
 	}
 	e.publish(now)
 	if announce {
+		e.announced = now
 		e.announcements.publish(e.local.Load().Announcement)
 	}
 	if r, ok := ev.(resignation); ok {
@@ -277,14 +279,19 @@ func (e *Elector) attrs(term driver.Term, clusterID string) []any {
 	}
 }
 
-// publish makes the state of the machine visible where it has changed.
+// publish makes the state of the machine visible. That a renewal has succeeded is
+// there for those who look, and wakes nobody: it happens several times a second.
 func (e *Elector) publish(now clock.Instant) {
 	e.local.Store(&datedAnnouncement{e.m.announcement(now), now})
 	s := e.m.status(now)
-	if last := e.status.Load(); last != nil && reflect.DeepEqual(*last, s) {
-		return
+	last := e.status.Swap(&s)
+	if last != nil {
+		renewed := *last
+		renewed.Deadline, renewed.Renewals, renewed.RenewalLatency = s.Deadline, s.Renewals, s.RenewalLatency
+		if reflect.DeepEqual(renewed, s) {
+			return
+		}
 	}
-	e.status.Store(&s)
 	e.statuses.publish(s)
 }
 
@@ -398,8 +405,8 @@ func (e *Elector) whyNot() error {
 func (e *Elector) Status() Status { return *e.status.Load() }
 
 // Watch yields the status now and after changes, until ctx ends or Run has
-// returned. States in between may be skipped; for those that must not be there is
-// Transitions.
+// returned. That a renewal has succeeded is no change. States in between may be
+// skipped; for those that must not be there is Transitions.
 func (e *Elector) Watch(ctx context.Context) iter.Seq[Status] { return e.statuses.watch(ctx, e.done) }
 
 // Transitions yields the last transition that there was, and then every one that
@@ -410,8 +417,9 @@ func (e *Elector) Transitions(ctx context.Context) iter.Seq[Transition] {
 }
 
 // Announcements yields what the other nodes should be told at once: at the
-// beginning, at each renewal and at the end of this node's mastership. Of several
-// that were not taken in time the latest is yielded.
+// beginning and the end of this node's mastership, and in between at each renewal
+// that comes an AnnounceInterval or more after the last announcement. Of several that
+// were not taken in time the latest is yielded.
 func (e *Elector) Announcements(ctx context.Context) iter.Seq[Announcement] {
 	return e.announcements.watch(ctx, e.done)
 }

@@ -207,14 +207,14 @@ func TestPlanFits(t *testing.T) {
 			t.Fatalf("%+v takes %v of the %v that can be used", p, sum, usable(v))
 		}
 	})
-	if p, err := planFor(400*time.Millisecond, time.Second); err != nil || p.drain < 50*time.Millisecond {
-		t.Errorf("a Raft heartbeat of 400ms: %+v, %v", p, err)
+	if p, err := planFor(900*time.Millisecond, time.Second); err != nil || p.drain < 150*time.Millisecond {
+		t.Errorf("the default of a static list: %+v, %v", p, err)
 	}
 }
 
 func TestConfigErrors(t *testing.T) {
 	_, err := New(Config{TTL: 100 * time.Millisecond, DrainTimeout: -time.Second})
-	for _, want := range []string{"no authority", "no instance id", "drain timeout is -1s", "a ttl of at least 160ms"} {
+	for _, want := range []string{"no authority", "no instance id", "drain timeout is -1s", "a ttl of at least 210ms"} {
 		if err == nil || !strings.Contains(err.Error(), want) || !errors.Is(err, driver.ErrInvalid) {
 			t.Errorf("New = %v, want %q in it", err, want)
 		}

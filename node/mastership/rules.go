@@ -79,7 +79,7 @@ type plan struct {
 // quarter, and no more than what is left; the error says that a grant is too
 // short to be renewed in time.
 func planFor(validFor, drain time.Duration) (plan, error) {
-	p := plan{validFor: validFor, renewEvery: validFor / 4, callTimeout: validFor / 5}
+	p := plan{validFor: validFor, renewEvery: validFor / 3, callTimeout: validFor / 5}
 	spare := usable(validFor) - p.renewEvery - 2*p.callTimeout
 	if spare <= 0 {
 		return plan{}, fmt.Errorf("%w: a mastership that is valid for %v cannot be renewed in time: "+
@@ -91,5 +91,5 @@ func planFor(validFor, drain time.Duration) (plan, error) {
 }
 
 // minValidFor is the shortest validity that planFor accepts, rounded up:
-// validFor (1 - 2ρ - 1/4 - 2/5) > ε.
-const minValidFor = 160 * time.Millisecond
+// validFor (1 - 2ρ - 1/3 - 2/5) > ε.
+const minValidFor = 210 * time.Millisecond

@@ -97,22 +97,26 @@ type Details struct {
 	// Voter is the entry that stands for the member in a list of voters, where it is
 	// not the member's address.
 	Voter string `json:"voter,omitempty"`
+	// Authorities names the providers that grant the member mastership: several where
+	// all of them must, none where it is never granted.
+	Authorities []string `json:"authorities,omitempty"`
 }
 
 // Equal reports whether both say the same. Nil and empty are the same.
 func (d Details) Equal(e Details) bool {
 	return d.Zone == e.Zone && d.Version == e.Version && d.Voter == e.Voter && slices.Equal(d.Tags, e.Tags) &&
-		maps.Equal(d.Meta, e.Meta) && maps.Equal(d.AppAddrs, e.AppAddrs)
+		slices.Equal(d.Authorities, e.Authorities) && maps.Equal(d.Meta, e.Meta) && maps.Equal(d.AppAddrs, e.AppAddrs)
 }
 
 func (d Details) clone() Details {
-	d.Tags, d.Meta, d.AppAddrs = slices.Clone(d.Tags), maps.Clone(d.Meta), maps.Clone(d.AppAddrs)
+	d.Tags, d.Authorities = slices.Clone(d.Tags), slices.Clone(d.Authorities)
+	d.Meta, d.AppAddrs = maps.Clone(d.Meta), maps.Clone(d.AppAddrs)
 	return d
 }
 
 // texts returns every string in d, to be checked.
 func (d Details) texts() []string {
-	texts := append([]string{d.Zone, d.Version, d.Voter}, d.Tags...)
+	texts := slices.Concat([]string{d.Zone, d.Version, d.Voter}, d.Tags, d.Authorities)
 	for _, m := range []map[string]string{d.Meta, d.AppAddrs} {
 		for k, v := range m {
 			texts = append(texts, k, v)

@@ -57,10 +57,10 @@ type Membership struct {
 	err     error
 }
 
-// The profile. Over kept connections it lets 50 nodes see each other in a third of
+// The profile. Over kept connections it lets 50 nodes see each other in half of
 // a second and a crash in some three seconds, for about a thousandth of a core.
 const (
-	gossipInterval   = 100 * time.Millisecond
+	gossipInterval   = 150 * time.Millisecond
 	gossipNodes      = 3
 	retransmitMult   = 8
 	probeInterval    = 500 * time.Millisecond
