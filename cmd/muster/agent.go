@@ -32,9 +32,9 @@ func newAgentCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "agent",
 		Short: "Run a node of a cluster, with its HTTP API",
-		Long: `Run a node: register it with the provider, join the members that the provider
-knows, and take part in mastership. Status, members, master, events and metrics are
-served over HTTP.
+		Long: `Run a node: register it with the providers, join the members that they know, and
+take part in mastership. Status, members, master, events and metrics are served
+over HTTP.
 
 On SIGTERM or an interrupt the agent leaves in good order: it gives mastership up,
 takes its registration away, and says goodbye to the members. A second signal ends
@@ -57,11 +57,11 @@ it at once.`,
 // runAgent runs a node and its API until ctx or the node ends.
 func runAgent(ctx context.Context, cfg *config.Config, logs io.Writer) (err error) {
 	log := cfg.Logger(logs)
-	nodeConfig, closeRegistry, err := cfg.NodeConfig(log)
+	nodeConfig, closeRegistries, err := cfg.NodeConfig(log)
 	if err != nil {
 		return usageError(err)
 	}
-	defer func() { err = errors.Join(err, closeRegistry()) }()
+	defer func() { err = errors.Join(err, closeRegistries()) }()
 
 	// The API's port comes first: whoever cannot be asked shall not be a member.
 	listener, err := net.Listen("tcp", cfg.HTTP.Addr)

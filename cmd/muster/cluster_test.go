@@ -3,12 +3,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -44,6 +46,17 @@ func etcdProvider(etcd *testserver.Etcd) providerConfig {
 	return func(peers []string) map[string]any {
 		return map[string]any{
 			"provider":   map[string]any{"etcd": map[string]any{"endpoints": []string{etcd.Endpoint()}}},
+			"bootstrap":  map[string]any{"expect": len(peers)},
+			"mastership": map[string]any{"ttl": "2s"},
+		}
+	}
+}
+
+// consulProvider uses a real Consul, with a grant of 2 s.
+func consulProvider(consul *testserver.Consul) providerConfig {
+	return func(peers []string) map[string]any {
+		return map[string]any{
+			"provider":   map[string]any{"consul": map[string]any{"address": consul.Endpoint()}},
 			"bootstrap":  map[string]any{"expect": len(peers)},
 			"mastership": map[string]any{"ttl": "2s"},
 		}
@@ -211,6 +224,18 @@ func (c *testCluster) checkHistory(t *testing.T, atLeast int) {
 // checkHistoryOf is checkHistory for the agents of one cluster of several.
 func (c *testCluster) checkHistoryOf(t *testing.T, agents []*agentProcess, atLeast int) {
 	t.Helper()
+	all := c.reigns(t, agents)
+	if err := checkReigns(all); err != nil {
+		t.Error(err)
+	}
+	if len(all) < atLeast {
+		t.Errorf("the logs show %d masterships, want at least %d", len(all), atLeast)
+	}
+}
+
+// reigns reads the masterships of the agents from their logs, in order.
+func (c *testCluster) reigns(t *testing.T, agents []*agentProcess) []reign {
+	t.Helper()
 	var all []reign
 	for _, agent := range agents {
 		log, err := os.ReadFile(agent.logFile)
@@ -223,12 +248,8 @@ func (c *testCluster) checkHistoryOf(t *testing.T, agents []*agentProcess, atLea
 		}
 		all = append(all, reigns...)
 	}
-	if err := checkReigns(all); err != nil {
-		t.Error(err)
-	}
-	if len(all) < atLeast {
-		t.Errorf("the logs show %d masterships, want at least %d", len(all), atLeast)
-	}
+	slices.SortFunc(all, func(a, b reign) int { return cmp.Compare(a.begin, b.begin) })
+	return all
 }
 
 func (c *testCluster) printLogs() {

@@ -71,7 +71,7 @@ func newConfigCheckCommand() *cobra.Command {
 		Use:   "check",
 		Short: "Say ok, or all that is wrong with the configuration",
 		Long: `Check the configuration as an agent would: every key and value, the files that it
-names, and the section of the provider, which is not contacted. Print ok, or one
+names, and the sections of the providers, which are not contacted. Print ok, or one
 line for each thing that is wrong, with its place, and status 2.`,
 		Example: `  muster config check -c muster.yaml
   MUSTER_CLUSTER=orders MUSTER_PROVIDER_STATIC_PEERS=10.0.0.5:7946 muster config check`,

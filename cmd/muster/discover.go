@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,20 +28,25 @@ func newDiscoverCommand() *cobra.Command {
 	var meta []string
 	cmd := &cobra.Command{
 		Use:   "discover",
-		Short: "List the instances of a service, as the provider knows them",
-		Long: `List the instances that the configured provider knows, without registering
+		Short: "List the instances of a service, as the providers know them",
+		Long: `List the instances that the configured providers know, without registering
 anything. The service is that of the cluster unless another one is named. With
 -o json an array of instances is printed.
 
-With --watch the whole set is printed again after each change, as a table or as one
-JSON object on a line, with the instances and what else is known. When the provider
-fails, that is reported and the last good set stands, marked stale.
+What several providers know is put together, and each instance says which of them
+list it. One that fails is reported on stderr, and what the others know is printed;
+--provider asks one alone.
 
-Entries of the provider that cannot be read are reported on stderr.`,
+With --watch the whole set is printed again after each change, as a table or as one
+JSON object on a line, with the instances and what else is known. When a provider
+fails, that is reported and its last good set stands, marked stale.
+
+Entries that cannot be read are reported on stderr.`,
 		Example: `  muster discover -c muster.yaml
   muster discover -c muster.yaml --tag web --zone eu-1 --meta version=1.4
   muster discover -c muster.yaml -o json | jq -r '.[].addr'
   muster discover -c muster.yaml --watch -o json
+  muster discover -c muster.yaml --provider etcd
   MUSTER_CLUSTER=orders muster discover --provider-etcd-endpoints http://127.0.0.1:2379`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -61,17 +67,21 @@ Entries of the provider that cannot be read are reported on stderr.`,
 			if d.query.Service == "" {
 				d.query.Service = cfg.Cluster
 			}
+			if names := cfg.Providers(); d.only != "" && !slices.Contains(names, d.only) {
+				return usageError(fmt.Errorf("--provider: %q: not configured; write %s", d.only, strings.Join(names, " or ")))
+			}
 			d.out, d.err = cmd.OutOrStdout(), cmd.ErrOrStderr()
 			return d.run(cmd.Context(), cfg)
 		},
 	}
 	flags := cmd.Flags()
 	flags.BoolVarP(&d.watch, "watch", "w", false, "print the set again after each change, until interrupted")
+	flags.StringVar(&d.only, "provider", "", "ask this one of the configured providers alone")
 	flags.StringVar(&d.query.Service, "service", "", "service whose instances are listed (default the cluster's)")
 	flags.StringSliceVar(&d.query.Tags, "tag", nil, "only instances with this tag; repeat it for more")
 	flags.StringSliceVar(&meta, "meta", nil, "only instances with this fact, as version=1.4; repeat it for more")
 	flags.StringVar(&d.query.Zone, "zone", "", "only instances of this zone")
-	flags.DurationVar(&d.timeout, "timeout", 10*time.Second, "how long to wait for the first answer of the provider; 0 is for ever")
+	flags.DurationVar(&d.timeout, "timeout", 10*time.Second, "how long to wait for the first answer of a provider; 0 is for ever")
 	addOutputFlag(cmd, &d.output, "table", "json")
 	addConfigFlags(cmd, &file, "cluster")
 	return cmd
@@ -89,41 +99,46 @@ func parseMeta(list []string) (map[string]string, error) {
 	return meta, nil
 }
 
-// discoverer prints what a provider knows.
+// discoverer prints what providers know.
 type discoverer struct {
 	query    discovery.Query
+	only     string // the provider that is asked, or empty for all
 	watch    bool
 	timeout  time.Duration
 	output   string
 	out, err io.Writer
 
-	name     string          // of the provider
-	provider string          // how it is named in messages
-	told     map[string]bool // the skipped entries that stand and were reported
-	failing  string          // the failure that was reported last
+	label   func(provider string) string // how a provider is named in messages
+	told    map[string]bool              // the skipped entries that stand and were reported
+	failing map[string]string            // by provider, what was reported last and still stands
 }
 
 func (d *discoverer) run(ctx context.Context, cfg *config.Config) error {
-	d.provider = cfg.ProviderLabel()
 	var o discovery.Options
 	if cfg.Log.Level == "debug" {
 		o.Logger = cfg.Logger(d.err)
 	}
-	registry, err := cfg.OpenRegistry(o)
+	var names []string
+	if d.only != "" {
+		names = []string{d.only}
+	}
+	union, err := cfg.Open(o, names...)
 	if err != nil {
 		return usageError(err)
 	}
-	d.name = registry.Name()
-	return errors.Join(d.follow(ctx, registry), registry.Close())
+	d.label = cfg.ProviderLabel
+	return errors.Join(d.follow(ctx, union), union.Close())
 }
 
-// follow prints the first set that is known and, with --watch, each one after it.
-func (d *discoverer) follow(ctx context.Context, registry *discovery.Registry) error {
+// follow prints the first set that is known and, with --watch, each one after it. The
+// first waits until every provider has answered or failed.
+func (d *discoverer) follow(ctx context.Context, union *discovery.Union) error {
+	d.failing = make(map[string]string)
 	watching, stop := context.WithCancel(ctx)
-	snapshots := make(chan discovery.Snapshot)
+	snapshots := make(chan discovery.UnionSnapshot)
 	go func() {
 		defer close(snapshots)
-		for s := range registry.Watch(watching, d.query) {
+		for s := range union.Watch(watching, d.query) {
 			select {
 			case snapshots <- s:
 			case <-watching.Done():
@@ -145,41 +160,69 @@ func (d *discoverer) follow(ctx context.Context, registry *discovery.Registry) e
 		defer timer.Stop()
 		late = timer.C
 	}
-	var last error
-	for known := false; ; {
+	var last discovery.UnionSnapshot
+	for _, r := range union.Registries() { // as long as nothing is heard of any
+		last.Parts = append(last.Parts, discovery.Part{Provider: r.Name()})
+	}
+	for printed := false; ; {
 		select {
 		case s, ok := <-snapshots:
 			switch {
 			case !ok && ctx.Err() == nil:
-				return fmt.Errorf("%s: the watch ended: %w", d.provider, either(d.reason(last), errors.New("no reason was given")))
+				return d.nothing(last, "the watch of %s ended", errors.New("no reason was given"))
 			case !ok:
 				continue // the context's end is told below
-			case !s.Known:
-				last = s.Err
-				if s.Err != nil && !driver.Retryable(s.Err) {
-					return fmt.Errorf("%s: %w", d.provider, d.reason(s.Err))
+			}
+			last = s
+			if !printed && (!s.Known || !s.Settled()) {
+				if hopeless(s) {
+					return d.nothing(s, "%s", nil)
 				}
-				d.waiting(s.Err)
+				d.reportWaiting(s)
 				continue
 			}
-			known, late = true, nil
-			soon.Stop()
-			if err := d.print(s); err != nil || !d.watch {
-				return err
-			}
 		case <-soon.C:
-			if d.failing == "" {
-				fmt.Fprintf(d.err, "muster: waiting for %s\n", d.provider)
+			for _, p := range last.Parts {
+				if !printed && pending(p) {
+					fmt.Fprintf(d.err, "muster: waiting for %s\n", d.label(p.Provider))
+				}
 			}
+			continue
 		case <-late:
-			return fmt.Errorf("%s did not answer within %v: %w", d.provider, d.timeout, either(d.reason(last), driver.ErrUnavailable))
+			if !last.Known {
+				return d.nothing(last, fmt.Sprintf("%%s did not answer within %v", d.timeout), driver.ErrUnavailable)
+			}
 		case <-ctx.Done():
-			if known {
+			if printed {
 				return nil // how a watch is meant to end
 			}
-			return fmt.Errorf("interrupted before %s answered: %w", d.provider, either(d.reason(last), ctx.Err()))
+			return d.nothing(last, "interrupted before %s answered", ctx.Err())
+		}
+		printed, late = true, nil
+		if err := d.print(last); err != nil || !d.watch {
+			return err
 		}
 	}
+}
+
+// pending reports whether nothing was heard of the provider.
+func pending(p discovery.Part) bool { return !p.Known && p.Err == nil }
+
+// hopeless reports whether no provider has answered and none will.
+func hopeless(s discovery.UnionSnapshot) bool {
+	return !slices.ContainsFunc(s.Parts, func(p discovery.Part) bool {
+		return p.Known || pending(p) || driver.Retryable(p.Err)
+	})
+}
+
+// nothing is the error where nothing is known: for each provider what happened, a
+// format for its name, and the reason, or else the one that is given.
+func (d *discoverer) nothing(s discovery.UnionSnapshot, format string, reason error) error {
+	var errs []error
+	for _, p := range s.Parts {
+		errs = append(errs, fmt.Errorf(format+": %w", d.label(p.Provider), either(reasonOf(p), reason)))
+	}
+	return errors.Join(errs...)
 }
 
 func either(first, second error) error {
@@ -189,29 +232,59 @@ func either(first, second error) error {
 	return second
 }
 
-// reason is err without the name of the provider, which our messages begin with.
-func (d *discoverer) reason(err error) error {
-	if err == nil {
+// reasonOf is the error of a part without the name of the provider, which our messages
+// begin with.
+func reasonOf(p discovery.Part) error {
+	if p.Err == nil {
 		return nil
 	}
-	if text, ok := strings.CutPrefix(err.Error(), "provider "+d.name+": "); ok {
+	if text, ok := strings.CutPrefix(p.Err.Error(), "provider "+p.Provider+": "); ok {
 		return errors.New(text)
 	}
-	return err
+	return p.Err
 }
 
-// waiting says why there is no answer yet, once for each reason.
-func (d *discoverer) waiting(err error) {
-	if err == nil || d.reason(err).Error() == d.failing {
-		return
+// reportWaiting says why there is no answer yet.
+func (d *discoverer) reportWaiting(s discovery.UnionSnapshot) {
+	for _, p := range s.Parts {
+		d.report(p, "waiting for %s", message(reasonOf(p)))
 	}
-	d.failing = d.reason(err).Error()
-	fmt.Fprintf(d.err, "muster: waiting for %s: %s\n", d.provider, d.failing)
 }
 
-func (d *discoverer) print(s discovery.Snapshot) error {
+// reportFailing says what keeps the printed set from being whole and up to date.
+func (d *discoverer) reportFailing(s discovery.UnionSnapshot) {
+	for _, p := range s.Parts {
+		switch {
+		case pending(p):
+			d.report(p, "incomplete: %s", "no answer yet")
+		case p.Known:
+			d.report(p, "stale: %s fails", message(reasonOf(p)))
+		default:
+			d.report(p, "incomplete: %s fails", message(reasonOf(p)))
+		}
+	}
+}
+
+// report says what is wrong with a provider, once as long as that is so, and when all
+// is well again. The format is for its name.
+func (d *discoverer) report(p discovery.Part, format, reason string) {
+	line := ""
+	if reason != "" {
+		line = fmt.Sprintf(format, d.label(p.Provider)) + ": " + reason
+	}
+	switch last := d.failing[p.Provider]; {
+	case line == last:
+	case line == "":
+		fmt.Fprintf(d.err, "muster: %s answers again\n", d.label(p.Provider))
+	default:
+		fmt.Fprintln(d.err, "muster: "+line)
+	}
+	d.failing[p.Provider] = line
+}
+
+func (d *discoverer) print(s discovery.UnionSnapshot) error {
 	d.reportSkipped(s.Skipped)
-	d.reportStale(s)
+	d.reportFailing(s)
 	if d.output == "json" {
 		return d.printJSON(s)
 	}
@@ -222,9 +295,18 @@ func (d *discoverer) print(s discovery.Snapshot) error {
 		}
 		fmt.Fprintf(d.out, "%s  %d of %s%s\n", s.At.Format(time.TimeOnly), len(s.Instances), cell(d.query.Service), state)
 	}
-	t := newTable(d.out, "NODE", "INSTANCE", "ADDRESS", "ZONE", "TAGS", "META", "APP ADDRESSES")
+	header := []string{"NODE", "INSTANCE", "ADDRESS", "ZONE", "TAGS", "META", "APP ADDRESSES"}
+	several := len(s.Parts) > 1
+	if several {
+		header = append(header, "PROVIDERS")
+	}
+	t := newTable(d.out, header...)
 	for _, i := range s.Instances {
-		t.row(i.NodeID, short(i.InstanceID), i.Addr, i.Zone, strings.Join(i.Tags, ","), pairs(i.Meta), pairs(i.AppAddrs))
+		row := []string{i.NodeID, short(i.InstanceID), i.Addr, i.Zone, strings.Join(i.Tags, ","), pairs(i.Meta), pairs(i.AppAddrs)}
+		if several {
+			row = append(row, strings.Join(s.Providers(i), ","))
+		}
+		t.row(row...)
 	}
 	err := t.flush()
 	if d.watch {
@@ -233,18 +315,27 @@ func (d *discoverer) print(s discovery.Snapshot) error {
 	return err
 }
 
+// listed is one instance in the output of `muster discover -o json`. It only gains
+// fields.
+type listed struct {
+	discovery.Instance
+	// Providers list it.
+	Providers []string `json:"providers"`
+}
+
 // discovered is a line of `muster discover --watch -o json`. It only gains fields.
 type discovered struct {
 	Service string `json:"service"`
-	// Revision is that of the provider, 0 where it has none.
+	// Revision is that of the provider, 0 where it has none and with several.
 	Revision uint64 `json:"revision"`
-	// Stale says that the provider fails, for the reason in Error, and that this is
+	// Stale says that a provider fails, for the reason in Error, and that this is
 	// the last good set.
-	Stale     bool                 `json:"stale"`
-	Error     string               `json:"error,omitempty"`
-	At        time.Time            `json:"at"`
-	Instances []discovery.Instance `json:"instances"`
-	Skipped   []skipped            `json:"skipped"`
+	Stale     bool      `json:"stale"`
+	Error     string    `json:"error,omitempty"`
+	At        time.Time `json:"at"`
+	Instances []listed  `json:"instances"`
+	Skipped   []skipped `json:"skipped"`
+	Providers []share   `json:"providers"`
 }
 
 type skipped struct {
@@ -252,9 +343,23 @@ type skipped struct {
 	Reason string `json:"reason"`
 }
 
+// share is what one provider has to do with a set.
+type share struct {
+	Name string `json:"name"`
+	// Known is false until it has answered once.
+	Known     bool   `json:"known"`
+	Stale     bool   `json:"stale"`
+	Error     string `json:"error,omitempty"`
+	Instances int    `json:"instances"`
+	Revision  uint64 `json:"revision"`
+}
+
 // printJSON prints the array of instances, or a line of a watch.
-func (d *discoverer) printJSON(s discovery.Snapshot) error {
-	instances := append([]discovery.Instance{}, s.Instances...) // never null
+func (d *discoverer) printJSON(s discovery.UnionSnapshot) error {
+	instances := []listed{} // never null
+	for _, i := range s.Instances {
+		instances = append(instances, listed{i, s.Providers(i)})
+	}
 	if !d.watch {
 		return printJSON(d.out, instances)
 	}
@@ -262,17 +367,25 @@ func (d *discoverer) printJSON(s discovery.Snapshot) error {
 		Service:   d.query.Service,
 		Revision:  uint64(s.Revision),
 		Stale:     s.Stale,
+		Error:     message(s.Err),
 		At:        s.At,
 		Instances: instances,
 		Skipped:   []skipped{},
 	}
-	if s.Err != nil {
-		v.Error = s.Err.Error()
-	}
 	for _, k := range s.Skipped {
-		v.Skipped = append(v.Skipped, skipped{k.Key, reasonOf(k)})
+		v.Skipped = append(v.Skipped, skipped{k.Key, complaint(k)})
+	}
+	for _, p := range s.Parts {
+		v.Providers = append(v.Providers, share{p.Provider, p.Known, p.Stale, message(p.Err), len(p.Instances), uint64(p.Revision)})
 	}
 	return json.NewEncoder(d.out).Encode(v) // on one line
+}
+
+func message(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
 }
 
 // reportSkipped tells of entries that cannot be read, once for each as long as it
@@ -282,27 +395,15 @@ func (d *discoverer) reportSkipped(list []driver.Skipped) {
 	for _, k := range list {
 		now[k.Key] = true
 		if !d.told[k.Key] {
-			fmt.Fprintf(d.err, "muster: skipped %s: %s\n", strconv.Quote(k.Key), cell(reasonOf(k)))
+			fmt.Fprintf(d.err, "muster: skipped %s: %s\n", strconv.Quote(k.Key), cell(complaint(k)))
 		}
 	}
 	d.told = now
 }
 
-func reasonOf(k driver.Skipped) string {
+func complaint(k driver.Skipped) string {
 	if k.Reason == nil {
 		return "no reason was given"
 	}
 	return k.Reason.Error()
-}
-
-// reportStale tells when the provider begins to fail, and when it is back.
-func (d *discoverer) reportStale(s discovery.Snapshot) {
-	switch {
-	case s.Stale && s.Err != nil && d.reason(s.Err).Error() != d.failing:
-		d.failing = d.reason(s.Err).Error()
-		fmt.Fprintf(d.err, "muster: stale: %s fails: %s\n", d.provider, d.failing)
-	case !s.Stale && d.failing != "":
-		d.failing = ""
-		fmt.Fprintf(d.err, "muster: %s answers again\n", d.provider)
-	}
 }

@@ -104,14 +104,21 @@ type following struct {
 	stop     context.CancelFunc
 }
 
-func follow(t *testing.T, f *fake, d discoverer) *following {
+// follow starts a discoverer of the provider "fake" and, if there is a second one, of
+// "other".
+func follow(t *testing.T, d discoverer, fakes ...*fake) *following {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	w := &following{out: make(chan string, 1000), err: make(chan string, 1000), done: make(chan error, 1), stop: cancel}
 	d.out, d.err = &lineWriter{lines: w.out}, &lineWriter{lines: w.err}
-	d.query.Service, d.provider, d.name = "orders", "provider fake", "fake"
-	registry := discovery.New("fake", f, discovery.Options{PollInterval: 5 * time.Millisecond})
-	go func() { w.done <- errors.Join(d.follow(ctx, registry), registry.Close()) }()
+	d.query.Service, d.label = "orders", func(provider string) string { return "provider " + provider }
+	var registries []*discovery.Registry
+	for n, f := range fakes {
+		name := []string{"fake", "other"}[n]
+		registries = append(registries, discovery.New(name, f, discovery.Options{PollInterval: 5 * time.Millisecond}))
+	}
+	union := discovery.NewUnion(registries...)
+	go func() { w.done <- errors.Join(d.follow(ctx, union), union.Close()) }()
 	t.Cleanup(cancel)
 	return w
 }
@@ -160,7 +167,7 @@ func ended(t *testing.T, w *following) error {
 
 func TestDiscoverWatchPrintsOneObjectPerChange(t *testing.T) {
 	f := &fake{snapshot: driver.Snapshot{Revision: 1, Instances: []driver.Instance{instance("a")}}}
-	w := follow(t, f, discoverer{watch: true, output: "json", timeout: liveness})
+	w := follow(t, discoverer{watch: true, output: "json", timeout: liveness}, f)
 	read := func() discovered {
 		t.Helper()
 		var d discovered
@@ -206,7 +213,7 @@ func TestDiscoverWatchPrintsOneObjectPerChange(t *testing.T) {
 
 func TestDiscoverWatchPrintsTables(t *testing.T) {
 	f := &fake{snapshot: driver.Snapshot{Instances: []driver.Instance{instance("a")}}}
-	w := follow(t, f, discoverer{watch: true, output: "table", timeout: liveness})
+	w := follow(t, discoverer{watch: true, output: "table", timeout: liveness}, f)
 	for _, want := range []string{"1 of orders", "NODE", "n-a", ""} {
 		if got := next(t, w.out); !strings.Contains(got, want) {
 			t.Errorf("got %q, want %q", got, want)
@@ -216,7 +223,7 @@ func TestDiscoverWatchPrintsTables(t *testing.T) {
 
 func TestDiscoverGoesOnWhenTheProviderComes(t *testing.T) {
 	f := &fake{err: fmt.Errorf("%w: connection refused", driver.ErrUnavailable)}
-	w := follow(t, f, discoverer{output: "table", timeout: liveness})
+	w := follow(t, discoverer{output: "table", timeout: liveness}, f)
 	if got, want := next(t, w.err), "muster: waiting for provider fake: list: provider unavailable: connection refused"; got != want {
 		t.Errorf("stderr %q, want %q", got, want)
 	}
@@ -231,7 +238,7 @@ func TestDiscoverGoesOnWhenTheProviderComes(t *testing.T) {
 
 func TestDiscoverDoesNotWaitForWhatNoRetryMends(t *testing.T) {
 	f := &fake{err: fmt.Errorf("%w: wrong password", driver.ErrDenied)}
-	w := follow(t, f, discoverer{output: "table"})
+	w := follow(t, discoverer{output: "table"}, f)
 	err := ended(t, w)
 	if !errors.Is(err, driver.ErrDenied) && (err == nil || !strings.Contains(err.Error(), "wrong password")) {
 		t.Errorf("error %v, want access denied", err)
@@ -240,11 +247,91 @@ func TestDiscoverDoesNotWaitForWhatNoRetryMends(t *testing.T) {
 
 func TestDiscoverInterruptedBeforeAnAnswer(t *testing.T) {
 	f := &fake{err: driver.ErrUnavailable}
-	w := follow(t, f, discoverer{output: "table"})
+	w := follow(t, discoverer{output: "table"}, f)
 	next(t, w.err)
 	w.stop()
 	if err := ended(t, w); err == nil || !strings.HasPrefix(err.Error(), "interrupted before provider fake answered: ") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// What one provider knows is printed although the other fails, and who lists what is
+// told.
+func TestDiscoverPutsProvidersTogether(t *testing.T) {
+	byAddr := driver.Instance{Service: "orders", Addr: "10.0.0.6:7946"}
+	f := &fake{snapshot: driver.Snapshot{Instances: []driver.Instance{instance("a")}}}
+	other := &fake{snapshot: driver.Snapshot{Instances: []driver.Instance{byAddr, instance("a")}}}
+	w := follow(t, discoverer{output: "table", timeout: liveness}, f, other)
+	if err := ended(t, w); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range [][]string{{"NODE", "PROVIDERS"}, {"-", "10.0.0.6:7946", "other"}, {"n-a", "fake,other"}} {
+		line := next(t, w.out)
+		if fields := strings.Fields(line); fields[0] != want[0] || fields[len(fields)-1] != want[len(want)-1] {
+			t.Errorf("got %q, want %v", line, want)
+		}
+	}
+
+	other.set(driver.Snapshot{}, fmt.Errorf("%w: connection refused", driver.ErrUnavailable))
+	w = follow(t, discoverer{watch: true, output: "json", timeout: liveness}, f, other)
+	got := next(t, w.err)
+	if strings.HasPrefix(got, "muster: waiting for ") { // it was the first to be heard of
+		got = next(t, w.err)
+	}
+	if want := "muster: incomplete: provider other fails: list: provider unavailable: connection refused"; got != want {
+		t.Errorf("stderr %q, want %q", got, want)
+	}
+	var d discovered
+	if err := json.Unmarshal([]byte(next(t, w.out)), &d); err != nil {
+		t.Fatal(err)
+	}
+	if len(d.Instances) != 1 || !d.Stale || !strings.Contains(d.Error, "provider other: ") {
+		t.Errorf("got %+v", d)
+	}
+	if diff := cmp.Diff([]string{"fake"}, d.Instances[0].Providers); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if len(d.Providers) != 2 || !d.Providers[0].Known || d.Providers[0].Error != "" || d.Providers[1].Known || d.Providers[1].Error == "" {
+		t.Errorf("providers %+v", d.Providers)
+	}
+	other.set(driver.Snapshot{Instances: []driver.Instance{byAddr}}, nil)
+	if got, want := next(t, w.err), "muster: provider other answers again"; got != want {
+		t.Errorf("stderr %q, want %q", got, want)
+	}
+	if err := json.Unmarshal([]byte(next(t, w.out)), &d); err != nil || len(d.Instances) != 2 || d.Stale {
+		t.Errorf("got %+v, %v", d, err)
+	}
+}
+
+// Where none answers, each says why.
+func TestDiscoverNamesEveryProviderThatIsDown(t *testing.T) {
+	f, other := &fake{err: driver.ErrDenied}, &fake{err: driver.ErrUnavailable}
+	w := follow(t, discoverer{output: "table", timeout: 50 * time.Millisecond}, f, other)
+	err := ended(t, w)
+	for _, want := range []string{
+		"provider fake did not answer within 50ms: list: access denied",
+		"provider other did not answer within 50ms: list: provider unavailable",
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q", err, want)
+		}
+	}
+}
+
+func TestDiscoverOneOfSeveralProviders(t *testing.T) {
+	// etcd is not there, and not asked.
+	file := writeFile(t, "muster.yaml", `
+cluster: orders
+provider: {static: {peers: ["10.0.0.5:7946"]}, etcd: {endpoints: ["http://127.0.0.1:1"]}}
+mastership: {authority: etcd}
+`)
+	status, stdout, stderr := execute(t, "discover", "-c", file, "--provider", "static", "-o", "json")
+	if status != statusDone || stderr != "" || !strings.Contains(stdout, `"providers": [`) {
+		t.Errorf("status %d, stderr %q, stdout:\n%s", status, stderr, stdout)
+	}
+	status, _, stderr = execute(t, "discover", "-c", file, "--provider", "consul")
+	if want := "muster: --provider: \"consul\": not configured; write etcd or static\n"; status != statusUsage || stderr != want {
+		t.Errorf("status %d, stderr %q, want %q", status, stderr, want)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	// The providers that can be configured.
+	_ "github.com/musterhq/muster/providers/consul"
 	_ "github.com/musterhq/muster/providers/etcd"
 	_ "github.com/musterhq/muster/providers/static"
 )
