@@ -470,7 +470,7 @@ func (a *Authority) handOver(ctx context.Context, m *member) {
 		if _, leads := m.leading(); !leads {
 			return
 		}
-		if m.await(ctx, m.raft.LeadershipTransfer()) == nil {
+		if m.ask(ctx, m.raft.LeadershipTransfer) == nil {
 			return
 		}
 		select {

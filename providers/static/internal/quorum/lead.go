@@ -113,7 +113,9 @@ func (a *Authority) answerLead(ctx context.Context, r leadRequest) (leadReply, e
 	if !m.leads(term) {
 		return leadReply{}, errNotLeader
 	}
-	if err := m.await(ctx, m.raft.LeadershipTransferToServer(raft.ServerID(r.From), raft.ServerAddress(r.From))); err != nil {
+	if err := m.ask(ctx, func() raft.Future {
+		return m.raft.LeadershipTransferToServer(raft.ServerID(r.From), raft.ServerAddress(r.From))
+	}); err != nil {
 		return leadReply{}, err
 	}
 	return leadReply{Yielded: true}, nil

@@ -31,6 +31,10 @@ const (
 	commitTimeout    = time.Second
 	transportTimeout = 2 * maxHeartbeat
 	maxPooledConns   = 3
+	// drainTimeout bounds how long a member that stops waits for what it has asked of
+	// Raft. A leader without a majority needs one heartbeat timeout to give up, and a
+	// transfer of its place another.
+	drainTimeout = 3 * maxHeartbeat
 )
 
 // member is this node's part in Raft, from start to stop.
@@ -53,7 +57,9 @@ type member struct {
 	// earlier terms committed.
 	current atomic.Uint64
 
-	waits sync.WaitGroup
+	mu       sync.Mutex
+	stopping bool           // nothing is asked of Raft any more
+	asked    sync.WaitGroup // what was asked and not answered yet
 }
 
 // startMember starts Raft on d and s, which it closes if it fails.
@@ -138,17 +144,25 @@ func newRaft(conf *raft.Config, fsm raft.FSM, logs raft.LogStore, stable raft.St
 // stop ends Raft and joins its goroutines.
 func (m *member) stop() {
 	m.pledges.close()
+	m.drain()
 	done := m.raft.Shutdown()
 	_ = m.gate.Close() // or Raft would wait for answers of the dead
 	_ = done.Error()
+}
 
-	// A future that was committed and not yet applied when Raft ended is never
-	// answered (raft.go drops the queue of its FSM), so this wait needs a bound.
-	joined := make(chan struct{})
-	go func() { m.waits.Wait(); close(joined) }()
+// drain has nothing more asked of Raft, and waits until it has answered what was.
+// While Raft runs it answers everything; what it holds when it ends, as an entry that
+// is committed and not yet applied, it may never (it drops the queues of its state
+// machine and of transfers). A disk that hangs is not waited for.
+func (m *member) drain() {
+	m.mu.Lock()
+	m.stopping = true
+	m.mu.Unlock()
+	answered := make(chan struct{})
+	go func() { m.asked.Wait(); close(answered) }()
 	select {
-	case <-joined:
-	case <-time.After(time.Second):
+	case <-answered:
+	case <-time.After(drainTimeout):
 	}
 }
 
@@ -218,8 +232,11 @@ func (m *member) apply(ctx context.Context, c command) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	f := m.raft.Apply(b, applyTimeout(ctx))
-	if err := m.await(ctx, f); err != nil {
+	var f raft.ApplyFuture
+	if err := m.ask(ctx, func() raft.Future {
+		f = m.raft.Apply(b, applyTimeout(ctx))
+		return f
+	}); err != nil {
 		return outcome{}, err
 	}
 	out, ok := f.Response().(outcome)
@@ -234,7 +251,7 @@ func (m *member) catchUp(ctx context.Context, term uint64) error {
 	if m.current.Load() == term {
 		return nil
 	}
-	if err := m.await(ctx, m.raft.Barrier(applyTimeout(ctx))); err != nil {
+	if err := m.ask(ctx, func() raft.Future { return m.raft.Barrier(applyTimeout(ctx)) }); err != nil {
 		return err
 	}
 	if m.leads(term) {
@@ -247,11 +264,23 @@ func (m *member) catchUp(ctx context.Context, term uint64) error {
 // them with the next entry, so that one is written. Nobody waits for it.
 func (m *member) spread() { m.raft.Barrier(time.Second) }
 
-// await waits for f, or until ctx ends. Raft answers every future no later than
-// when it loses its leadership, which a leader without a majority soon does.
-func (m *member) await(ctx context.Context, f raft.Future) error {
+// ask asks something of Raft and waits for the answer, or until ctx ends. Raft answers
+// no later than when it loses its leadership, which a leader without a majority soon
+// does.
+func (m *member) ask(ctx context.Context, what func() raft.Future) error {
+	m.mu.Lock()
+	if m.stopping {
+		m.mu.Unlock()
+		return errClosed
+	}
+	m.asked.Add(1)
+	m.mu.Unlock()
+	f := what() // here, so that what is asked later comes later
 	done := make(chan error, 1)
-	m.waits.Go(func() { done <- f.Error() })
+	go func() {
+		defer m.asked.Done()
+		done <- f.Error()
+	}()
 	select {
 	case err := <-done:
 		switch {

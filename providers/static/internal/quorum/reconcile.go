@@ -35,16 +35,15 @@ func (a *Authority) reconcile() {
 		return
 	}
 	c := nextChange(a.cfg.Self, m.id, a.list(), m.servers(), a.sightings())
-	var f raft.IndexFuture
-	switch {
-	case c.remove != "":
-		f = m.raft.RemoveServer(raft.ServerID(c.remove), 0, configTimeout)
-	case c.add != "":
-		f = m.raft.AddVoter(raft.ServerID(c.add), raft.ServerAddress(c.add), 0, configTimeout)
-	default:
+	if c == (change{}) {
 		return
 	}
-	err := m.await(a.ctx, f)
+	err := m.ask(a.ctx, func() raft.Future {
+		if c.remove != "" {
+			return m.raft.RemoveServer(raft.ServerID(c.remove), 0, configTimeout)
+		}
+		return m.raft.AddVoter(raft.ServerID(c.add), raft.ServerAddress(c.add), 0, configTimeout)
+	})
 	a.configured = clock.Now()
 	a.cfg.Logger.Info("changed the set of voters", "raft_term", term, "added", c.add, "removed", c.remove, "error", err)
 	a.notify()
