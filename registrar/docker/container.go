@@ -1,0 +1,141 @@
+package docker
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/musterhq/muster/discovery/driver"
+)
+
+// Container is what an engine says of one container, as `docker inspect` prints it, so
+// far as Muster needs it. Its addresses and ports are text as they came: each is
+// looked at where it is used, so that one that is wrong spoils no other.
+type Container struct {
+	ID              string `json:"Id"`
+	Name            string // with a slash in front
+	Config          ContainerConfig
+	State           State
+	HostConfig      HostConfig
+	NetworkSettings NetworkSettings
+}
+
+// ContainerConfig is what does not depend on the host.
+type ContainerConfig struct {
+	Hostname string
+	Image    string // as it was named when the container was made
+	Env      []string
+	Labels   map[string]string
+	// ExposedPorts are keyed "80/tcp".
+	ExposedPorts map[string]struct{}
+}
+
+// State is what the container does.
+type State struct {
+	Status    string
+	Running   bool
+	Paused    bool
+	ExitCode  int
+	StartedAt string
+	// Health is nil where the image has no health check.
+	Health *Health
+}
+
+// Health is what the engine's own health check of the container has found.
+type Health struct {
+	Status string // starting, healthy or unhealthy
+}
+
+// HostConfig is what depends on the host.
+type HostConfig struct {
+	// NetworkMode is default, bridge, host, none, container:ID or the name of a
+	// network.
+	NetworkMode string
+}
+
+// NetworkSettings are the networks and the published ports of a container that runs.
+type NetworkSettings struct {
+	// Ports are keyed "80/tcp". A port that is exposed and not published has no
+	// bindings.
+	Ports    map[string][]Binding
+	Networks map[string]Endpoint
+}
+
+// Binding is one place of the host at which a port is published.
+type Binding struct {
+	HostIP   text `json:"HostIp"`
+	HostPort text
+}
+
+// Endpoint is the place of a container in one network.
+type Endpoint struct {
+	NetworkID         string
+	IPAddress         string
+	GlobalIPv6Address string
+}
+
+// text is a string, also where the writer has put a number.
+type text string
+
+func (t *text) UnmarshalJSON(b []byte) error {
+	if len(b) > 0 && b[0] != '"' {
+		var n json.Number
+		if err := json.Unmarshal(b, &n); err != nil {
+			return err
+		}
+		*t = text(n)
+		return nil
+	}
+	return json.Unmarshal(b, (*string)(t))
+}
+
+// ShortName is the name without the slash that the engine puts in front.
+func (c Container) ShortName() string { return strings.TrimPrefix(c.Name, "/") }
+
+// ShortID is the id as people write it.
+func (c Container) ShortID() string { return c.ID[:min(12, len(c.ID))] }
+
+// label names c in messages.
+func (c Container) label() string {
+	if name := c.ShortName(); name != "" {
+		return name
+	}
+	return c.ShortID()
+}
+
+// ParseInspect reads what `docker inspect` prints: one object, or an array of them. An
+// element that is no container is left out and told of in the error, which joins all
+// that is wrong and wraps driver.ErrInvalid; the others are returned with it.
+func ParseInspect(b []byte) ([]Container, error) {
+	b = bytes.TrimSpace(b)
+	elements := []json.RawMessage{b}
+	if len(b) > 0 && b[0] == '[' {
+		if err := json.Unmarshal(b, &elements); err != nil {
+			return nil, fmt.Errorf("%w: not the JSON of docker inspect: %w", driver.ErrInvalid, err)
+		}
+	}
+	var containers []Container
+	var errs []error
+	for n, element := range elements {
+		c, err := parseContainer(element)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%w: container %d: %w", driver.ErrInvalid, n+1, err))
+			continue
+		}
+		containers = append(containers, c)
+	}
+	return containers, errors.Join(errs...)
+}
+
+func parseContainer(b []byte) (Container, error) {
+	var c *Container
+	if err := json.Unmarshal(b, &c); err != nil {
+		return Container{}, fmt.Errorf("not the JSON of docker inspect: %w", err)
+	}
+	if c == nil || c.ID == "" {
+		return Container{}, errors.New(`not the JSON of docker inspect: it has no "Id"`)
+	}
+	return *c, nil
+}
