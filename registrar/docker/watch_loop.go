@@ -98,6 +98,7 @@ type item struct {
 	running   bool
 	kept      string
 	services  []Service
+	leftOut   []string
 	problem   error // with its services
 	err       error // why it could not be inspected
 
@@ -329,11 +330,17 @@ func (l *loop) inspect(i *item) {
 			err = fmt.Errorf("%w: the engine answered for container %q", driver.ErrInvalid, c.ShortID())
 		}
 		var services []Service
-		var problem error
+		var problems []error
 		if err == nil && c.State.up() {
-			services, problem = l.config.Services(c, func(id string) (Container, error) { return l.lookup(ctx, id) })
+			services, problems = l.config.Services(c, func(id string) (Container, bool) {
+				other, lookupErr := l.lookup(ctx, id)
+				if lookupErr != nil && !errors.Is(lookupErr, driver.ErrNotFound) {
+					err = fmt.Errorf("the container whose network it has joined: %w", lookupErr)
+				}
+				return other, lookupErr == nil
+			})
 		}
-		l.post(func() { l.inspected(i, c, services, problem, err) })
+		l.post(func() { l.inspected(i, c, services, problems, err) })
 	})
 }
 
@@ -350,7 +357,7 @@ func (s State) up() bool {
 // failed reports whether a container that does not run has ended by its own failure.
 func (s State) failed() bool { return s.ExitCode != 0 && s.ExitCode < 128 }
 
-func (l *loop) inspected(i *item, c Container, services []Service, problem, err error) {
+func (l *loop) inspected(i *item, c Container, services []Service, problems []error, err error) {
 	i.busy = false
 	l.busy--
 	delete(l.awaited, i.id)
@@ -372,10 +379,10 @@ func (l *loop) inspected(i *item, c Container, services []Service, problem, err 
 	switch {
 	case c.State.up():
 		i.running, i.kept, i.services = true, "", services
-		l.report(i, c, problem)
+		l.report(i, c, problems)
 	case l.config.Deregister == OnSuccess && c.State.failed() && i.inspected && len(i.services) > 0:
 		i.running, i.kept = false, fmt.Sprintf("the container ended with status %d", c.State.ExitCode)
-		i.problem = nil
+		i.problem, i.leftOut = nil, nil
 	default:
 		l.remove(i)
 		return
@@ -388,7 +395,16 @@ func (l *loop) inspected(i *item, c Container, services []Service, problem, err 
 }
 
 // report tells once what is wrong with the services of c.
-func (l *loop) report(i *item, c Container, problem error) {
+func (l *loop) report(i *item, c Container, problems []error) {
+	i.leftOut = nil
+	problems = slices.DeleteFunc(problems, func(err error) bool {
+		if errors.Is(err, ErrLeftOut) {
+			i.leftOut = append(i.leftOut, err.Error())
+			return true
+		}
+		return false
+	})
+	problem := errors.Join(problems...)
 	if problem != nil && (i.problem == nil || i.problem.Error() != problem.Error()) {
 		l.log.Warn("container is not registered as it asks to be", "container", c.label(), "error", problem)
 	}
@@ -413,7 +429,8 @@ func (l *loop) inspectFailed(i *item, err error) {
 func (l *loop) remove(i *item) {
 	if i.dirty {
 		// An event came meanwhile, as of a start after the end.
-		i.inspected, i.running, i.kept, i.services, i.problem, i.err = false, false, "", nil, nil, nil
+		i.inspected, i.running, i.kept, i.services = false, false, "", nil
+		i.leftOut, i.problem, i.err = nil, nil, nil
 	} else {
 		delete(l.items, i.id)
 	}
@@ -479,7 +496,7 @@ func (l *loop) distinct() []Known {
 	owner := make(map[key]string)
 	all := make([]Known, 0, len(items))
 	for _, i := range items {
-		k := Known{ID: i.id, Inspected: i.inspected, Running: i.running, Kept: i.kept}
+		k := Known{ID: i.id, Inspected: i.inspected, Running: i.running, Kept: i.kept, LeftOut: i.leftOut}
 		if i.inspected {
 			k.Name = i.container.ShortName()
 		}

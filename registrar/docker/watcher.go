@@ -15,10 +15,6 @@ import (
 	"github.com/musterhq/muster/internal/latest"
 )
 
-// Lookup returns another container by its id or name, as that of container:ID is one.
-// It may ask the engine, and wraps driver.ErrNotFound where there is none.
-type Lookup func(id string) (Container, error)
-
 // Deregister says when what was registered of a container that has ended is taken away.
 type Deregister string
 
@@ -35,10 +31,9 @@ const (
 type WatcherConfig struct {
 	Engine Engine
 
-	// Services returns what is to be registered of a container that runs. Its error
-	// joins what is wrong with single ports, beside which the others stand. It is
-	// called from several goroutines.
-	Services func(c Container, other Lookup) ([]Service, error)
+	// Services returns what is to be registered of a container that runs, as
+	// Rules.Services does. It is called from several goroutines.
+	Services func(c Container, other func(id string) (Container, bool)) ([]Service, []error)
 
 	// Deregister is Always unless set.
 	Deregister Deregister
@@ -117,6 +112,8 @@ type Known struct {
 	Kept string
 	// Services are to be registered. No two of a View have the same name and id.
 	Services []Service
+	// LeftOut says why it, or some port of it, is not registered though nothing is wrong.
+	LeftOut []string
 	// Err joins why it could not be inspected last, and what is wrong with its services.
 	Err error
 }

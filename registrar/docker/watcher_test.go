@@ -22,13 +22,13 @@ import (
 type bench struct {
 	*testing.T
 	*Watcher
-	engine *fakeEngine
+	engine *stagedEngine
 	logs   *bytes.Buffer
 }
 
 func watching(t *testing.T, config WatcherConfig, test func(b *bench)) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bench{T: t, engine: newFakeEngine(), logs: new(bytes.Buffer)}
+		b := &bench{T: t, engine: newStagedEngine(), logs: new(bytes.Buffer)}
 		config.Engine = b.engine
 		if config.Services == nil {
 			config.Services = plainly
@@ -162,10 +162,10 @@ func TestResync(t *testing.T) {
 func TestStreamLost(t *testing.T) {
 	for _, fault := range []struct {
 		name        string
-		begin, stop func(*fakeEngine)
+		begin, stop func(*stagedEngine)
 	}{
-		{"refused", func(e *fakeEngine) { e.fail(fmt.Errorf("%w: connection refused", driver.ErrUnavailable)) }, func(e *fakeEngine) { e.fail(nil) }},
-		{"silent", func(e *fakeEngine) { e.set(func() { e.hang = true; e.deaf = true }) }, func(e *fakeEngine) { e.set(func() { e.hang = false; e.deaf = false }) }},
+		{"refused", func(e *stagedEngine) { e.fail(fmt.Errorf("%w: connection refused", driver.ErrUnavailable)) }, func(e *stagedEngine) { e.fail(nil) }},
+		{"silent", func(e *stagedEngine) { e.set(func() { e.hang = true; e.deaf = true }) }, func(e *stagedEngine) { e.set(func() { e.hang = false; e.deaf = false }) }},
 	} {
 		t.Run(fault.name, func(t *testing.T) {
 			watching(t, WatcherConfig{}, func(b *bench) {
@@ -221,8 +221,8 @@ func TestStreamThatEndsAtOnce(t *testing.T) {
 // A container that cannot be inspected is named once and tried again, and costs the
 // others nothing.
 func TestOneContainerFails(t *testing.T) {
-	hang := func(e *fakeEngine, on bool) { e.set(func() { e.hanging["b"] = on }) }
-	garbage := func(e *fakeEngine, on bool) {
+	hang := func(e *stagedEngine, on bool) { e.set(func() { e.hanging["b"] = on }) }
+	garbage := func(e *stagedEngine, on bool) {
 		e.set(func() {
 			delete(e.broken, "b")
 			if on {
@@ -230,7 +230,7 @@ func TestOneContainerFails(t *testing.T) {
 			}
 		})
 	}
-	other := func(e *fakeEngine, on bool) {
+	other := func(e *stagedEngine, on bool) {
 		e.set(func() {
 			c := published("b", 8001)
 			if on {
@@ -239,7 +239,7 @@ func TestOneContainerFails(t *testing.T) {
 			e.containers["b"] = c
 		})
 	}
-	for name, fault := range map[string]func(*fakeEngine, bool){"hang": hang, "garbage": garbage, "another": other} {
+	for name, fault := range map[string]func(*stagedEngine, bool){"hang": hang, "garbage": garbage, "another": other} {
 		t.Run(name, func(t *testing.T) {
 			watching(t, WatcherConfig{}, func(b *bench) {
 				b.engine.put("start", published("b", 8001))
@@ -349,14 +349,14 @@ func TestServiceOfTwoContainers(t *testing.T) {
 
 // What shares the network of another is looked at again when that changes.
 func TestNetworkOfAnother(t *testing.T) {
-	services := func(c Container, other Lookup) ([]Service, error) {
+	services := func(c Container, other func(string) (Container, bool)) ([]Service, []error) {
 		target, ok := strings.CutPrefix(c.HostConfig.NetworkMode, "container:")
 		if !ok {
 			return nil, nil
 		}
-		t, err := other(target)
-		if err != nil {
-			return nil, err
+		t, ok := other(target)
+		if !ok {
+			return nil, []error{driver.ErrNotFound}
 		}
 		return []Service{{ID: c.ID, Name: "web", Address: t.NetworkSettings.Networks["bridge"].IPAddress, Port: 80}}, nil
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/musterhq/muster/discovery/driver"
 )
 
-// fakeEngine is an engine whose faults a test decides on.
-type fakeEngine struct {
+// stagedEngine is an engine whose faults a test decides on.
+type stagedEngine struct {
 	mu         sync.Mutex
 	containers map[string]Container
 	streams    map[chan Event]bool
@@ -30,15 +30,15 @@ type fakeEngine struct {
 	slow       time.Duration
 }
 
-func newFakeEngine() *fakeEngine {
-	return &fakeEngine{
+func newStagedEngine() *stagedEngine {
+	return &stagedEngine{
 		containers: make(map[string]Container), streams: make(map[chan Event]bool),
 		broken: make(map[string]error), hanging: make(map[string]bool), inspected: make(map[string]int),
 	}
 }
 
 // put makes c what the engine says of it, and tells of action.
-func (e *fakeEngine) put(action string, containers ...Container) {
+func (e *stagedEngine) put(action string, containers ...Container) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, c := range containers {
@@ -48,7 +48,7 @@ func (e *fakeEngine) put(action string, containers ...Container) {
 }
 
 // end makes a container end with a status.
-func (e *fakeEngine) end(id string, status int) {
+func (e *stagedEngine) end(id string, status int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	c := e.containers[id]
@@ -57,14 +57,14 @@ func (e *fakeEngine) end(id string, status int) {
 	e.tell(Event{ID: id, Action: "die"})
 }
 
-func (e *fakeEngine) destroy(id string) {
+func (e *stagedEngine) destroy(id string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.containers, id)
 	e.tell(Event{ID: id, Action: "destroy"})
 }
 
-func (e *fakeEngine) tell(event Event) {
+func (e *stagedEngine) tell(event Event) {
 	if e.deaf {
 		return
 	}
@@ -74,7 +74,7 @@ func (e *fakeEngine) tell(event Event) {
 }
 
 // fail makes every call fail with err, and ends the streams. Nil ends it.
-func (e *fakeEngine) fail(err error) {
+func (e *stagedEngine) fail(err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.down = err
@@ -84,20 +84,20 @@ func (e *fakeEngine) fail(err error) {
 }
 
 // cut ends the streams.
-func (e *fakeEngine) cut() {
+func (e *stagedEngine) cut() {
 	for s := range e.streams {
 		close(s)
 		delete(e.streams, s)
 	}
 }
 
-func (e *fakeEngine) set(f func()) {
+func (e *stagedEngine) set(f func()) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	f()
 }
 
-func (e *fakeEngine) enter(ctx context.Context) error {
+func (e *stagedEngine) enter(ctx context.Context) error {
 	e.mu.Lock()
 	hang, down, slow := e.hang, e.down, e.slow
 	e.mu.Unlock()
@@ -111,7 +111,7 @@ func (e *fakeEngine) enter(ctx context.Context) error {
 	return down
 }
 
-func (e *fakeEngine) Running(ctx context.Context) ([]string, error) {
+func (e *stagedEngine) Running(ctx context.Context) ([]string, error) {
 	if err := e.enter(ctx); err != nil {
 		return nil, err
 	}
@@ -126,7 +126,7 @@ func (e *fakeEngine) Running(ctx context.Context) ([]string, error) {
 	return ids, nil
 }
 
-func (e *fakeEngine) Inspect(ctx context.Context, id string) (Container, error) {
+func (e *stagedEngine) Inspect(ctx context.Context, id string) (Container, error) {
 	e.mu.Lock()
 	e.inspected[id]++
 	e.running++
@@ -153,7 +153,7 @@ func (e *fakeEngine) Inspect(ctx context.Context, id string) (Container, error) 
 	return c, nil
 }
 
-func (e *fakeEngine) Events(ctx context.Context) iter.Seq2[Event, error] {
+func (e *stagedEngine) Events(ctx context.Context) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		if err := e.enter(ctx); err != nil {
 			yield(Event{}, err)
@@ -201,7 +201,7 @@ func published(id string, hostPort int) Container {
 }
 
 // plainly registers each published port as it is.
-func plainly(c Container, _ Lookup) ([]Service, error) {
+func plainly(c Container, _ func(string) (Container, bool)) ([]Service, []error) {
 	var services []Service
 	var errs []error
 	for port, bindings := range c.NetworkSettings.Ports {
@@ -214,5 +214,5 @@ func plainly(c Container, _ Lookup) ([]Service, error) {
 			services = append(services, Service{ID: c.ShortName() + ":" + port[:2], Name: c.Config.Image, Address: "10.0.0.1", Port: n})
 		}
 	}
-	return services, errors.Join(errs...)
+	return services, errs
 }
