@@ -1,7 +1,7 @@
 // Package check runs the health checks of services that are no containers, so that they
 // are registered while they pass.
 //
-// A [Service] is what a configuration says of one. [Run] checks a number of them, each on
+// A [declared.Service] is what a configuration says of one. [Run] checks a number of them, each on
 // a timer of its own, and yields which are to be registered. One that has no check always
 // is. One that has is registered once its check has passed as often in a row as Rise
 // says, and withdrawn once it has failed as often as Fall says.

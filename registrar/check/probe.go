@@ -16,6 +16,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/registrar/declared"
 )
 
 // A Probe makes one attempt of a check and returns nil if it passes, or why it does not
@@ -24,33 +25,34 @@ type Probe func(ctx context.Context) error
 
 // NewProbe returns the probe of c for a service at addr, which is HOST:PORT. Each attempt
 // has connections of its own. The error wraps driver.ErrInvalid.
-func NewProbe(c Config, addr string) (Probe, error) {
+func NewProbe(c declared.Check, addr string) (Probe, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, fmt.Errorf("%w: a check of a service at %q: %w", driver.ErrInvalid, addr, err)
 	}
-	c = c.withDefaults()
-	at := place{host, port}
+	c = c.WithDefaults()
+	at := declared.Place{Host: host, Port: port}
 	switch {
 	case c.HTTP != "":
 		return httpProbe(c, at, "http", c.HTTP), nil
 	case c.HTTPS != "":
 		return httpProbe(c, at, "https", c.HTTPS), nil
 	case c.TCP != "":
-		return tcpProbe(at.target(c.TCP)), nil
+		return tcpProbe(target(at, c.TCP)), nil
 	case c.GRPC != "":
-		return grpcProbe(c, at.target(c.GRPC)), nil
+		return grpcProbe(c, target(at, c.GRPC)), nil
 	case len(c.Script) > 0:
 		return scriptProbe(c.Script, at), nil
 	}
 	return nil, fmt.Errorf("%w: the check of a service at %s checks nothing", driver.ErrInvalid, addr)
 }
 
-func (p place) target(s string) string {
+// target is what a check of a connection dials.
+func target(at declared.Place, s string) string {
 	if s == "true" {
-		return p.addr()
+		return at.Addr()
 	}
-	return p.fill(s)
+	return at.Fill(s)
 }
 
 // maxOutput bounds what is read of an answer or of a program.
@@ -88,10 +90,10 @@ func reason(what string, output []byte) error {
 	return errors.New(what)
 }
 
-func httpProbe(c Config, at place, scheme, target string) Probe {
-	address := at.fill(target)
+func httpProbe(c declared.Check, at declared.Place, scheme, target string) Probe {
+	address := at.Fill(target)
 	if strings.HasPrefix(target, "/") {
-		address = scheme + "://" + at.addr() + at.fill(target)
+		address = scheme + "://" + at.Addr() + at.Fill(target)
 	}
 	return func(ctx context.Context) error {
 		request, err := http.NewRequestWithContext(ctx, c.Method, address, nil)
@@ -100,9 +102,9 @@ func httpProbe(c Config, at place, scheme, target string) Probe {
 		}
 		request.Header.Set("User-Agent", "muster-check")
 		for name, value := range c.Header {
-			request.Header.Set(name, at.fill(value))
+			request.Header.Set(name, at.Fill(value))
 			if http.CanonicalHeaderKey(name) == "Host" {
-				request.Host = at.fill(value)
+				request.Host = at.Fill(value)
 			}
 		}
 		transport := &http.Transport{
@@ -133,7 +135,7 @@ func tcpProbe(addr string) Probe {
 	}
 }
 
-func grpcProbe(c Config, target string) Probe {
+func grpcProbe(c declared.Check, target string) Probe {
 	addr, service, _ := strings.Cut(target, "/")
 	secure := insecure.NewCredentials()
 	if c.GRPCTLS {

@@ -21,12 +21,13 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/registrar/declared"
 )
 
 const patience = 30 * time.Second
 
 // probe makes one attempt and returns what it says.
-func probe(t *testing.T, c Config, addr string) string {
+func probe(t *testing.T, c declared.Check, addr string) string {
 	t.Helper()
 	p, err := NewProbe(c, addr)
 	if err != nil {
@@ -87,7 +88,7 @@ func TestHTTP(t *testing.T) {
 	addr := plain.Listener.Addr().String()
 	header := map[string]string{"X-Key": "#MYIP", "Host": "web.example"}
 
-	for _, c := range []Config{
+	for _, c := range []declared.Check{
 		{HTTP: "/ok", Header: header},
 		{HTTP: "http://#MYIP:#MYPORT/ok", Header: header},
 		{HTTP: "http://$SERVICE_IP:$SERVICE_PORT/ok", Header: header},
@@ -97,15 +98,15 @@ func TestHTTP(t *testing.T) {
 			t.Errorf("%+v: %s", c, failure)
 		}
 	}
-	says(t, probe(t, Config{HTTP: "/ok"}, addr), "403")
-	says(t, probe(t, Config{HTTP: "/head", Method: "POST"}, addr), "405")
-	says(t, probe(t, Config{HTTP: "/bad"}, addr), "503", "the database is away")
-	says(t, probe(t, Config{HTTP: "/endless"}, addr), "500")
-	says(t, probe(t, Config{HTTPS: "/ok", Header: header}, secure.Listener.Addr().String()), "certificate")
-	if failure := probe(t, Config{HTTPS: "/ok", Header: header, TLSSkipVerify: true}, secure.Listener.Addr().String()); failure != "" {
+	says(t, probe(t, declared.Check{HTTP: "/ok"}, addr), "403")
+	says(t, probe(t, declared.Check{HTTP: "/head", Method: "POST"}, addr), "405")
+	says(t, probe(t, declared.Check{HTTP: "/bad"}, addr), "503", "the database is away")
+	says(t, probe(t, declared.Check{HTTP: "/endless"}, addr), "500")
+	says(t, probe(t, declared.Check{HTTPS: "/ok", Header: header}, secure.Listener.Addr().String()), "certificate")
+	if failure := probe(t, declared.Check{HTTPS: "/ok", Header: header, TLSSkipVerify: true}, secure.Listener.Addr().String()); failure != "" {
 		t.Error(failure)
 	}
-	says(t, probe(t, Config{HTTP: "/ok"}, closedPort(t)), "refused")
+	says(t, probe(t, declared.Check{HTTP: "/ok"}, closedPort(t)), "refused")
 }
 
 func closedPort(t *testing.T) string {
@@ -124,13 +125,13 @@ func TestTCP(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if failure := probe(t, Config{TCP: "true"}, l.Addr().String()); failure != "" {
+	if failure := probe(t, declared.Check{TCP: "true"}, l.Addr().String()); failure != "" {
 		t.Error(failure)
 	}
-	if failure := probe(t, Config{TCP: l.Addr().String()}, "10.9.9.9:1"); failure != "" {
+	if failure := probe(t, declared.Check{TCP: l.Addr().String()}, "10.9.9.9:1"); failure != "" {
 		t.Error(failure)
 	}
-	says(t, probe(t, Config{TCP: "true"}, closedPort(t)), "refused")
+	says(t, probe(t, declared.Check{TCP: "true"}, closedPort(t)), "refused")
 }
 
 func TestGRPC(t *testing.T) {
@@ -145,28 +146,28 @@ func TestGRPC(t *testing.T) {
 	go server.Serve(l)
 	defer server.Stop()
 	addr := l.Addr().String()
-	for _, c := range []Config{{GRPC: "true"}, {GRPC: "#MYIP:#MYPORT"}} {
+	for _, c := range []declared.Check{{GRPC: "true"}, {GRPC: "#MYIP:#MYPORT"}} {
 		if failure := probe(t, c, addr); failure != "" {
 			t.Errorf("%+v: %s", c, failure)
 		}
 	}
-	says(t, probe(t, Config{GRPC: addr + "/orders"}, addr), "NOT_SERVING")
-	says(t, probe(t, Config{GRPC: addr + "/unknown"}, addr), "unknown service")
-	says(t, probe(t, Config{GRPC: "true", GRPCTLS: true}, addr), "tls")
-	says(t, probe(t, Config{GRPC: "true"}, closedPort(t)), "refused")
+	says(t, probe(t, declared.Check{GRPC: addr + "/orders"}, addr), "NOT_SERVING")
+	says(t, probe(t, declared.Check{GRPC: addr + "/unknown"}, addr), "unknown service")
+	says(t, probe(t, declared.Check{GRPC: "true", GRPCTLS: true}, addr), "tls")
+	says(t, probe(t, declared.Check{GRPC: "true"}, closedPort(t)), "refused")
 }
 
 func TestScript(t *testing.T) {
 	self := os.Args[0]
-	if failure := probe(t, Config{Script: []string{self, "-test.run=^$"}}, "10.0.0.5:80"); failure != "" {
+	if failure := probe(t, declared.Check{Script: []string{self, "-test.run=^$"}}, "10.0.0.5:80"); failure != "" {
 		t.Error(failure)
 	}
 	t.Setenv(childEnv, "say")
-	says(t, probe(t, Config{Script: []string{self, "at=#MYIP:$SERVICE_PORT"}}, "[2001:db8::1]:80"),
+	says(t, probe(t, declared.Check{Script: []string{self, "at=#MYIP:$SERVICE_PORT"}}, "[2001:db8::1]:80"),
 		"exit status 1", "at=[2001:db8::1]:80 2001:db8::1 80")
 	t.Setenv(childEnv, "flood")
-	says(t, probe(t, Config{Script: []string{self}}, "10.0.0.5:80"), "exit status 2", "xxx...")
-	says(t, probe(t, Config{Script: []string{"/no/such/program"}}, "10.0.0.5:80"), "no such file")
+	says(t, probe(t, declared.Check{Script: []string{self}}, "10.0.0.5:80"), "exit status 2", "xxx...")
+	says(t, probe(t, declared.Check{Script: []string{"/no/such/program"}}, "10.0.0.5:80"), "no such file")
 }
 
 // A program that takes too long is killed, and with it what it has started.
@@ -177,7 +178,7 @@ func TestScriptThatHangs(t *testing.T) {
 	}
 	t.Setenv(childEnv, "hang")
 	file := filepath.Join(t.TempDir(), "pid")
-	p, err := NewProbe(Config{Script: []string{sh, "-c", "$0 & echo $! > $1.new; mv $1.new $1; wait", os.Args[0], file}}, "10.0.0.5:80")
+	p, err := NewProbe(declared.Check{Script: []string{sh, "-c", "$0 & echo $! > $1.new; mv $1.new $1; wait", os.Args[0], file}}, "10.0.0.5:80")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,82 +221,11 @@ func TestScriptThatHangs(t *testing.T) {
 
 func TestProbeOfNothing(t *testing.T) {
 	for _, tt := range []struct {
-		config Config
+		config declared.Check
 		addr   string
-	}{{Config{}, "10.0.0.5:80"}, {Config{TCP: "true"}, "10.0.0.5"}} {
+	}{{declared.Check{}, "10.0.0.5:80"}, {declared.Check{TCP: "true"}, "10.0.0.5"}} {
 		if _, err := NewProbe(tt.config, tt.addr); !errors.Is(err, driver.ErrInvalid) {
 			t.Errorf("%+v at %s: %v", tt.config, tt.addr, err)
 		}
-	}
-}
-
-func TestValidate(t *testing.T) {
-	good := Service{Name: "db", Address: ":5432"}
-	with := func(f func(*Service)) Service {
-		s := good
-		f(&s)
-		return s
-	}
-	for _, tt := range []struct {
-		service Service
-		key     string
-	}{
-		{good, ""},
-		{with(func(s *Service) { s.Address = "db.example:5432" }), ""},
-		{with(func(s *Service) { s.Address = "[2001:db8::1]:5432" }), ""},
-		{with(func(s *Service) { s.Check.HTTP = "/health" }), ""},
-		{with(func(s *Service) { s.Check.HTTP = "http://#MYIP:#MYPORT/h" }), ""},
-		{with(func(s *Service) { s.Check.GRPC = "$SERVICE_IP:$SERVICE_PORT/orders" }), ""},
-		{with(func(s *Service) { s.Check.TCP, s.Check.Interval, s.Check.Rise = "true", time.Second, 2 }), ""},
-		{with(func(s *Service) { s.Name = "" }), "name"},
-		{with(func(s *Service) { s.Name = "a b" }), "name"},
-		{with(func(s *Service) { s.ID = "a/b" }), "id"},
-		{with(func(s *Service) { s.Address = "" }), "address"},
-		{with(func(s *Service) { s.Address = "5432" }), "address"},
-		{with(func(s *Service) { s.Address = ":many" }), "address"},
-		{with(func(s *Service) { s.Address = ":0" }), "address"},
-		{with(func(s *Service) { s.Address = "0.0.0.0:1" }), "address"},
-		{with(func(s *Service) { s.Address = "http://a:1" }), "address"},
-		{with(func(s *Service) { s.Tags = []string{"a", ""} }), "tags[1]"},
-		{with(func(s *Service) { s.Check.HTTP, s.Check.TCP = "/h", "true" }), "check.tcp"},
-		{with(func(s *Service) { s.Check.HTTP = "health" }), "check.http"},
-		{with(func(s *Service) { s.Check.HTTPS = "http://a/h" }), "check.https"},
-		{with(func(s *Service) { s.Check.TCP = "yes" }), "check.tcp"},
-		{with(func(s *Service) { s.Check.Script = []string{""} }), "check.script"},
-		{with(func(s *Service) { s.Check.Interval = time.Second }), "check.interval"},
-		{with(func(s *Service) { s.Check.TCP, s.Check.Interval = "true", time.Millisecond }), "check.interval"},
-		{with(func(s *Service) { s.Check.TCP, s.Check.Timeout = "true", -1 }), "check.timeout"},
-		{with(func(s *Service) { s.Check.TCP, s.Check.Fall = "true", -1 }), "check.fall"},
-	} {
-		errs := tt.service.Validate()
-		var keys []string
-		for _, err := range errs {
-			var bad *driver.ConfigError
-			if !errors.As(err, &bad) {
-				t.Fatalf("%v is no ConfigError", err)
-			}
-			keys = append(keys, bad.Key)
-		}
-		if got := strings.Join(keys, " "); got != tt.key {
-			t.Errorf("%+v: %q is wrong, want %q (%v)", tt.service, got, tt.key, errs)
-		}
-	}
-}
-
-func TestInstance(t *testing.T) {
-	for _, tt := range []struct {
-		service  Service
-		id, addr string
-	}{
-		{Service{Name: "db", Address: ":5432"}, "host1:db:5432", "10.0.0.5:5432"},
-		{Service{Name: "db", ID: "main", Address: "db.example:5432"}, "main", "db.example:5432"},
-	} {
-		i := tt.service.Instance("host1", "10.0.0.5")
-		if i.InstanceID != tt.id || i.Addr != tt.addr || i.Validate() != nil {
-			t.Errorf("%+v: %+v", tt.service, i)
-		}
-	}
-	if i := (Service{Name: "db", Address: ":5432"}).Instance("host1", "2001:db8::1"); i.Addr != "[2001:db8::1]:5432" {
-		t.Errorf("%+v", i)
 	}
 }

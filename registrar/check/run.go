@@ -12,11 +12,12 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/internal/latest"
+	"github.com/musterhq/muster/registrar/declared"
 )
 
 // Status is what is known of one service.
 type Status struct {
-	Service Service
+	Service declared.Service
 	// Up says that the service is to be registered.
 	Up bool
 	// Since is when Up became what it is, zero where it has none.
@@ -31,10 +32,10 @@ type Status struct {
 
 // Runner checks services.
 type Runner struct {
-	services []Service
+	services []declared.Service
 	address  func() string
 	log      *slog.Logger
-	newProbe func(Config, string) (Probe, error) // NewProbe, but for tests
+	newProbe func(declared.Check, string) (Probe, error) // NewProbe, but for tests
 	changed  latest.Value[[]Status]
 
 	mu     sync.Mutex
@@ -44,7 +45,7 @@ type Runner struct {
 // NewRunner returns a Runner of services that Validate finds nothing wrong with. Address
 // returns the address of this host, for those that name none; it is asked anew for each
 // attempt. A nil logger writes nothing.
-func NewRunner(services []Service, address func() string, logger *slog.Logger) *Runner {
+func NewRunner(services []declared.Service, address func() string, logger *slog.Logger) *Runner {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
@@ -81,8 +82,8 @@ func (r *Runner) Run(ctx context.Context) {
 // firstWithin spreads the first attempts of many services.
 const firstWithin = time.Second
 
-func (r *Runner) check(ctx context.Context, n int, s Service) {
-	c := s.Check.withDefaults()
+func (r *Runner) check(ctx context.Context, n int, s declared.Service) {
+	c := s.Check.WithDefaults()
 	timer := time.NewTimer(rand.N(min(c.Interval, firstWithin)))
 	defer timer.Stop()
 	passes, failures := 0, 0
@@ -93,7 +94,7 @@ func (r *Runner) check(ctx context.Context, n int, s Service) {
 			return
 		}
 		begun := time.Now()
-		err := r.attempt(ctx, c, s.addr(r.address()))
+		err := r.attempt(ctx, c, s.Addr(r.address()))
 		if ctx.Err() != nil {
 			return
 		}
@@ -108,7 +109,7 @@ func (r *Runner) check(ctx context.Context, n int, s Service) {
 	}
 }
 
-func (r *Runner) attempt(ctx context.Context, c Config, addr string) error {
+func (r *Runner) attempt(ctx context.Context, c declared.Check, addr string) error {
 	probe, err := r.newProbe(c, addr)
 	if err != nil {
 		return err

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/musterhq/muster/registrar/declared"
 )
 
 // outcome is what a probe says, as a test decides.
@@ -24,7 +26,7 @@ func (o *outcome) set(err error) {
 	o.err = err
 }
 
-func (o *outcome) probe(_ Config, addr string) (Probe, error) {
+func (o *outcome) probe(_ declared.Check, addr string) (Probe, error) {
 	return func(ctx context.Context) error {
 		o.mu.Lock()
 		o.tries, o.addr = append(o.tries, time.Now()), addr
@@ -38,12 +40,12 @@ func (o *outcome) probe(_ Config, addr string) (Probe, error) {
 	}, nil
 }
 
-func running(t *testing.T, c Config, test func(r *Runner, o *outcome)) {
+func running(t *testing.T, c declared.Check, test func(r *Runner, o *outcome)) {
 	synctest.Test(t, func(t *testing.T) {
 		o := new(outcome)
 		ip := "10.0.0.5"
 		c.TCP = "true"
-		r := NewRunner([]Service{{Name: "always", Address: ":1"}, {Name: "db", Address: ":5432", Check: c}}, func() string { return ip }, nil)
+		r := NewRunner([]declared.Service{{Name: "always", Address: ":1"}, {Name: "db", Address: ":5432", Check: c}}, func() string { return ip }, nil)
 		r.newProbe = o.probe
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
@@ -72,7 +74,7 @@ func up(t *testing.T, r *Runner, want bool) Status {
 var errDown = errors.New("down")
 
 func TestRiseAndFall(t *testing.T) {
-	running(t, Config{Interval: 10 * time.Second, Rise: 2, Fall: 3}, func(r *Runner, o *outcome) {
+	running(t, declared.Check{Interval: 10 * time.Second, Rise: 2, Fall: 3}, func(r *Runner, o *outcome) {
 		up(t, r, false)
 		time.Sleep(firstWithin) // the first attempt
 		up(t, r, false)
@@ -100,7 +102,7 @@ func TestRiseAndFall(t *testing.T) {
 }
 
 func TestIntervalsAreSpread(t *testing.T) {
-	running(t, Config{Interval: 10 * time.Second}, func(r *Runner, o *outcome) {
+	running(t, declared.Check{Interval: 10 * time.Second}, func(r *Runner, o *outcome) {
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
 		if n := len(o.tries); n < 54 || n > 67 {
@@ -119,7 +121,7 @@ func TestIntervalsAreSpread(t *testing.T) {
 }
 
 func TestAttemptThatHangs(t *testing.T) {
-	running(t, Config{Interval: 10 * time.Second, Timeout: 2 * time.Second, Fall: 1}, func(r *Runner, o *outcome) {
+	running(t, declared.Check{Interval: 10 * time.Second, Timeout: 2 * time.Second, Fall: 1}, func(r *Runner, o *outcome) {
 		time.Sleep(firstWithin)
 		up(t, r, true)
 		o.mu.Lock()

@@ -7,21 +7,23 @@ import (
 	"os"
 	"os/exec"
 	"time"
+
+	"github.com/musterhq/muster/registrar/declared"
 )
 
 // scriptGrace is how long what a killed program has left running may hold its output
 // open.
 const scriptGrace = time.Second
 
-func scriptProbe(argv []string, at place) Probe {
+func scriptProbe(argv []string, at declared.Place) Probe {
 	args := make([]string, len(argv))
 	for i, arg := range argv {
-		args[i] = at.fill(arg)
+		args[i] = at.Fill(arg)
 	}
 	return func(ctx context.Context) error {
 		var output head
 		cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-		cmd.Env = append(os.Environ(), "SERVICE_IP="+at.host, "SERVICE_PORT="+at.port)
+		cmd.Env = append(os.Environ(), "SERVICE_IP="+at.Host, "SERVICE_PORT="+at.Port)
 		cmd.Stdout, cmd.Stderr = &output, &output
 		cmd.WaitDelay = scriptGrace
 		ownGroup(cmd)

@@ -1,4 +1,6 @@
-package check
+// Package declared holds what a configuration says of services that are no containers.
+// Package check checks them.
+package declared
 
 import (
 	"cmp"
@@ -29,15 +31,15 @@ type Service struct {
 	Meta map[string]string `yaml:"meta" usage:"facts about the service"`
 
 	// Check says while what it is registered. Zero: always.
-	Check Config `yaml:"check"`
+	Check Check `yaml:"check"`
 }
 
-// Config is that of one check. One of HTTP, HTTPS, TCP, GRPC and Script is set, or
+// Check is what is checked of a service, and how often. One of HTTP, HTTPS, TCP, GRPC and Script is set, or
 // nothing at all.
 //
 // In these, and in the values of Header, #MYIP and $SERVICE_IP stand for the host of the
 // service, and #MYPORT and $SERVICE_PORT for its port.
-type Config struct {
+type Check struct {
 	// HTTP and HTTPS are a URL, or the path of one on the service. A status from 200 to
 	// 299 passes. Method is GET unless set.
 	HTTP   string            `yaml:"http" usage:"URL, or a path on the service, that answers with a status of the 2xx"`
@@ -71,7 +73,7 @@ type Config struct {
 	TLSSkipVerify bool `yaml:"tls_skip_verify" usage:"whether any certificate is accepted"`
 }
 
-// What Config has at zero.
+// What Check has at zero.
 const (
 	DefaultInterval = 10 * time.Second
 	DefaultTimeout  = 5 * time.Second
@@ -82,7 +84,8 @@ const (
 // leastInterval keeps a typo from becoming a busy loop.
 const leastInterval = 100 * time.Millisecond
 
-func (c Config) withDefaults() Config {
+// WithDefaults returns c with the defaults of what is zero.
+func (c Check) WithDefaults() Check {
 	c.Interval = cmp.Or(c.Interval, DefaultInterval)
 	c.Timeout = cmp.Or(c.Timeout, min(DefaultTimeout, c.Interval))
 	c.Rise, c.Fall = cmp.Or(c.Rise, DefaultRise), cmp.Or(c.Fall, DefaultFall)
@@ -91,10 +94,10 @@ func (c Config) withDefaults() Config {
 }
 
 // Enabled reports whether anything is checked.
-func (c Config) Enabled() bool { return len(c.kinds()) > 0 }
+func (c Check) Enabled() bool { return len(c.kinds()) > 0 }
 
 // kinds are the keys of what is checked.
-func (c Config) kinds() []string {
+func (c Check) kinds() []string {
 	var kinds []string
 	for _, k := range []struct {
 		key string
@@ -124,13 +127,14 @@ func (s Service) Instance(hostname, ip string) discovery.Instance {
 		Service:    s.Name,
 		NodeID:     hostname,
 		InstanceID: s.Key(hostname),
-		Addr:       s.addr(ip),
+		Addr:       s.Addr(ip),
 		Tags:       slices.Clone(s.Tags),
 		Meta:       s.Meta,
 	}
 }
 
-func (s Service) addr(ip string) string {
+// Addr is the HOST:PORT that others dial, where ip is the address of this host.
+func (s Service) Addr(ip string) string {
 	if port, ok := strings.CutPrefix(s.Address, ":"); ok {
 		return net.JoinHostPort(ip, port)
 	}
@@ -187,7 +191,7 @@ func addressProblem(addr string) string {
 	return ""
 }
 
-func (c Config) validate() []error {
+func (c Check) validate() []error {
 	var errs []error
 	bad := func(key, value, problem string) {
 		errs = append(errs, &driver.ConfigError{Key: "check." + key, Value: value, Problem: problem})
@@ -214,7 +218,7 @@ func (c Config) validate() []error {
 			continue
 		}
 		// The placeholders are filled in as they will be, a port being a number.
-		parsed, err := url.Parse(place{"127.0.0.1", "80"}.fill(u.value))
+		parsed, err := url.Parse(Place{"127.0.0.1", "80"}.Fill(u.value))
 		if err != nil || parsed.Scheme != u.key || parsed.Host == "" {
 			bad(u.key, u.value, "neither a path nor a URL; write one that starts with / or with "+u.key+"://")
 		}
@@ -223,7 +227,7 @@ func (c Config) validate() []error {
 		if t.value == "" || t.value == "true" {
 			continue
 		}
-		target, _, _ := strings.Cut(place{"127.0.0.1", "80"}.fill(t.value), "/")
+		target, _, _ := strings.Cut(Place{"127.0.0.1", "80"}.Fill(t.value), "/")
 		if err := driver.ValidateAddr(target); err != nil {
 			bad(t.key, t.value, "not an address; write HOST:PORT, with IPv6 in brackets, or true for that of the service")
 		}
@@ -251,21 +255,22 @@ func (c Config) validate() []error {
 	return errs
 }
 
-// place is where a service is.
-type place struct{ host, port string }
+// Place is where a service is.
+type Place struct{ Host, Port string }
 
-// fill puts the place where s asks for it, an IPv6 address in brackets where a port
+// Fill puts the place where s asks for it, an IPv6 address in brackets where a port
 // follows it.
-func (p place) fill(s string) string {
-	joined := p.host
-	if strings.Contains(p.host, ":") {
-		joined = "[" + p.host + "]"
+func (p Place) Fill(s string) string {
+	joined := p.Host
+	if strings.Contains(p.Host, ":") {
+		joined = "[" + p.Host + "]"
 	}
 	return strings.NewReplacer(
-		"[#MYIP]", joined, "://#MYIP", "://"+joined, "#MYIP:", joined+":", "#MYIP", p.host,
-		"[$SERVICE_IP]", joined, "://$SERVICE_IP", "://"+joined, "$SERVICE_IP:", joined+":", "$SERVICE_IP", p.host,
-		"#MYPORT", p.port, "$SERVICE_PORT", p.port,
+		"[#MYIP]", joined, "://#MYIP", "://"+joined, "#MYIP:", joined+":", "#MYIP", p.Host,
+		"[$SERVICE_IP]", joined, "://$SERVICE_IP", "://"+joined, "$SERVICE_IP:", joined+":", "$SERVICE_IP", p.Host,
+		"#MYPORT", p.Port, "$SERVICE_PORT", p.Port,
 	).Replace(s)
 }
 
-func (p place) addr() string { return net.JoinHostPort(p.host, p.port) }
+// Addr is HOST:PORT.
+func (p Place) Addr() string { return net.JoinHostPort(p.Host, p.Port) }
