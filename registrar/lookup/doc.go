@@ -22,7 +22,8 @@
 //
 // Ids, and unhealthy entries: a program that waits for its address may well be what its
 // check waits for. For Consul set HealthyOnly to false. For etcd, format registrator
-// reads the tree of registrator, and format muster that of Muster's registrar.
+// reads the tree of registrator, which has no tags, so that the container's name stands
+// for one; format muster reads that of Muster's registrar, which has.
 //
 // [Detector] makes of a look-up a step by which package advertise finds the address of
 // a node.

@@ -27,7 +27,8 @@ type Lookup struct {
 	Registry Registry
 	// Service is the name of the service, without a port behind it.
 	Service string
-	// Tag is one that this container has and no other.
+	// Tag is one that this container has and no other. Where the registry keeps no tags,
+	// as format registrator in etcd, it stands for the name of the container.
 	Tag string
 	// MustHave are tags without which an entry does not count.
 	MustHave []string
@@ -78,7 +79,9 @@ func (l Lookup) All(ctx context.Context) ([]Mapping, error) {
 
 func answered(_ []Mapping, all bool) bool { return all }
 
-func (l Lookup) mine(m Mapping) bool { return slices.Contains(m.Tags, l.Tag) }
+func (l Lookup) mine(m Mapping) bool {
+	return slices.Contains(m.Tags, l.Tag) || len(m.Tags) == 0 && m.Container == l.Tag
+}
 
 // names are those that the entries may stand under.
 func (l Lookup) names() []string {

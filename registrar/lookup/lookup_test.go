@@ -26,7 +26,7 @@ import (
 	"github.com/musterhq/muster/registrar/lookup"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(testserver.Main(m)) }
 
 const patience = 60 * time.Second // for a loaded machine
 
@@ -72,8 +72,7 @@ func overConsul(t *testing.T) backend {
 	}}
 }
 
-// The keys of registrator carry no tags: what it writes into etcd does for All alone,
-// and for Ports.
+// The keys of registrator carry no tags, and containers are told by their names.
 func overEtcd(t *testing.T) backend {
 	server := testserver.StartEtcd(t)
 	d, err := etcd.New(etcd.Config{Endpoints: []string{server.Endpoint()}, Format: "registrator", Prefix: "/services"})
@@ -152,7 +151,7 @@ func TestMePeersAll(t *testing.T) {
 			found, err := l.Me(within(t, patience))
 			want := []lookup.Mapping{{
 				Service: service + names.tls2, ID: "host-" + service + ":c1:8443", Addr: "192.168.99.100:32845",
-				ContainerPort: 8443, Protocol: "tcp", Tags: []string{"dev", "myUniqueId001"},
+				Container: "c1", ContainerPort: 8443, Protocol: "tcp", Tags: []string{"dev", "myUniqueId001"},
 			}}
 			if diff := cmp.Diff(want, found); err != nil || diff != "" {
 				t.Errorf("%v %s", err, diff)
@@ -199,11 +198,22 @@ func TestOverEtcd(t *testing.T) {
 	b.put(t, entry{"my-app", "host:c1:8443:udp", "192.168.99.100:32001", nil})
 	b.put(t, entry{"my-app", "custom-id", "192.168.99.100:1", nil})
 	b.put(t, entry{"my-app", "host:c2:8443", "not an address", nil})
-	l := lookup.Lookup{Registry: b.registry, Service: "my-app", Ports: []uint16{8080, 8443}}
-	found, err := l.All(within(t, patience))
-	want := []string{"192.168.99.100:32001->8443/udp", "192.168.99.100:32845->8443", "192.168.99.100:32846->8080"}
-	if err != nil || !slices.Equal(brief(found), want) {
-		t.Errorf("%v, %v, want %v", found, err, want)
+	b.put(t, entry{"my-app", "host:c3:8443", "192.168.99.100:32841", nil})
+	l := lookup.Lookup{Registry: b.registry, Service: "my-app", Tag: "c1", Ports: []uint16{8080, 8443}}
+	own := []string{"192.168.99.100:32001->8443/udp", "192.168.99.100:32845->8443", "192.168.99.100:32846->8080"}
+	other := "192.168.99.100:32841->8443"
+	for _, c := range []struct {
+		what string
+		find func(context.Context) ([]lookup.Mapping, error)
+		want []string
+	}{
+		{"me", l.Me, own},
+		{"peers", l.Peers, []string{other}},
+		{"all", l.All, append([]string{own[0], other}, own[1:]...)},
+	} {
+		if found, err := c.find(within(t, patience)); err != nil || !slices.Equal(brief(found), c.want) {
+			t.Errorf("%s: %v, %v, want %v", c.what, found, err, c.want)
+		}
 	}
 }
 

@@ -17,6 +17,8 @@ type Mapping struct {
 	ID string
 	// Addr is the HOST:PORT that others dial.
 	Addr string
+	// Container is the name of the container.
+	Container string
 	// ContainerPort is what the program listens on.
 	ContainerPort uint16
 	// Protocol is tcp, udp or sctp.
@@ -27,7 +29,7 @@ type Mapping struct {
 
 // id is the form of a registrar's ids. A host may be an IPv6 address, whose colons do
 // no harm: what counts stands at the end.
-var id = regexp.MustCompile(`^.+:[a-zA-Z0-9_.-]+:([0-9]+)(?::(tcp|udp|sctp))?$`)
+var id = regexp.MustCompile(`^.+:([a-zA-Z0-9_.-]+):([0-9]+)(?::(tcp|udp|sctp))?$`)
 
 // mappingOf returns what i says of a port, and false where a registrar has not made
 // its id: nothing is known of such an entry's container.
@@ -36,7 +38,7 @@ func mappingOf(i discovery.Instance) (Mapping, bool) {
 	if parts == nil {
 		return Mapping{}, false
 	}
-	port, err := strconv.ParseUint(parts[1], 10, 16)
+	port, err := strconv.ParseUint(parts[2], 10, 16)
 	if err != nil || port == 0 {
 		return Mapping{}, false
 	}
@@ -44,8 +46,9 @@ func mappingOf(i discovery.Instance) (Mapping, bool) {
 		Service:       i.Service,
 		ID:            i.InstanceID,
 		Addr:          i.Addr,
+		Container:     parts[1],
 		ContainerPort: uint16(port),
-		Protocol:      cmp.Or(parts[2], "tcp"),
+		Protocol:      cmp.Or(parts[3], "tcp"),
 		Tags:          i.Tags,
 	}, true
 }
