@@ -34,8 +34,22 @@ type Config struct {
 	Bind string
 
 	// Advertise says how the address that others dial is found: auto, HOST:PORT,
-	// env or interface:NAME. Default: auto. See package registrar/advertise.
+	// env, interface:NAME, or the name of one of Detectors. Default: auto. See package
+	// registrar/advertise.
 	Advertise string
+
+	// Detectors find the address by means that package advertise does not have, such
+	// as a container engine. With auto they are asked in this order. Default: none.
+	Detectors []advertise.Detector
+
+	// HostIP is the IP address of the host, for a container whose metadata tells only
+	// the port. Default: not known.
+	HostIP string
+
+	// AllowInternal lets auto take the address of a container with a network of its
+	// own, where all other nodes are in that network. Default: such a node does not
+	// start where nothing tells the address outside.
+	AllowInternal bool
 
 	// Voter is the entry of the static list that stands for this node, where it is
 	// not the advertised address.

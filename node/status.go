@@ -19,6 +19,9 @@ type Status struct {
 	InstanceID string
 	// Advertised is the address that others dial, and how it was found.
 	Advertised advertise.Address
+	// Explained is what the last attempt to find it has found, step by step: since the
+	// start it is looked for again and again. Its Err says why it was not found again.
+	Explained advertise.Explanation
 
 	// Ready says that the node is registered, knows what its provider knows, and
 	// belongs to a cluster that has been formed; of several providers one will do.
@@ -69,6 +72,7 @@ func (n *Node) Status() Status {
 		Membership: n.members.Stats(),
 		Link:       n.link.Stats(),
 	}
+	s.Explained, _ = n.explained.Load()
 	for i, p := range n.providers {
 		s.Providers = append(s.Providers, Provider{
 			Name:         p.registry.Name(),
