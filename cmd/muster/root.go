@@ -76,6 +76,7 @@ or the configuration is wrong.`,
 		newMasterCommand(),
 		newMembersCommand(),
 		newStatusCommand(),
+		newRegistrarCommand(),
 		newVersionCommand(),
 		newViewCommand(),
 	)

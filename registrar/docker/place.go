@@ -148,7 +148,7 @@ func (r Rules) inside(p port, n network) (spot, error) {
 	}
 	s.ip = ip
 	if name != "" {
-		s.reason += " in network " + name
+		s.reason += " (network " + name + ")"
 	}
 	return s, nil
 }

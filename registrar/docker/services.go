@@ -130,7 +130,7 @@ func (r Rules) leavesOut(c Container) string {
 // wants reports whether a port with these settings is registered.
 func (r Rules) wants(set map[string]setting) error {
 	if ignore := set[keyIgnore]; !isNo(ignore.value) {
-		return fmt.Errorf("%w: %s=%s", ErrLeftOut, ignore.source(), ignore.value)
+		return fmt.Errorf("%w: %s=%q", ErrLeftOut, ignore.source(), ignore.value)
 	}
 	if r.Explicit && set[keyName].value == "" {
 		return fmt.Errorf("%w: registrar.explicit wants a SERVICE_NAME, and it has none", ErrLeftOut)

@@ -165,7 +165,7 @@ func TestServices(t *testing.T) {
 			[]string{"hostname:nginx.0:80 web-80 192.168.1.102:8000 {} {}", "hostname:nginx.0:443 web-443 192.168.1.102:4443 {} {}"}, nil},
 		{"4.1 6: two exposed, one published", agent(), web(expose("443/tcp"), env("SERVICE_NAME=web")), nil,
 			[]string{"hostname:web:80 web 192.168.1.102:8000 {} {}"}, []string{"port 443/tcp: not registered: it is not published"}},
-		{"4.1 7: ignored", agent(), web(env("SERVICE_IGNORE=true")), nil, nil, []string{"not registered: SERVICE_IGNORE=true"}},
+		{"4.1 7: ignored", agent(), web(env("SERVICE_IGNORE=true")), nil, nil, []string{`not registered: SERVICE_IGNORE="true"`}},
 		{"4.1 8: the image of a registry", agent(), run("x", "registry.local:5000/team/foobar:1.2", publish("80/tcp", "8000")), nil,
 			[]string{"hostname:x:80 foobar 192.168.1.102:8000 {} {}"}, nil},
 		{"4.1 9: udp", agent(), run("dns", "dns", publish("53/udp", "53")), nil, []string{"hostname:dns:53:udp dns 192.168.1.102:53 {udp} {}"}, nil},
@@ -206,7 +206,7 @@ func TestServices(t *testing.T) {
 		{"4.1 23: internal in a network of its own", with(agent(), internal), web(in("backend", "backend=10.5.0.3")), nil, []string{"hostname:web:80 nginx 10.5.0.3:80 {} {}"}, nil},
 
 		{"4.2 1: not ignored", agent(), web(env("SERVICE_IGNORE=false")), nil, []string{"hostname:web:80 nginx 192.168.1.102:8000 {} {}"}, nil},
-		{"4.2 2: one of two ignored", agent(), two(env("SERVICE_443_IGNORE=1", "SERVICE_NAME=web")), nil, []string{"hostname:nginx.0:80 web 192.168.1.102:8000 {} {}"}, []string{"SERVICE_443_IGNORE=1"}},
+		{"4.2 2: one of two ignored", agent(), two(env("SERVICE_443_IGNORE=1", "SERVICE_NAME=web")), nil, []string{"hostname:nginx.0:80 web 192.168.1.102:8000 {} {}"}, []string{`SERVICE_443_IGNORE="1"`}},
 		{"4.2 3: the image has a digest", agent(), run("x", "team/foobar@sha256:"+testID, publish("80/tcp", "8000")), nil, []string{"hostname:x:80 foobar 192.168.1.102:8000 {} {}"}, nil},
 		{"4.2 3: and a tag", agent(), run("x", "foobar:1.2@sha256:"+testID, publish("80/tcp", "8000")), nil, []string{"hostname:x:80 foobar 192.168.1.102:8000 {} {}"}, nil},
 		{"the image is a digest alone", agent(), run("x", "sha256:"+testID, publish("80/tcp", "8000")), nil, []string{"hostname:x:80 x 192.168.1.102:8000 {} {}"}, nil},
