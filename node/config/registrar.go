@@ -3,10 +3,10 @@ package config
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"time"
 
+	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/discovery/driver"
 )
 
@@ -71,6 +71,17 @@ func (p Purpose) resolve(l *loader) Purpose {
 	return ForNode
 }
 
+// OpenRegistrar is Open of all providers, for a registrar: what they know to be unwell is
+// found too, since it may be what is to be taken away.
+func (c *Config) OpenRegistrar(o discovery.Options) (*discovery.Union, error) {
+	all := *c
+	all.Provider = make(map[string]any, len(c.Provider))
+	for name, section := range c.Provider {
+		all.Provider[name] = withUnhealthy(section)
+	}
+	return all.Open(o)
+}
+
 // Locate returns err with each *driver.ConfigError of it, whose key is one of the whole
 // configuration, as an *Error that says where the key was given.
 func (c *Config) Locate(err error) error {
@@ -93,7 +104,9 @@ func (l *loader) validateRegistrar(r Registrar) {
 		l.name("registrar.hostname", r.Hostname)
 	}
 	if r.IP != "" {
-		l.hostIP("registrar.ip", r.IP)
+		if problem := hostIPProblem(r.IP); problem != "" {
+			l.bad("registrar.ip", r.IP, problem)
+		}
 	}
 	if r.TTL < 0 {
 		l.bad("registrar.ttl", r.TTL.String(), "negative; write a duration, as 30s, or 0s for the provider's default")
@@ -109,16 +122,6 @@ func (l *loader) validateRegistrar(r Registrar) {
 		if tag == "" {
 			l.bad(fmt.Sprintf("registrar.tags[%d]", i), "", "an empty tag; write it or take it out")
 		}
-	}
-}
-
-func (l *loader) hostIP(key, value string) {
-	ip, err := netip.ParseAddr(value)
-	switch {
-	case err != nil:
-		l.bad(key, value, "not an IP address; write one of this host, as 10.0.0.5")
-	case ip.IsUnspecified():
-		l.bad(key, value, "nobody can dial it; write an address of this host, as 10.0.0.5")
 	}
 }
 

@@ -102,9 +102,9 @@ func httpProbe(c declared.Check, at declared.Place, scheme, target string) Probe
 		}
 		request.Header.Set("User-Agent", "muster-check")
 		for name, value := range c.Header {
-			request.Header.Set(name, at.Fill(value))
+			request.Header.Set(name, at.Fill(string(value)))
 			if http.CanonicalHeaderKey(name) == "Host" {
-				request.Host = at.Fill(value)
+				request.Host = at.Fill(string(value))
 			}
 		}
 		transport := &http.Transport{

@@ -86,7 +86,7 @@ func TestHTTP(t *testing.T) {
 	secure.StartTLS()
 	defer secure.Close()
 	addr := plain.Listener.Addr().String()
-	header := map[string]string{"X-Key": "#MYIP", "Host": "web.example"}
+	header := map[string]driver.Secret{"X-Key": "#MYIP", "Host": "web.example"}
 
 	for _, c := range []declared.Check{
 		{HTTP: "/ok", Header: header},

@@ -41,11 +41,11 @@ type Service struct {
 // service, and #MYPORT and $SERVICE_PORT for its port.
 type Check struct {
 	// HTTP and HTTPS are a URL, or the path of one on the service. A status from 200 to
-	// 299 passes. Method is GET unless set.
-	HTTP   string            `yaml:"http" usage:"URL, or a path on the service, that answers with a status of the 2xx"`
-	HTTPS  string            `yaml:"https" usage:"the same over TLS"`
-	Method string            `yaml:"method" usage:"method of the HTTP request"`
-	Header map[string]string `yaml:"header" usage:"header of the HTTP request"`
+	// 299 passes. Method is GET unless set. A Header may hold a password.
+	HTTP   string                   `yaml:"http" usage:"URL, or a path on the service, that answers with a status of the 2xx"`
+	HTTPS  string                   `yaml:"https" usage:"the same over TLS"`
+	Method string                   `yaml:"method" usage:"method of the HTTP request"`
+	Header map[string]driver.Secret `yaml:"header" usage:"header of the HTTP request"`
 
 	// TCP is a HOST:PORT that accepts a connection; "true" stands for the service's own.
 	TCP string `yaml:"tcp" usage:"HOST:PORT that accepts a connection; true for the service's own"`
