@@ -26,6 +26,19 @@ func (o *outcome) set(err error) {
 	o.err = err
 }
 
+// await lets time pass until n more attempts were made.
+func (o *outcome) await(n int) {
+	count := func() int {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		return len(o.tries)
+	}
+	for want := count() + n; count() < want; {
+		time.Sleep(time.Millisecond)
+	}
+	synctest.Wait()
+}
+
 func (o *outcome) probe(_ declared.Check, addr string) (Probe, error) {
 	return func(ctx context.Context) error {
 		o.mu.Lock()
@@ -76,24 +89,26 @@ var errDown = errors.New("down")
 func TestRiseAndFall(t *testing.T) {
 	running(t, declared.Check{Interval: 10 * time.Second, Rise: 2, Fall: 3}, func(r *Runner, o *outcome) {
 		up(t, r, false)
-		time.Sleep(firstWithin) // the first attempt
+		o.await(1)
 		up(t, r, false)
-		time.Sleep(11 * time.Second)
+		o.await(1)
 		up(t, r, true)
 		o.set(errDown)
-		time.Sleep(18 * time.Second) // one or two
+		o.await(2)
 		if s := up(t, r, true); s.Err == nil {
 			t.Error("it does not say that an attempt has failed")
 		}
 		o.set(nil)
-		time.Sleep(11 * time.Second) // which starts the count anew
+		o.await(1) // which starts the count anew
 		o.set(errDown)
-		time.Sleep(22 * time.Second)
+		o.await(2)
 		up(t, r, true)
-		time.Sleep(15 * time.Second)
+		o.await(1)
 		up(t, r, false)
 		o.set(nil)
-		time.Sleep(30 * time.Second)
+		o.await(1)
+		up(t, r, false)
+		o.await(1)
 		up(t, r, true)
 		if o.addr != "10.0.0.5:5432" {
 			t.Errorf("it was checked at %s", o.addr)
