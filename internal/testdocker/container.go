@@ -148,6 +148,12 @@ func (c *Container) Port(port string) string {
 	return ""
 }
 
+// Gateway is the address of this host in a network of the container, which runs.
+func (c *Container) Gateway(network string) string {
+	c.e.t.Helper()
+	return c.Inspect(`{{(index .NetworkSettings.Networks "` + network + `").Gateway}}`)
+}
+
 // Log returns all that the program has printed, on either output.
 func (c *Container) Log() string {
 	c.e.t.Helper()
