@@ -217,7 +217,8 @@ func (c *Client) Info(ctx context.Context) (Info, error) {
 	return Info{SwarmAddress: info.Swarm.NodeAddr, Rootless: rootless}, nil
 }
 
-// Events implements Engine.
+// Events implements Engine. Some that have happened within the second before the first may
+// come after it.
 func (c *Client) Events(ctx context.Context) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		const what = "watch events"

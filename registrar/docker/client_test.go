@@ -263,6 +263,20 @@ func TestClientTellsTheCallersEndFromItsOwn(t *testing.T) {
 	}
 }
 
+func TestClientIsSafeForConcurrentUse(t *testing.T) {
+	cl := newTestClient(t, Config{Host: "unix://" + serveUnix(t, fakeEngine(t, map[string]http.HandlerFunc{"/v1.41/containers/json": answer(200, "[]")}))})
+	errs := make(chan error)
+	const callers = 20
+	for range callers {
+		go func() { _, err := cl.Running(t.Context()); errs <- err }()
+	}
+	for range callers {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestClientReadsWhatTheLibraryRefuses(t *testing.T) {
 	const odd = `{"Id": "x", "NetworkSettings": {"Ports": {"80/tcp": [{"HostIp": "nowhere", "HostPort": 8080}]}, "Networks": {"n": {"IPAddress": "also nowhere", "IPPrefixLen": 24}}}}`
 	cl := newTestClient(t, Config{Host: "unix://" + serveUnix(t, fakeEngine(t, map[string]http.HandlerFunc{

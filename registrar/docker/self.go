@@ -115,9 +115,13 @@ func (p place) marked() bool {
 			return true
 		}
 	}
-	kind, _ := p.lookupEnv("container") // Podman, systemd-nspawn, LXC
-	return kind != ""
+	kind, _ := p.lookupEnv("container")
+	return kind != "" && !slices.Contains(machines, kind)
 }
+
+// machines are what calls itself a container and is a machine, with an address of its
+// own and perhaps an engine within, which does not run it.
+var machines = []string{"lxc", "lxc-libvirt", "systemd-nspawn", "wsl"}
 
 // inKubernetes reports whether this is a container of a pod, whose addresses no engine
 // knows.

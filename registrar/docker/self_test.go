@@ -149,6 +149,7 @@ func TestSelf(t *testing.T) {
 		{name: "the host name is the name", root: dockerenv, hostname: "web", engine: knownContainers{all: []Container{{ID: idA, Name: "/web", Config: ContainerConfig{Hostname: "web"}, State: State{Running: true}}}}, want: idA, how: "the host name"},
 		{name: "the host name is the name of another", root: dockerenv, hostname: "web-host", engine: knownContainers{all: []Container{a, b}}, err: driver.ErrNotFound, text: "web-host"},
 		{name: "a host", root: fstest.MapFS{}, hostname: "web", engine: knownContainers{all: []Container{a}}, err: ErrNotInContainer},
+		{name: "a machine with an engine", root: fstest.MapFS{}, env: map[string]string{"container": "lxc"}, hostname: "web", engine: knownContainers{all: []Container{a}}, err: ErrNotInContainer},
 		{name: "podman says so", root: fstest.MapFS{}, env: map[string]string{"container": "podman"}, hostname: idA[:12], engine: knownContainers{all: []Container{{ID: idA, Config: ContainerConfig{Hostname: idA[:12]}, State: State{Running: true}}}}, want: idA},
 		{name: "another engine", root: mounted(idA), hostname: idA[:12], engine: knownContainers{host: "unix:///var/run/docker.sock"}, err: driver.ErrNotFound, text: "unix:///var/run/docker.sock does not know this container as 0fdf49082dbc (from /proc/self/mountinfo) or 0fdf49082dbc (the host name); mount the socket"},
 		{name: "an engine that hangs", root: mounted(idA), engine: knownContainers{err: hang}, err: driver.ErrUnavailable, text: "no answer"},
