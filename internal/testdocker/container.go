@@ -100,14 +100,14 @@ func (c *Container) Start() { c.e.t.Helper(); c.e.Docker("start", c.ID) }
 // Stop ends the program with SIGTERM, and with SIGKILL after the time.
 func (c *Container) Stop(within time.Duration) {
 	c.e.t.Helper()
-	c.e.Docker("stop", "--time", strconv.Itoa(int(within.Seconds())), c.ID)
+	c.e.Docker("stop", "-t", strconv.Itoa(int(within.Seconds())), c.ID)
 }
 
 // Kill ends the program at once, as docker kill does.
 func (c *Container) Kill() { c.e.t.Helper(); c.e.Docker("kill", c.ID) }
 
 // Restart kills the program and starts it again.
-func (c *Container) Restart() { c.e.t.Helper(); c.e.Docker("restart", "--time", "0", c.ID) }
+func (c *Container) Restart() { c.e.t.Helper(); c.e.Docker("restart", "-t", "0", c.ID) }
 
 // Remove kills the program and removes the container.
 func (c *Container) Remove() { c.e.t.Helper(); c.e.Docker("rm", "-f", "-v", c.ID) }
@@ -146,6 +146,12 @@ func (c *Container) Port(port string) string {
 	}
 	c.e.t.Fatalf("port %s of container %s is not published over IPv4", port, c.Name)
 	return ""
+}
+
+// Gateway is the address of this host in a network of the container, which runs.
+func (c *Container) Gateway(network string) string {
+	c.e.t.Helper()
+	return c.Inspect(`{{(index .NetworkSettings.Networks "` + network + `").Gateway}}`)
 }
 
 // Log returns all that the program has printed, on either output.

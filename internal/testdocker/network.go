@@ -7,18 +7,29 @@ import "strings"
 // the containers in it, so that it goes after them.
 func (e *Engine) Network(flags ...string) string {
 	e.t.Helper()
+	name, err := e.TryNetwork(flags...)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return name
+}
+
+// TryNetwork is Network for kinds that not every host has.
+func (e *Engine) TryNetwork(flags ...string) (string, error) {
 	name := unique()
 	command := append([]string{"network", "create"}, labels()...)
-	e.Docker(append(append(command, flags...), name)...)
+	if _, err := docker(append(append(command, flags...), name)...); err != nil {
+		return "", err
+	}
 	e.t.Cleanup(func() {
 		if _, err := docker("network", "rm", name); err != nil && !strings.Contains(err.Error(), "No such network") {
 			e.t.Errorf("remove network %s: %v", name, err)
 		}
 	})
-	return name
+	return name, nil
 }
 
-// Gateway is the address of this host in a network.
+// Gateway is the address of this host in a network that Network has made.
 func (e *Engine) Gateway(network string) string {
 	e.t.Helper()
 	return e.Docker("network", "inspect", "--format", "{{range .IPAM.Config}}{{.Gateway}}{{end}}", network)

@@ -11,6 +11,7 @@ import (
 	"iter"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -163,6 +164,9 @@ type Network struct {
 	ID     string `json:"Id"`
 	Name   string
 	Driver string // bridge, host, macvlan, ipvlan, overlay and what plug-ins add
+	IPAM   struct {
+		Config []struct{ Subnet string }
+	}
 }
 
 // Network returns what the engine says of a network, by its id or name. The error wraps
@@ -183,27 +187,39 @@ func (c *Client) Network(ctx context.Context, id string) (Network, error) {
 	return n, nil
 }
 
-// SwarmAddress returns the address at which the engine's node is known in its Swarm, and
-// nothing where it is in none.
-func (c *Client) SwarmAddress(ctx context.Context) (string, error) {
-	const what = "ask for the node of the swarm"
+// Info is what an engine says of itself and its host.
+type Info struct {
+	// SwarmAddress is that of the host in its Swarm, empty where it is in none.
+	SwarmAddress string
+	// Rootless says that the engine runs as a user, in a network of its own.
+	Rootless bool
+}
+
+// Info returns what the engine says of itself and its host.
+func (c *Client) Info(ctx context.Context) (Info, error) {
+	const what = "ask for the engine's own state"
 	body, err := c.get(ctx, what, func(ctx context.Context, api *client.Client) error {
 		_, err := api.Info(ctx, client.InfoOptions{})
 		return err
 	})
 	if err != nil {
-		return "", err
+		return Info{}, err
 	}
 	var info struct {
-		Swarm struct{ NodeAddr string }
+		SecurityOptions []string
+		Swarm           struct{ NodeAddr string }
 	}
 	if err := json.Unmarshal(body, &info); err != nil {
-		return "", c.garbage(what, err)
+		return Info{}, c.garbage(what, err)
 	}
-	return info.Swarm.NodeAddr, nil
+	rootless := slices.ContainsFunc(info.SecurityOptions, func(o string) bool {
+		return strings.HasPrefix(o, "name=rootless") || o == "rootless"
+	})
+	return Info{SwarmAddress: info.Swarm.NodeAddr, Rootless: rootless}, nil
 }
 
-// Events implements Engine.
+// Events implements Engine. Some that have happened within the second before the first may
+// come after it.
 func (c *Client) Events(ctx context.Context) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		const what = "watch events"

@@ -72,8 +72,8 @@ func TestClientOfARealEngine(t *testing.T) {
 	if _, err := cl.Inspect(ctx, "no-such-container"); !errors.Is(err, driver.ErrNotFound) {
 		t.Errorf("Inspect of none: %v, want ErrNotFound", err)
 	}
-	if a, err := cl.SwarmAddress(ctx); err != nil || a != "" {
-		t.Errorf("SwarmAddress() = %q, %v, want none", a, err)
+	if _, err := cl.Info(ctx); err != nil {
+		t.Error(err)
 	}
 	if got := cl.Host(); !strings.HasPrefix(got, "unix:///") || strings.Contains(got, ",") {
 		t.Errorf("Host() = %q, want one socket", got)
@@ -234,7 +234,7 @@ func TestClientErrors(t *testing.T) {
 func TestClientWithoutPermission(t *testing.T) {
 	if os.Getuid() == 0 {
 		// Root may open everything; what the kernel would say is tried below.
-		kind, text := unreachable(host{network: "unix", addr: "/"}, &os.SyscallError{Syscall: "connect", Err: os.ErrPermission})
+		text, kind := unreachable(host{network: "unix", addr: "/"}, &os.SyscallError{Syscall: "connect", Err: os.ErrPermission})
 		if kind != driver.ErrDenied || !strings.Contains(text, "group-add 0") {
 			t.Errorf("got %v: %s", kind, text)
 		}
@@ -260,6 +260,20 @@ func TestClientTellsTheCallersEndFromItsOwn(t *testing.T) {
 	cl.Close()
 	if _, err := cl.Running(t.Context()); !errors.Is(err, errClosed) {
 		t.Errorf("after Close: %v", err)
+	}
+}
+
+func TestClientIsSafeForConcurrentUse(t *testing.T) {
+	cl := newTestClient(t, Config{Host: "unix://" + serveUnix(t, fakeEngine(t, map[string]http.HandlerFunc{"/v1.41/containers/json": answer(200, "[]")}))})
+	errs := make(chan error)
+	const callers = 20
+	for range callers {
+		go func() { _, err := cl.Running(t.Context()); errs <- err }()
+	}
+	for range callers {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
 	}
 }
 
