@@ -21,12 +21,13 @@ import (
 	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/discovery/discoverytest"
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/testdocker"
 	"github.com/musterhq/muster/internal/testserver"
 	"github.com/musterhq/muster/registrar/advertise"
 	"github.com/musterhq/muster/registrar/docker"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(testserver.Main(m)) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(testserver.Main(testdocker.Main(m))) }
 
 // crew is an engine whose containers a test makes.
 type crew struct {
