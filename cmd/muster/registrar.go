@@ -80,9 +80,9 @@ func checkRules(cfg *config.Config) error {
 
 // startRegistrar opens the providers and the engine and starts a registrar over them.
 // The function that is returned closes them, once it has stopped.
-func startRegistrar(cfg *config.Config, log *slog.Logger) (_ *host.Registrar, closeAll func() error, err error) {
+func startRegistrar(cfg *config.Config, log *slog.Logger) (_ *host.Registrar, _ func() error, err error) {
 	var closers []func() error
-	closeAll = func() error {
+	closeAll := func() error {
 		var errs []error
 		for _, f := range slices.Backward(closers) {
 			errs = append(errs, f())

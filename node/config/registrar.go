@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/musterhq/muster/discovery"
@@ -89,11 +90,21 @@ func (c *Config) Locate(err error) error {
 	for _, e := range leaves(err) {
 		var bad *driver.ConfigError
 		if errors.As(e, &bad) {
-			e = &Error{Source: c.sources[bad.Key], Key: bad.Key, Value: shown(bad.Value), Problem: bad.Problem}
+			e = &Error{Source: c.nearest(bad.Key), Key: bad.Key, Value: shown(bad.Value), Problem: bad.Problem}
 		}
 		errs = append(errs, e)
 	}
 	return errors.Join(errs...)
+}
+
+// nearest is the source of key, or else of the list or section that it is part of.
+func (c *Config) nearest(key string) Source {
+	for ; key != ""; key = key[:max(0, strings.LastIndexAny(key, ".["))] {
+		if source, ok := c.sources[key]; ok {
+			return source
+		}
+	}
+	return Source{}
 }
 
 // leastResync keeps the engine from being asked all the time.

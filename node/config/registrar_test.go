@@ -48,8 +48,8 @@ func TestPurpose(t *testing.T) {
 // What is found to be wrong later says where it stands, too.
 func TestLocate(t *testing.T) {
 	c := mustLoad(t, least+"registrar: {tags: [\"{{\"]}\n", nil)
-	err := c.Locate(&driver.ConfigError{Key: "registrar.tags", Value: "{{", Problem: "no template"})
-	if err == nil || !strings.HasSuffix(err.Error(), `muster.yaml:3: registrar.tags: "{{": no template`) {
+	err := c.Locate(&driver.ConfigError{Key: "registrar.tags[0]", Value: "{{", Problem: "no template"})
+	if err == nil || !strings.HasSuffix(err.Error(), `muster.yaml:3: registrar.tags[0]: "{{": no template`) {
 		t.Errorf("%v", err)
 	}
 	if c.Locate(nil) != nil {
