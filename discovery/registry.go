@@ -132,12 +132,13 @@ func (r *Registry) read(ctx context.Context, q Query) (driver.Snapshot, Snapshot
 	}
 	attempt, cancel := context.WithTimeout(ctx, r.options.CallTimeout)
 	defer cancel()
+	at := time.Now()
 	raw, err := r.driver.List(attempt, q)
 	if err != nil {
 		return driver.Snapshot{}, Snapshot{}, r.failed(ctx, "list", err)
 	}
 	r.stats.called("list", nil)
-	return raw, r.snapshot(q, raw), nil
+	return raw, r.snapshot(q, raw, at), nil
 }
 
 // failed counts the error of one attempt, and says what was attempted. If the

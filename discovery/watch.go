@@ -157,7 +157,7 @@ func (f *follower) follow(ctx context.Context, w driver.Watcher, since driver.Sn
 			return progress, fmt.Errorf("provider %s: watch: %w", f.registry.name, err)
 		}
 		progress = true
-		f.succeeded(f.registry.snapshot(f.query, raw))
+		f.succeeded(f.registry.snapshot(f.query, raw, time.Now()))
 	}
 	if bounded.Err() != nil {
 		return progress, nil
