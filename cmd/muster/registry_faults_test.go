@@ -182,6 +182,7 @@ func (c *registryCluster) again(first node.Master) node.Master {
 
 // The answers are whole, and what they say is garbage.
 func garbageInAnswers(c *registryCluster) {
+	c.options.ResyncInterval = 5 * time.Second // or else a watch that is sent again by itself is content
 	first := c.form()
 	hits := c.inject(faultproxy.Fault{Outcome: faultproxy.Garbage})
 	// A watch that has begun goes on; its end makes everybody ask.
