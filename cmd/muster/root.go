@@ -75,6 +75,7 @@ or the configuration is wrong.`,
 		newDiscoverCommand(),
 		newMasterCommand(),
 		newMembersCommand(),
+		newRegistrarCommand(),
 		newVersionCommand(),
 		newViewCommand(),
 	)

@@ -84,6 +84,8 @@ func encode(i driver.Instance, id string, own map[string]string) (*api.AgentServ
 		Port:    number,
 		Tags:    i.Tags,
 		Meta:    meta,
+
+		EnableTagOverride: wanted(i.Meta[askTagOverride]),
 	}, nil
 }
 

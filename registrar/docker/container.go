@@ -61,6 +61,10 @@ type NetworkSettings struct {
 	// bindings.
 	Ports    map[string][]Binding
 	Networks map[string]Endpoint
+	// IPAddress and GlobalIPv6Address are those in the default network, which Docker
+	// does not say here any more since API v1.52.
+	IPAddress         string
+	GlobalIPv6Address string
 }
 
 // Binding is one place of the host at which a port is published.
