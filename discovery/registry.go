@@ -64,13 +64,14 @@ type Registry struct {
 	mu       sync.Mutex // orders running.Add before Close's Wait
 	running  sync.WaitGroup
 	closeErr func() error
+	watched  map[string]*follower // by query
 }
 
 // New returns a registry over d, which it owns from then on. The name of the
 // provider appears in errors and records.
 func New(name string, d driver.Driver, o Options) *Registry {
 	o.setDefaults()
-	r := &Registry{name: name, driver: d, options: o, log: o.Logger.With("provider", name)}
+	r := &Registry{name: name, driver: d, options: o, log: o.Logger.With("provider", name), watched: make(map[string]*follower)}
 	r.closing, r.close = context.WithCancel(context.Background())
 	r.closeErr = sync.OnceValue(d.Close)
 	return r
