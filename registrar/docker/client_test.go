@@ -234,7 +234,7 @@ func TestClientErrors(t *testing.T) {
 func TestClientWithoutPermission(t *testing.T) {
 	if os.Getuid() == 0 {
 		// Root may open everything; what the kernel would say is tried below.
-		kind, text := unreachable(host{network: "unix", addr: "/"}, &os.SyscallError{Syscall: "connect", Err: os.ErrPermission})
+		text, kind := unreachable(host{network: "unix", addr: "/"}, &os.SyscallError{Syscall: "connect", Err: os.ErrPermission})
 		if kind != driver.ErrDenied || !strings.Contains(text, "group-add 0") {
 			t.Errorf("got %v: %s", kind, text)
 		}

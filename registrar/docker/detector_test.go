@@ -54,10 +54,10 @@ func cutLast(s, sep string) (before, after string, found bool) {
 func with(c Container, change func(*Container)) Container { change(&c); return c }
 
 var (
-	bridgeNet  = map[string]Network{"n1": {Driver: "bridge"}}
-	notThere   = fmt.Errorf("docker: %w", ErrNoEngine)
-	denied     = fmt.Errorf("docker: %w: permission denied; run as root", driver.ErrDenied)
-	unreadable = fmt.Errorf("docker: %w: the answer is not that of an engine", driver.ErrInvalid)
+	bridgeNet     = map[string]Network{"n1": {Driver: "bridge"}}
+	errNotThere   = fmt.Errorf("docker: %w", ErrNoEngine)
+	errDenied     = fmt.Errorf("docker: %w: permission denied; run as root", driver.ErrDenied)
+	errUnreadable = fmt.Errorf("docker: %w: the answer is not that of an engine", driver.ErrInvalid)
 )
 
 func TestDetector(t *testing.T) {
@@ -113,7 +113,7 @@ func TestDetector(t *testing.T) {
 		{name: "the host in the default network", c: publishedAt("0.0.0.0:7"), engine: knownContainers{host: "tcp://172.17.0.1:2375", networks: map[string]Network{"n1": {Driver: "bridge"}, "bridge": defaultBridge()}}, want: "172.18.0.1:7"},
 		{name: "in a Swarm", c: publishedAt("0.0.0.0:7"), engine: knownContainers{info: Info{SwarmAddress: "10.0.0.6"}}, want: "10.0.0.6:7", source: "Swarm"},
 		{name: "on this host alone", c: publishedAt("0.0.0.0:7"), want: "172.18.0.1:7", source: "which only this host and its containers reach: set detect.host_ip"},
-		{name: "a proxy that forbids all but containers", c: publishedAt("0.0.0.0:7"), engine: knownContainers{networks: map[string]Network{}, infoErr: denied}, want: "172.18.0.1:7"},
+		{name: "a proxy that forbids all but containers", c: publishedAt("0.0.0.0:7"), engine: knownContainers{networks: map[string]Network{}, infoErr: errDenied}, want: "172.18.0.1:7"},
 		{name: "rootless", c: publishedAt("0.0.0.0:7"), engine: knownContainers{info: Info{Rootless: true}}, err: driver.ErrNotFound, text: "runs as a user and does not know the address of its host; set detect.host_ip"},
 		{name: "rootless, host_ip", c: publishedAt("0.0.0.0:7"), engine: knownContainers{info: Info{Rootless: true}}, hostIP: "10.0.0.5", want: "10.0.0.5:7"},
 		{name: "pasta", c: with(publishedAt("0.0.0.0:7"), func(c *Container) { c.NetworkSettings.Networks = nil; c.HostConfig.NetworkMode = "pasta" }), err: driver.ErrNotFound, text: "the address of the host is not known; set detect.host_ip"},
@@ -145,10 +145,10 @@ func TestDetector(t *testing.T) {
 
 		// Whether there is anything to say.
 		{name: "not in a container", root: fstest.MapFS{}, err: advertise.ErrNotApplicable, text: "no container"},
-		{name: "no engine", engine: knownContainers{err: notThere}, err: advertise.ErrNotApplicable, text: "no container engine"},
-		{name: "no permission", engine: knownContainers{err: denied}, err: driver.ErrDenied, text: "permission denied; run as root"},
-		{name: "no sense", engine: knownContainers{err: unreadable}, err: driver.ErrUnavailable, text: "not that of an engine"},
-		{name: "a pod", env: map[string]string{"KUBERNETES_SERVICE_HOST": "10.96.0.1"}, engine: knownContainers{err: denied}, err: advertise.ErrNotApplicable, text: "Kubernetes"},
+		{name: "no engine", engine: knownContainers{err: errNotThere}, err: advertise.ErrNotApplicable, text: "no container engine"},
+		{name: "no permission", engine: knownContainers{err: errDenied}, err: driver.ErrDenied, text: "permission denied; run as root"},
+		{name: "no sense", engine: knownContainers{err: errUnreadable}, err: driver.ErrUnavailable, text: "not that of an engine"},
+		{name: "a pod", env: map[string]string{"KUBERNETES_SERVICE_HOST": "10.96.0.1"}, engine: knownContainers{err: errDenied}, err: advertise.ErrNotApplicable, text: "Kubernetes"},
 		{name: "a pod that the engine knows", c: with(publishedAt(), func(c *Container) {
 			c.Config.Labels = map[string]string{"io.kubernetes.pod.name": "x"}
 		}), err: advertise.ErrNotApplicable, text: "Kubernetes"},

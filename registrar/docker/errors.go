@@ -19,7 +19,7 @@ import (
 // what came of it, and the mend where there is one. caller is the context that the
 // call was made with, whose end is told from that of the call's own time.
 func (c *Client) failed(caller context.Context, what string, h host, x *exchange, err error) error {
-	kind, text := c.describe(h, x, err)
+	text, kind := describe(h, x, err)
 	switch {
 	case caller.Err() != nil:
 		return fmt.Errorf("docker: %s at %v: %w: %w: %s", what, h, driver.ErrUnavailable, caller.Err(), oneLine(err.Error()))
@@ -29,59 +29,60 @@ func (c *Client) failed(caller context.Context, what string, h host, x *exchange
 	return fmt.Errorf("docker: %s at %v: %w: %s", what, h, kind, oneLine(text))
 }
 
-func (c *Client) describe(h host, x *exchange, err error) (kind error, text string) {
+// describe says what came of a call, and of what kind that is.
+func describe(h host, x *exchange, err error) (text string, kind error) {
 	if x.err != nil {
 		return unreachable(h, x.err)
 	}
 	text = strings.TrimPrefix(err.Error(), "Error response from daemon: ")
 	switch {
 	case !x.sent, x.status == 0:
-		return driver.ErrUnavailable, text
+		return text, driver.ErrUnavailable
 	case outdated(x):
-		return driver.ErrUnavailable, text
+		return text, driver.ErrUnavailable
 	case x.status == http.StatusUnauthorized, x.status == http.StatusForbidden:
-		return driver.ErrDenied, text + "; a proxy before the engine must let GET /_ping, /containers, /events and /networks through"
+		return text + "; a proxy before the engine must let GET /_ping, /containers, /events and /networks through", driver.ErrDenied
 	case x.hello && strings.Contains(text, "HTTPS server"):
-		return driver.ErrUnavailable, "the engine demands TLS; set tls, or $" + envTLSVerify + " and $" + envCertPath
+		return "the engine demands TLS; set tls, or $" + envTLSVerify + " and $" + envCertPath, driver.ErrUnavailable
 	case x.hello && x.status < 300:
-		return driver.ErrInvalid, text // it speaks a version that we do not
+		return text, driver.ErrInvalid // it speaks a version that we do not
 	case x.hello && x.status < 500:
-		return driver.ErrUnavailable, "the answer is not that of an engine: " + text
+		return "the answer is not that of an engine: " + text, driver.ErrUnavailable
 	case x.status == http.StatusNotFound:
-		return driver.ErrNotFound, text
+		return text, driver.ErrNotFound
 	case x.status >= 400 && x.status < 500:
-		return driver.ErrInvalid, text
+		return text, driver.ErrInvalid
 	case x.status < 300:
-		return driver.ErrInvalid, "the answer is not that of an engine: " + text
+		return "the answer is not that of an engine: " + text, driver.ErrInvalid
 	}
-	return driver.ErrUnavailable, text
+	return text, driver.ErrUnavailable
 }
 
 // unreachable is for what never became an answer.
-func unreachable(h host, err error) (kind error, text string) {
+func unreachable(h host, err error) (text string, kind error) {
 	const mount = "start the engine, or mount its socket into this container (-v /var/run/docker.sock:/var/run/docker.sock)"
 	var unknown x509.UnknownAuthorityError
 	var name x509.HostnameError
 	var record tls.RecordHeaderError
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return driver.ErrDenied, "permission denied; " + admission(h)
+		return "permission denied; " + admission(h), driver.ErrDenied
 	case errors.Is(err, fs.ErrNotExist):
-		return driver.ErrUnavailable, "there is no such socket; " + mount
+		return "there is no such socket; " + mount, driver.ErrUnavailable
 	case errors.Is(err, syscall.ECONNREFUSED) && h.local() && isDir(h.addr):
-		return driver.ErrUnavailable, "it is a directory, as Docker makes one where a socket to be mounted is missing; remove it, start the engine and make this container anew"
+		return "it is a directory, as Docker makes one where a socket to be mounted is missing; remove it, start the engine and make this container anew", driver.ErrUnavailable
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return driver.ErrUnavailable, "connection refused; " + mount
+		return "connection refused; " + mount, driver.ErrUnavailable
 	case errors.As(err, &unknown):
-		return driver.ErrUnavailable, "the certificate of the engine is signed by an authority that is not known; name it in tls.ca_file or, as ca.pem, below $" + envCertPath
+		return "the certificate of the engine is signed by an authority that is not known; name it in tls.ca_file or, as ca.pem, below $" + envCertPath, driver.ErrUnavailable
 	case errors.As(err, &name):
-		return driver.ErrUnavailable, fmt.Sprintf("%v; dial the engine by that name, or set tls.server_name", name)
+		return fmt.Sprintf("%v; dial the engine by that name, or set tls.server_name", name), driver.ErrUnavailable
 	case strings.Contains(err.Error(), "remote error: tls:"):
-		return driver.ErrDenied, "the engine refuses our certificate (" + err.Error() + "); set tls.cert_file and tls.key_file, or $" + envCertPath
+		return "the engine refuses our certificate (" + err.Error() + "); set tls.cert_file and tls.key_file, or $" + envCertPath, driver.ErrDenied
 	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
-		return driver.ErrUnavailable, "the engine does not speak TLS; take tls, $" + envTLSVerify + " and $" + envCertPath + " out, or write its port with TLS"
+		return "the engine does not speak TLS; take tls, $" + envTLSVerify + " and $" + envCertPath + " out, or write its port with TLS", driver.ErrUnavailable
 	}
-	return driver.ErrUnavailable, err.Error()
+	return err.Error(), driver.ErrUnavailable
 }
 
 // admission says what lets this process use a socket.

@@ -2,7 +2,6 @@ package docker
 
 import (
 	"cmp"
-	"errors"
 	"net"
 	"net/url"
 	"os"
@@ -162,12 +161,3 @@ type noEngine struct{}
 
 func (noEngine) Error() string { return "no container engine" }
 func (noEngine) Unwrap() error { return driver.ErrUnavailable }
-
-// reason strips the path that an *os.PathError repeats.
-func reason(err error) string {
-	var pathErr *os.PathError
-	if errors.As(err, &pathErr) {
-		return pathErr.Err.Error()
-	}
-	return err.Error()
-}
