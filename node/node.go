@@ -33,6 +33,7 @@ type Node struct {
 	started    clock.Instant
 	advertised advertise.Address
 	explained  latest.Value[advertise.Explanation]
+	reach      latest.Value[Reach]
 
 	providers []*provider // the first is one that grants mastership
 
@@ -183,6 +184,10 @@ func (n *Node) run() {
 	n.wg.Go(n.discover)
 	n.wg.Go(n.announce)
 	n.wg.Go(n.followAddress)
+	if !n.cfg.mute {
+		n.wg.Go(n.answerReach)
+	}
+	n.wg.Go(n.askReach)
 	n.wg.Go(n.reconcile)
 	n.wg.Go(func() {
 		for range n.members.Watch(n.ctx) {
