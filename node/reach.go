@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/internal/backoff"
+	"github.com/musterhq/muster/internal/clock"
 	"github.com/musterhq/muster/node/internal/dialback"
 	"github.com/musterhq/muster/node/membership"
 )
@@ -48,6 +49,10 @@ const (
 	// is none among nodes of a version that does not know the question.
 	reachPatience = 3 * time.Second
 	reachRetry    = 30 * time.Second // at most
+
+	// reachMeet is how long after its start a node waits with being ready to meet one
+	// of those that its providers list. What they list may be long gone.
+	reachMeet = 2 * time.Second
 )
 
 // answerReach has this node reach for others that ask for it.
@@ -188,8 +193,11 @@ func (n *Node) tellReach(last, next Reach) {
 
 // unreached says why the node is not to be called ready on account of its address, or
 // nothing.
-func (r Reach) unreached(now time.Time) string {
-	switch {
+func (n *Node) unreached(r Reach) string {
+	peers, _ := n.peers.Load()
+	switch now := time.Now(); {
+	case r.patience.IsZero() && clock.Now().Sub(n.started) < reachMeet && n.listsOthers(peers):
+		return "waiting to meet one of the members that are listed"
 	case r.State == Unreachable:
 		return r.Reason
 	case r.State == ReachAsking && now.Before(r.patience):

@@ -21,6 +21,11 @@ func TestReachedByAPeer(t *testing.T) {
 		t.Errorf("alone: %+v", reach)
 	}
 	second := c.start("b")
+	var ready node.Status
+	eventually(t, "the second is ready", func() bool { ready = second.Status(); return ready.Ready })
+	if ready.Reach.State != node.Reachable {
+		t.Errorf("ready before it was reached: %+v", ready.Reach)
+	}
 	for _, n := range c.nodes {
 		eventually(t, n.ID()+" was reached", reachable(n))
 		eventually(t, n.ID()+" is ready", func() bool { return n.Status().Ready })

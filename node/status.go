@@ -2,7 +2,6 @@ package node
 
 import (
 	"cmp"
-	"time"
 
 	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/node/link"
@@ -88,7 +87,7 @@ func (n *Node) Status() Status {
 	}
 	s.Reach, _ = n.reach.Load()
 	s.Reach.State = cmp.Or(s.Reach.State, ReachAlone)
-	unreached := s.Reach.unreached(time.Now())
+	unreached := n.unreached(s.Reach)
 	noMaster := cmp.Or(discord(s.View.Members), s.Mastership.WaitingFor)
 	switch err := n.joined(); {
 	case n.isDraining():
