@@ -71,9 +71,13 @@ type Binding struct {
 
 // Endpoint is the place of a container in one network.
 type Endpoint struct {
-	NetworkID         string
-	IPAddress         string
-	GlobalIPv6Address string
+	NetworkID           string
+	IPAddress           string
+	IPPrefixLen         int
+	Gateway             string
+	GlobalIPv6Address   string
+	GlobalIPv6PrefixLen int
+	IPv6Gateway         string
 }
 
 // text is a string, also where the writer has put a number.
