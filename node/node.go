@@ -13,6 +13,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/musterhq/muster/discovery"
@@ -34,6 +35,7 @@ type Node struct {
 	advertised advertise.Address
 	explained  latest.Value[advertise.Explanation]
 	reach      latest.Value[Reach]
+	toldReady  atomic.Bool // Status has said so
 
 	providers []*provider // the first is one that grants mastership
 

@@ -92,10 +92,7 @@ func (n *Node) askReach() {
 		}
 		reach, _ := n.reach.Load()
 		if reach.patience.IsZero() {
-			reach = Reach{State: ReachAsking, patience: time.Now()}
-			if !n.Status().Ready { // one that is ready stays so until it knows better
-				reach.patience = reach.patience.Add(reachPatience)
-			}
+			reach = Reach{State: ReachAsking, patience: time.Now().Add(reachPatience)}
 			n.reach.Store(reach)
 		}
 		next := n.ask(peers)
@@ -192,14 +189,16 @@ func (n *Node) tellReach(last, next Reach) {
 }
 
 // unreached says why the node is not to be called ready on account of its address, or
-// nothing.
+// nothing. One that was called ready stays so while the answer is only missing.
 func (n *Node) unreached(r Reach) string {
 	peers, _ := n.peers.Load()
 	switch now := time.Now(); {
-	case r.patience.IsZero() && clock.Now().Sub(n.started) < reachMeet && n.listsOthers(peers):
-		return "waiting to meet one of the members that are listed"
 	case r.State == Unreachable:
 		return r.Reason
+	case n.toldReady.Load():
+		return ""
+	case r.patience.IsZero() && clock.Now().Sub(n.started) < reachMeet && n.listsOthers(peers):
+		return "waiting to meet one of the members that are listed"
 	case r.State == ReachAsking && now.Before(r.patience):
 		return "waiting for a member to say whether it can reach this node"
 	}

@@ -21,6 +21,13 @@ func TestReachedByAPeer(t *testing.T) {
 		t.Errorf("alone: %+v", reach)
 	}
 	second := c.start("b")
+	eventually(t, "the first was reached", func() bool {
+		s := first.Status()
+		if !s.Ready {
+			t.Fatalf("the first is ready no longer, since another has come: %s", s.WaitingFor)
+		}
+		return s.Reach.State == node.Reachable
+	})
 	var ready node.Status
 	eventually(t, "the second is ready", func() bool { ready = second.Status(); return ready.Ready })
 	if ready.Reach.State != node.Reachable {

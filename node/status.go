@@ -102,6 +102,7 @@ func (n *Node) Status() Status {
 		s.WaitingFor = unreached
 	default:
 		s.Ready = true
+		n.toldReady.Store(true)
 		if s.View.Master == nil {
 			s.WaitingFor = noMaster
 		}
