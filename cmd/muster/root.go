@@ -76,6 +76,7 @@ or the configuration is wrong.`,
 		newMasterCommand(),
 		newMembersCommand(),
 		newRegistrarCommand(),
+		newStatusCommand(),
 		newVersionCommand(),
 		newViewCommand(),
 	)
