@@ -62,6 +62,8 @@ func TestExplain(t *testing.T) {
 			err: []string{"172.17.0.2", "docker: port 7946/tcp is not published", "registry: provider consul: connection refused", "publish the port", EnvAddr, "require_external: false"}},
 		{name: "and where nothing has failed", spec: "auto", host: host{interfaces: eth0, container: true},
 			err: []string{"172.17.0.2", "a container (eth0)", "publish the port"}},
+		{name: "and where there is nobody to ask", spec: "auto", host: host{interfaces: eth0, container: true, detectors: []Detector{noContainer}},
+			err: []string{"172.17.0.2", "; docker: not in a container; publish the port"}},
 		{name: "and bound to its address", spec: "auto", bound: "172.17.0.2:7946", host: host{interfaces: eth0, container: true},
 			err: []string{"172.17.0.2", "a container (eth0)"}},
 		{name: "unless that is allowed", spec: "auto", allow: true, host: host{interfaces: eth0, container: true, detectors: []Detector{unpublished}}, want: "172.17.0.2:7946"},
