@@ -296,6 +296,7 @@ func TestIsolated(t *testing.T) {
 		{"Podman", veth("run/.containerenv"), "", []string{"/run/.containerenv"}},
 		{"Podman, by its variable", veth(), "podman", []string{"container=podman"}},
 		{"by its cgroup", cgroup, "", []string{"docker in /proc/1/cgroup"}},
+		{"a machine that calls itself a container", veth(), "lxc", nil},
 		{"rootless", rootless, "", []string{"eth0 is a tunnel"}},
 		{"Docker, network of the host", hostNet, "", nil},
 		{"macvlan", macvlan, "", nil},
