@@ -17,7 +17,7 @@
 //
 // [Start] listens, works out the address to advertise, joins, registers and then
 // takes part in mastership; it returns as soon as the node runs, before any peer or
-// provider was reached, and [Node.WaitReady] waits for the rest. [Node.Leave] goes
+// provider was reached, and [Node.Status] says what it waits for. [Node.Leave] goes
 // the other way: it gives mastership up once the functions of WhileMaster have
 // returned, takes the registrations away, says goodbye to the members, and closes.
 // Each step is bounded in time, and a step that fails does not keep the next from
