@@ -79,10 +79,12 @@ type Config struct {
 	Logger *slog.Logger
 
 	// Seams for tests: how other nodes are dialled, where the address is looked for,
-	// and how long another one must stay.
+	// how long another one must stay, and whether the node, as one of an older version,
+	// has no answer for those that ask whether they can be reached.
 	dial         func(ctx context.Context, addr string) (net.Conn, error)
 	advertise    advertise.Options
 	addressGrace time.Duration
+	mute         bool
 }
 
 // Bootstrap says when a cluster may be formed for the first time.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/musterhq/muster/discovery"
@@ -33,6 +34,8 @@ type Node struct {
 	started    clock.Instant
 	advertised advertise.Address
 	explained  latest.Value[advertise.Explanation]
+	reach      latest.Value[Reach]
+	toldReady  atomic.Bool // Status has said so
 
 	providers []*provider // the first is one that grants mastership
 
@@ -183,6 +186,10 @@ func (n *Node) run() {
 	n.wg.Go(n.discover)
 	n.wg.Go(n.announce)
 	n.wg.Go(n.followAddress)
+	if !n.cfg.mute {
+		n.wg.Go(n.answerReach)
+	}
+	n.wg.Go(n.askReach)
 	n.wg.Go(n.reconcile)
 	n.wg.Go(func() {
 		for range n.members.Watch(n.ctx) {

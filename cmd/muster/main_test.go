@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(runMainVariable) != "" {
 		os.Exit(mainStatus())
 	}
-	os.Exit(testserver.Main(testdocker.Main(m)).Run())
+	os.Exit(testdocker.Main(testserver.Main(m)).Run())
 }
 
 // execute runs a command line in this process.

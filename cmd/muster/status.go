@@ -58,5 +58,14 @@ func printStatus(w io.Writer, s httpapi.Status) error {
 
 // addressLine says where the agent is reached.
 func addressLine(a httpapi.Advertise) string {
-	return "advertised " + a.Addr + " (" + a.Source + ")"
+	line := "advertised " + a.Addr + " (" + a.Source + "), "
+	switch a.Reach.State {
+	case "alone":
+		return line + "no other member to ask whether it is reachable"
+	case "reachable":
+		return line + "where node " + a.Reach.Node + " has reached it"
+	case "unreachable":
+		return line + "where it was not reached"
+	}
+	return line + "not known to be reachable: " + a.Reach.Reason
 }

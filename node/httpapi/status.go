@@ -43,9 +43,21 @@ type Advertise struct {
 	Source string `json:"source"`
 	// Steps are those of the last attempt to find it: it is looked for again and again.
 	Steps []AdvertiseStep `json:"steps"`
+	// Reach says whether other members can dial it.
+	Reach Reach `json:"reach"`
 	// Error says why it was not found again, or that another was found. The address
 	// stands.
 	Error string `json:"error,omitempty"`
+}
+
+// Reach is whether other members can dial the node at its address.
+type Reach struct {
+	// State is alone, asking, reachable or unreachable.
+	State string `json:"state"`
+	// Node is the member that could, or could not.
+	Node string `json:"node,omitempty"`
+	// Reason says why it could not, or why there is no answer yet.
+	Reason string `json:"reason,omitempty"`
 }
 
 // AdvertiseStep is one way of finding the address.
@@ -146,6 +158,7 @@ func advertiseOf(s node.Status) Advertise {
 	for _, step := range s.Explained.Steps {
 		a.Steps = append(a.Steps, AdvertiseStep{Name: step.Name, Outcome: string(step.Outcome), Addr: step.Addr, Reason: step.Reason})
 	}
+	a.Reach = Reach{State: string(s.Reach.State), Node: s.Reach.Peer, Reason: s.Reach.Reason}
 	if found := s.Explained.Addr; found != "" && found != s.Advertised.Addr {
 		a.Error = "found at another address, " + found + ": the node ends if that stays so"
 	}
