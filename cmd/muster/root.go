@@ -75,6 +75,7 @@ or the configuration is wrong.`,
 		newDiscoverCommand(),
 		newMasterCommand(),
 		newMembersCommand(),
+		newTLSCommand(),
 		newVersionCommand(),
 		newViewCommand(),
 	)

@@ -7,11 +7,11 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 
-	"github.com/musterhq/muster/internal/testserver"
 	"github.com/musterhq/muster/node/httpapi"
 )
 
@@ -21,12 +21,12 @@ func TestTLS(t *testing.T) {
 	c := emptyCluster(t)
 	addrs := testAddrs(t, 12)
 	peers := addrs[:3]
-	ca, otherCA := testserver.NewCA(t), testserver.NewCA(t)
-	prepare := func(i int, name string, trusted, issuer *testserver.CA) *agentProcess {
+	ca, otherCA := newCommandCA(t), newCommandCA(t)
+	prepare := func(i int, name string, trusted, issuer commandCA) *agentProcess {
 		config := staticProvider(peers)
-		if trusted != nil {
-			cert, key := issuer.Issue(t, name, testserver.PKCS8)
-			config["tls"] = map[string]any{"ca_file": trusted.CAFile, "cert_file": cert, "key_file": key}
+		if trusted != "" {
+			cert, key := issuer.issue(t, name, "--host", "127.0.0.1")
+			config["tls"] = map[string]any{"ca_file": trusted.file(), "cert_file": cert, "key_file": key}
 		}
 		return c.add(name, addrs[i], addrs[6+i], config)
 	}
@@ -38,7 +38,7 @@ func TestTLS(t *testing.T) {
 	first := c.waitMaster(0, 3, members...)
 
 	strangers := []*agentProcess{
-		prepare(3, "plain", nil, nil),
+		prepare(3, "plain", "", ""),
 		prepare(4, "of-another-ca", otherCA, otherCA),
 		prepare(5, "forged", ca, otherCA), // trusts ours, and is not trusted
 	}
@@ -68,6 +68,30 @@ func TestTLS(t *testing.T) {
 	}
 	c.stopAll()
 	c.checkHistory(t, 2)
+}
+
+// commandCA is the directory of an authority that muster tls has made.
+type commandCA string
+
+func newCommandCA(t testing.TB) commandCA {
+	t.Helper()
+	dir := t.TempDir()
+	if status, _, stderr := execute(t, "tls", "ca", "--dir", dir); status != statusDone {
+		t.Fatal(stderr)
+	}
+	return commandCA(dir)
+}
+
+func (ca commandCA) file() string { return filepath.Join(string(ca), "ca.pem") }
+
+// issue makes a certificate with muster tls cert and the flags.
+func (ca commandCA) issue(t testing.TB, name string, flags ...string) (certFile, keyFile string) {
+	t.Helper()
+	args := append([]string{"tls", "cert", name, "--dir", string(ca)}, flags...)
+	if status, _, stderr := execute(t, args...); status != statusDone {
+		t.Fatal(stderr)
+	}
+	return filepath.Join(string(ca), name+".pem"), filepath.Join(string(ca), name+"-key.pem")
 }
 
 // waitMetric waits until a metric of the agent, named with its labels, has at
