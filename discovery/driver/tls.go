@@ -68,6 +68,26 @@ func (t TLS) MutualConfig() (*tls.Config, error) {
 	}, nil
 }
 
+// ServerConfig reads the files and returns the configuration of a server: TLS 1.2 or
+// later, the certificate, which it wants, and where CAFile names authorities, the
+// verification of a client's certificate where the client shows one. That one is
+// shown is for the server to demand, request by request. Errors are as for
+// ClientConfig.
+func (t TLS) ServerConfig() (*tls.Config, error) {
+	cert, err := t.certificate()
+	errs := []error{err}
+	c := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
+	if t.CAFile != "" {
+		pool, err := t.pool()
+		errs = append(errs, err)
+		c.ClientCAs, c.ClientAuth = pool, tls.VerifyClientCertIfGiven
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
 func (t TLS) pool() (*x509.CertPool, error) {
 	if t.CAFile == "" {
 		return nil, &ConfigError{"tls.ca_file", "", "missing; name the PEM file of the authorities that sign the nodes' certificates"}

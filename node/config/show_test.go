@@ -82,6 +82,12 @@ tls:
   server_name: "" # default
 http:
   addr: 127.0.0.1:7980 # default
+  token: "" # default
+  token_file: "" # default
+  tls:
+    cert_file: "" # default
+    key_file: "" # default
+    ca_file: "" # default
 log:
   level: warn # env MUSTER_LOG_LEVEL
   format: text # default

@@ -1,0 +1,116 @@
+package httpapi
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/musterhq/muster/discovery/driver"
+)
+
+// Options protect and bound the API. The zero value protects nothing and has the
+// bounds that are named below.
+type Options struct {
+	// Token returns the token that a client has to show, as a bearer token. Where it
+	// returns none, none will do. Nil: everyone may ask. See TokenOf.
+	Token func() driver.Secret
+
+	// ClientCertificates demands a certificate of the client too. The server has to
+	// have verified it, as that of driver.TLS.ServerConfig does.
+	ClientCertificates bool
+
+	// MaxStreams bounds the streams of events that are read at one time. Default: 64.
+	MaxStreams int
+
+	// TLS is that of the API itself, whose state is told. Nil: it has none.
+	TLS *driver.LiveTLS
+}
+
+// guarded reports whether anything is demanded of a client.
+func (o Options) guarded() bool { return o.Token != nil || o.ClientCertificates }
+
+// check says why the client of r may not ask, with the status of the answer.
+func (o Options) check(r *http.Request) (int, error) {
+	if o.ClientCertificates && (r.TLS == nil || len(r.TLS.VerifiedChains) == 0) {
+		return http.StatusForbidden, errors.New("a client certificate is wanted that http.tls.ca_file has signed")
+	}
+	if o.Token == nil {
+		return 0, nil
+	}
+	scheme, shown, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	switch {
+	case !strings.EqualFold(scheme, "Bearer"):
+		return http.StatusUnauthorized, errors.New("a token is wanted, as Authorization: Bearer TOKEN")
+	case !same(o.Token(), strings.TrimSpace(shown)):
+		return http.StatusUnauthorized, errors.New("the token is not the one that is wanted")
+	}
+	return 0, nil
+}
+
+// same compares in a time that tells nothing of either, not even their lengths.
+func same(want driver.Secret, shown string) bool {
+	a, b := sha256.Sum256([]byte(want)), sha256.Sum256([]byte(shown))
+	return want != "" && subtle.ConstantTimeCompare(a[:], b[:]) == 1
+}
+
+// strangerKey marks the context of a request whose client has not shown that it may
+// ask.
+type strangerKey struct{}
+
+func stranger(r *http.Request) bool { return r.Context().Value(strangerKey{}) != nil }
+
+// protect lets through who may ask, and to the paths of health everyone: what probes
+// a container or balances load has no token. Those paths tell a stranger no more than
+// yes or no.
+func (o Options) protect(next http.Handler) http.Handler {
+	if !o.guarded() {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		status, err := o.check(r)
+		switch {
+		case err == nil:
+		case r.URL.Path == PathHealth || r.URL.Path == PathReady:
+			r = r.WithContext(context.WithValue(r.Context(), strangerKey{}, true))
+		default:
+			if status == http.StatusUnauthorized {
+				w.Header().Set("WWW-Authenticate", `Bearer realm="muster"`)
+			}
+			w.Header().Set("Connection", "close") // a stranger keeps no place
+			writeError(w, status, err)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// tokenAge is how old the reading of a token file may be.
+const tokenAge = time.Second
+
+// TokenOf returns what Options.Token wants: token, or what file holds, which is read
+// again when it is asked for after a second, so that a new token is picked up. While
+// the file cannot be read, or is empty, the last token stands.
+func TokenOf(token driver.Secret, file string) func() driver.Secret {
+	if token != "" || file == "" {
+		return func() driver.Secret { return token }
+	}
+	var mu sync.Mutex
+	var last driver.Secret
+	var read time.Time
+	return func() driver.Secret {
+		mu.Lock()
+		defer mu.Unlock()
+		if now := time.Now(); read.IsZero() || now.Sub(read) >= tokenAge {
+			read = now
+			if fresh, err := driver.Secret("").Or(file); err == nil && fresh != "" {
+				last = fresh
+			}
+		}
+		return last
+	}
+}
