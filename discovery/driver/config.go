@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
 	"strings"
 )
@@ -14,14 +15,14 @@ type ConfigError struct {
 	// Key is the path of the key below the provider's section: "tls.ca_file".
 	Key string
 	// Value is what was given, as the user would recognise it; a secret is
-	// redacted.
+	// redacted. Error hides the password of a URL.
 	Value string
 	// Problem says what is wrong and how it is mended, in one line.
 	Problem string
 }
 
 func (e *ConfigError) Error() string {
-	return fmt.Sprintf("%s: %q: %s", e.Key, e.Value, e.Problem)
+	return fmt.Sprintf("%s: %q: %s", e.Key, RedactURL(e.Value), e.Problem)
 }
 
 // Is makes every ConfigError an ErrInvalid.
@@ -31,6 +32,24 @@ func (e *ConfigError) Is(target error) bool { return target == ErrInvalid }
 type Secret string
 
 const redacted = "[redacted]"
+
+// RedactURL returns text without the password, if it is a URL that has one.
+func RedactURL(text string) string {
+	if !strings.Contains(text, "@") || !strings.Contains(text, "://") {
+		return text
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return redacted // not quite a URL, and so not known where its password ends
+	}
+	if _, has := u.User.Password(); !has {
+		return text
+	}
+	name := u.User.Username()
+	u.User = nil
+	rest := strings.TrimPrefix(u.String(), u.Scheme+":")
+	return fmt.Sprintf("%s://%s:%s@%s", u.Scheme, url.PathEscape(name), redacted, strings.TrimPrefix(rest, "//"))
+}
 
 // String returns a fixed text in place of the secret, or nothing for none.
 func (s Secret) String() string {
