@@ -3,6 +3,7 @@ package consul
 import (
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -31,6 +32,9 @@ func FuzzService(f *testing.F) {
 	f.Add("x", "0.0.0.0", -1, "", []byte(`{"muster-session":"s","muster-alive":"k","muster-0":"null"}`))
 	d := &Driver{config: Config{Format: formatRegistrator}}
 	f.Fuzz(func(t *testing.T, id, address string, port int, tag string, meta []byte) {
+		for _, text := range []*string{&id, &address, &tag} {
+			*text = strings.ToValidUTF8(*text, "\ufffd") // as in the JSON that Consul answers
+		}
 		entry := &api.ServiceEntry{
 			Node:    &api.Node{Node: "n", Address: "10.0.0.9"},
 			Service: &api.AgentService{ID: id, Service: "orders", Address: address, Port: port, Tags: []string{tag}},
