@@ -119,13 +119,14 @@ func listenAPI(h config.HTTP) (net.Listener, httpapi.Options, error) {
 	}
 	// The configuration was checked by its text. Here it is by where it has led, for a
 	// host whose localhost is something else.
-	if a, ok := listener.Addr().(*net.TCPAddr); !ok || !a.IP.IsLoopback() {
-		if options.TLS == nil || options.Token == nil {
-			listener.Close()
-			return nil, options, usageError(fmt.Errorf("http.addr: %q: leads to %s, beyond this host; configure http.tls and http.token_file, or write 127.0.0.1",
-				h.Addr, listener.Addr()))
-		}
+	a, ok := listener.Addr().(*net.TCPAddr)
+	local := ok && a.IP.IsLoopback()
+	if !local && (options.TLS == nil || options.Token == nil) {
+		listener.Close()
+		return nil, options, usageError(fmt.Errorf("http.addr: %q: leads to %s, beyond this host; configure http.tls and http.token_file, or write 127.0.0.1",
+			h.Addr, listener.Addr()))
 	}
+	options.LocalNames = local && options.Token == nil
 	listener = httpapi.Bounded(listener)
 	if options.TLS != nil {
 		listener = tls.NewListener(listener, &tls.Config{

@@ -222,15 +222,9 @@ func TestLiveTLSUnderLoad(t *testing.T) {
 	l := f.live()
 	pairs := []pki.Pair{f.issue(time.Hour), f.issue(2 * time.Hour)}
 	var wg sync.WaitGroup
-	done := make(chan struct{})
 	for range 2 {
 		wg.Go(func() {
-			for {
-				select {
-				case <-done:
-					return
-				default:
-				}
+			for range 100 {
 				if c := l.Config(); len(c.Certificates) != 1 || c.RootCAs == nil {
 					t.Error("a configuration that is not whole")
 					return
@@ -242,7 +236,6 @@ func TestLiveTLSUnderLoad(t *testing.T) {
 	for i := range 50 {
 		f.putPair(pairs[i%2])
 	}
-	close(done)
 	wg.Wait()
 	if state := l.Check(); state.Err != nil {
 		t.Error(state.Err)

@@ -5,7 +5,10 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
+	"fmt"
+	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -24,6 +27,12 @@ type Options struct {
 	// have verified it, as that of driver.TLS.ServerConfig does.
 	ClientCertificates bool
 
+	// LocalNames refuses who calls this host by another name than localhost or an IP
+	// address. It is for an API on loopback without a token: a page in a browser there
+	// could otherwise reach it under a name of its own that it has lead to 127.0.0.1, and
+	// read the answers.
+	LocalNames bool
+
 	// MaxStreams bounds the streams of events that are read at one time. Default: 64.
 	MaxStreams int
 
@@ -32,12 +41,15 @@ type Options struct {
 }
 
 // guarded reports whether anything is demanded of a client.
-func (o Options) guarded() bool { return o.Token != nil || o.ClientCertificates }
+func (o Options) guarded() bool { return o.Token != nil || o.ClientCertificates || o.LocalNames }
 
 // check says why the client of r may not ask, with the status of the answer.
 func (o Options) check(r *http.Request) (int, error) {
 	if o.ClientCertificates && (r.TLS == nil || len(r.TLS.VerifiedChains) == 0) {
 		return http.StatusForbidden, errors.New("a client certificate is wanted that http.tls.ca_file has signed")
+	}
+	if o.LocalNames && !localName(r.Host) {
+		return http.StatusForbidden, fmt.Errorf("%q is no name of loopback; ask 127.0.0.1, or configure http.token_file and show the token", r.Host)
 	}
 	if o.Token == nil {
 		return 0, nil
@@ -50,6 +62,17 @@ func (o Options) check(r *http.Request) (int, error) {
 		return http.StatusUnauthorized, errors.New("the token is not the one that is wanted")
 	}
 	return 0, nil
+}
+
+// localName reports whether a Host header is one that no name server has a say in.
+func localName(hostport string) bool {
+	host, _, err := net.SplitHostPort(hostport)
+	if err != nil {
+		host = strings.Trim(hostport, "[]")
+	}
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	_, err = netip.ParseAddr(host)
+	return err == nil || host == "" || host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
 // same compares in a time that tells nothing of either, not even their lengths.

@@ -128,6 +128,42 @@ func TestOnlyWhoShowsTheTokenIsAnswered(t *testing.T) {
 	}
 }
 
+// A page in a browser cannot read the API by a name that it has lead to loopback.
+func TestOnlyNamesOfLoopbackAreAnswered(t *testing.T) {
+	_, addr := serveWith(t, httpapi.Options{LocalNames: true}, nil)
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status := func(path, host string) int {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = host
+		response, err := newClient(t, nil).Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		return response.StatusCode
+	}
+	for _, host := range []string{addr, "localhost:" + port, "LOCALHOST", "localhost.", "[::1]:" + port, "[::1]", "a.localhost", "10.0.0.5"} {
+		if got := status(httpapi.PathStatus, host); got != http.StatusOK {
+			t.Errorf("by the name %s: status %d", host, got)
+		}
+	}
+	for _, host := range []string{"example.org", "example.org:" + port, "127.0.0.1.example.org", "notlocalhost", "localhost.example.org"} {
+		if got := status(httpapi.PathStatus, host); got != http.StatusForbidden {
+			t.Errorf("by the name %s: status %d", host, got)
+		}
+		if got := status(httpapi.PathHealth, host); got != http.StatusOK {
+			t.Errorf("health by the name %s: status %d", host, got)
+		}
+	}
+}
+
 // Where the file of the token was never read, nobody has the right one.
 func TestNoTokenIsNoToken(t *testing.T) {
 	_, addr := serveWith(t, httpapi.Options{Token: httpapi.TokenOf("", filepath.Join(t.TempDir(), "none"))}, nil)
