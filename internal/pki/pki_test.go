@@ -15,11 +15,12 @@ import (
 
 func TestIssue(t *testing.T) {
 	now := time.Now()
-	a, caPair, err := NewAuthority("orders", now, 24*time.Hour)
+	_, caPair, err := NewAuthority("orders", now, 24*time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a, err = ParseAuthority(caPair.Cert, caPair.Key); err != nil {
+	a, err := ParseAuthority(caPair.Cert, caPair.Key)
+	if err != nil {
 		t.Fatal(err)
 	}
 	pair, err := a.Issue("node-1", []string{"10.0.0.5", "fd00::5", "orders-1.internal"}, now, 100*24*time.Hour)
