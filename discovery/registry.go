@@ -64,13 +64,14 @@ type Registry struct {
 	mu       sync.Mutex // orders running.Add before Close's Wait
 	running  sync.WaitGroup
 	closeErr func() error
+	watched  map[string]*follower // by query
 }
 
 // New returns a registry over d, which it owns from then on. The name of the
 // provider appears in errors and records.
 func New(name string, d driver.Driver, o Options) *Registry {
 	o.setDefaults()
-	r := &Registry{name: name, driver: d, options: o, log: o.Logger.With("provider", name)}
+	r := &Registry{name: name, driver: d, options: o, log: o.Logger.With("provider", name), watched: make(map[string]*follower)}
 	r.closing, r.close = context.WithCancel(context.Background())
 	r.closeErr = sync.OnceValue(d.Close)
 	return r
@@ -132,12 +133,13 @@ func (r *Registry) read(ctx context.Context, q Query) (driver.Snapshot, Snapshot
 	}
 	attempt, cancel := context.WithTimeout(ctx, r.options.CallTimeout)
 	defer cancel()
+	at := time.Now()
 	raw, err := r.driver.List(attempt, q)
 	if err != nil {
 		return driver.Snapshot{}, Snapshot{}, r.failed(ctx, "list", err)
 	}
 	r.stats.called("list", nil)
-	return raw, r.snapshot(q, raw), nil
+	return raw, r.snapshot(q, raw, at), nil
 }
 
 // failed counts the error of one attempt, and says what was attempted. If the

@@ -45,7 +45,8 @@ type Snapshot struct {
 	// Err says why the set is stale or unknown. It is nil otherwise.
 	Err error
 
-	// At is when the set was read.
+	// At is when the set was asked for, or was told of by a watch, which may lag
+	// behind the provider.
 	At time.Time
 }
 
@@ -64,14 +65,14 @@ func (s Snapshot) Others(instanceID string) []Instance {
 }
 
 // snapshot makes of the driver's set what users see: valid, matching, each
-// instance once, sorted.
-func (r *Registry) snapshot(q Query, raw driver.Snapshot) Snapshot {
+// instance once, sorted. It was asked for, or told of, at.
+func (r *Registry) snapshot(q Query, raw driver.Snapshot, at time.Time) Snapshot {
 	s := Snapshot{
 		Instances: make([]Instance, 0, len(raw.Instances)),
 		Revision:  raw.Revision,
 		Skipped:   slices.Clone(raw.Skipped),
 		Known:     true,
-		At:        time.Now(),
+		At:        at,
 	}
 	for _, i := range raw.Instances {
 		if i.Service != q.Service {

@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -26,32 +27,19 @@ import (
 //     retried with full jitter, also one that only an operator can mend.
 //  4. A slow consumer holds up nobody: it misses states, never the newest.
 //
-// A panic of the driver surfaces in the goroutine that ranges over the sequence.
+// All who watch the same share one watch of the driver. A panic of the driver surfaces
+// in the goroutines that range over the sequence.
 func (r *Registry) Watch(ctx context.Context, q Query) iter.Seq[Snapshot] {
 	return func(yield func(Snapshot) bool) {
-		ctx, end, err := r.begin(ctx)
+		f, err := r.follow(q)
 		if err != nil {
 			yield(Snapshot{Err: err})
 			return
 		}
+		defer r.unfollow(f)
 		ctx, cancel := context.WithCancel(ctx)
-		f := &follower{registry: r, query: q, reads: r.backoff(), watches: r.backoff()}
-		done := make(chan struct{})
-		go func() {
-			// Close waits for this goroutine and not for the consumer, who may be
-			// the one that closes.
-			defer close(done)
-			defer end()
-			defer cancel() // whatever the reason, the consumer must not wait for more
-			f.run(ctx)
-		}()
-		defer func() {
-			cancel()
-			<-done
-			if f.panicked != "" {
-				panic(f.panicked)
-			}
-		}()
+		defer cancel()
+		defer context.AfterFunc(f.running, cancel)() // whatever ends it, nobody waits for more
 		var last Snapshot
 		first := true
 		for s := range f.state.Watch(ctx) {
@@ -68,15 +56,92 @@ func (r *Registry) Watch(ctx context.Context, q Query) iter.Seq[Snapshot] {
 	}
 }
 
-// follower keeps one watch going, for one consumer.
+// follower keeps one watch going, for all consumers of one query.
 type follower struct {
 	registry *Registry
 	query    Query
+	key      string
 	state    latest.Value[Snapshot]
 	last     Snapshot // what was stored in state last
 	reads    *backoff.Backoff
 	watches  *backoff.Backoff
-	panicked string
+
+	users    int             // guarded by the lock of the registry
+	running  context.Context // ends with the watch
+	cancel   context.CancelFunc
+	done     chan struct{}
+	panicked string // set before done is closed
+}
+
+// follow returns the follower of q, which it starts if there is none. The caller gives
+// it back.
+func (r *Registry) follow(q Query) (*follower, error) {
+	key, err := json.Marshal(q)
+	if err != nil {
+		return nil, fmt.Errorf("%w: query: %w", driver.ErrInvalid, err)
+	}
+	ctx, end, err := r.begin(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if f := r.watched[string(key)]; f != nil {
+		f.users++
+		end()
+		return f, nil
+	}
+	f := &follower{
+		registry: r, query: q, key: string(key), reads: r.backoff(), watches: r.backoff(),
+		users: 1, done: make(chan struct{}),
+	}
+	f.running, f.cancel = context.WithCancel(ctx)
+	r.watched[f.key] = f
+	go func() {
+		// Close waits for this goroutine and not for the consumers, one of whom may
+		// be the one that closes.
+		defer close(f.done)
+		defer end()
+		defer func() {
+			f.cancel()
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			f.forget()
+		}()
+		f.run(f.running)
+	}()
+	return f, nil
+}
+
+// unfollow gives f back, ends it with its last consumer, and raises the panic by which
+// it may have ended.
+func (r *Registry) unfollow(f *follower) {
+	r.mu.Lock()
+	f.users--
+	last := f.users == 0
+	if last {
+		f.forget() // nobody else may take it up
+	}
+	r.mu.Unlock()
+	if last {
+		f.cancel()
+		<-f.done
+	}
+	select {
+	case <-f.done:
+		if f.panicked != "" {
+			panic(f.panicked)
+		}
+	default:
+	}
+}
+
+// forget makes way for another follower of the same query. It wants the lock of the
+// registry held.
+func (f *follower) forget() {
+	if f.registry.watched[f.key] == f {
+		delete(f.registry.watched, f.key)
+	}
 }
 
 func (f *follower) run(ctx context.Context) {
@@ -108,7 +173,7 @@ func (f *follower) run(ctx context.Context) {
 			}
 			continue
 		}
-		progress, err := f.follow(ctx, watcher, raw)
+		progress, err := f.watch(ctx, watcher, raw)
 		if ctx.Err() != nil {
 			return
 		}
@@ -142,10 +207,10 @@ func (f *follower) run(ctx context.Context) {
 	}
 }
 
-// follow passes on what the driver's watch yields from since on, until it is time
+// watch passes on what the driver's watch yields from since on, until it is time
 // to list again, which is no error, or the watch breaks. It reports whether the
 // watch yielded anything.
-func (f *follower) follow(ctx context.Context, w driver.Watcher, since driver.Snapshot) (progress bool, err error) {
+func (f *follower) watch(ctx context.Context, w driver.Watcher, since driver.Snapshot) (progress bool, err error) {
 	f.registry.stats.called("watch", nil)
 	bounded, cancel := context.WithTimeout(ctx, jitter(f.registry.options.ResyncInterval))
 	defer cancel()
@@ -157,7 +222,7 @@ func (f *follower) follow(ctx context.Context, w driver.Watcher, since driver.Sn
 			return progress, fmt.Errorf("provider %s: watch: %w", f.registry.name, err)
 		}
 		progress = true
-		f.succeeded(f.registry.snapshot(f.query, raw))
+		f.succeeded(f.registry.snapshot(f.query, raw, time.Now()))
 	}
 	if bounded.Err() != nil {
 		return progress, nil

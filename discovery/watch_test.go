@@ -7,6 +7,7 @@ import (
 	"iter"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -404,4 +405,44 @@ func TestWatchSaysSoonThatNothingIsKnown(t *testing.T) {
 			t.Errorf("the first state took %v, want the call timeout", took)
 		}
 	})
+}
+
+// All who watch the same share one watch, which ends with the last of them.
+func TestWatchIsShared(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		m := discoverytest.NewMemory()
+		counting := &counting{Driver: m.Driver()}
+		r := registry(t, counting, discovery.Options{PollInterval: time.Minute})
+		first := watch(t, r)
+		first.want(t, "[]", "the first")
+		second := watch(t, r)
+		second.want(t, "[]", "another, who is told at once")
+		other, leave := context.WithCancel(t.Context())
+		var done sync.WaitGroup
+		done.Go(func() {
+			for range r.Watch(other, discovery.Query{Service: "orders", Zone: "eu-1"}) {
+			}
+		})
+		synctest.Wait()
+		if n := counting.lists.Load(); n != 2 {
+			t.Errorf("read %d times, want once for two who watch the same and once for one who does not", n)
+		}
+		m.Put(instance(1))
+		time.Sleep(2 * time.Minute)
+		first.want(t, "[i1]", "the first, of a change")
+		second.want(t, "[i1]", "the other")
+		leave()
+		done.Wait()
+	})
+}
+
+// counting is a driver that only lists.
+type counting struct {
+	driver.Driver
+	lists atomic.Int64
+}
+
+func (c *counting) List(ctx context.Context, q driver.Query) (driver.Snapshot, error) {
+	c.lists.Add(1)
+	return c.Driver.List(ctx, q)
 }

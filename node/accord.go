@@ -70,8 +70,12 @@ func (n *Node) acquainted(members []membership.Member) bool {
 		return true
 	}
 	peers, _ := n.peers.Load()
-	own := driver.CanonicalAddr(n.advertised.Addr)
-	others := slices.ContainsFunc(peers.Others(n.instanceID), func(i discovery.Instance) bool { return driver.CanonicalAddr(i.Addr) != own })
-	alone := len(peers.Parts) > 0 && peers.Settled() && !others
+	alone := len(peers.Parts) > 0 && peers.Settled() && !n.listsOthers(peers)
 	return alone || clock.Now().Sub(n.started) >= meetTimeout
+}
+
+// listsOthers reports whether the providers list anybody but this node.
+func (n *Node) listsOthers(peers discovery.UnionSnapshot) bool {
+	own := driver.CanonicalAddr(n.advertised.Addr)
+	return slices.ContainsFunc(peers.Others(n.instanceID), func(i discovery.Instance) bool { return driver.CanonicalAddr(i.Addr) != own })
 }

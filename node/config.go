@@ -34,8 +34,22 @@ type Config struct {
 	Bind string
 
 	// Advertise says how the address that others dial is found: auto, HOST:PORT,
-	// env or interface:NAME. Default: auto. See package registrar/advertise.
+	// env, interface:NAME, or the name of one of Detectors. Default: auto. See package
+	// registrar/advertise.
 	Advertise string
+
+	// Detectors find the address by means that package advertise does not have, such
+	// as a container engine. With auto they are asked in this order. Default: none.
+	Detectors []advertise.Detector
+
+	// HostIP is the IP address of the host, for a container whose metadata tells only
+	// the port. Default: not known.
+	HostIP string
+
+	// AllowInternal lets auto take the address of a container with a network of its
+	// own, where all other nodes are in that network. Default: such a node does not
+	// start where nothing tells the address outside.
+	AllowInternal bool
 
 	// Voter is the entry of the static list that stands for this node, where it is
 	// not the advertised address.
@@ -67,10 +81,12 @@ type Config struct {
 	Logger *slog.Logger
 
 	// Seams for tests: how other nodes are dialled, where the address is looked for,
-	// and how long another one must stay.
+	// how long another one must stay, and whether the node, as one of an older version,
+	// has no answer for those that ask whether they can be reached.
 	dial         func(ctx context.Context, addr string) (net.Conn, error)
 	advertise    advertise.Options
 	addressGrace time.Duration
+	mute         bool
 }
 
 // Bootstrap says when a cluster may be formed for the first time.

@@ -18,3 +18,10 @@ func (c *Config) SetDial(dial func(ctx context.Context, addr string) (net.Conn, 
 func (c *Config) SetAddress(o advertise.Options, grace time.Duration) {
 	c.advertise, c.addressGrace = o, grace
 }
+
+// SetMute makes c's node one of a version that has no answer for those that ask
+// whether they can be reached.
+func (c *Config) SetMute() { c.mute = true }
+
+// BoundAddr is what the node listens on.
+func (n *Node) BoundAddr() string { return n.link.Addr().String() }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/musterhq/muster/discovery"
@@ -32,6 +33,9 @@ type Node struct {
 	instanceID string
 	started    clock.Instant
 	advertised advertise.Address
+	explained  latest.Value[advertise.Explanation]
+	reach      latest.Value[Reach]
+	toldReady  atomic.Bool // Status has said so
 
 	providers []*provider // the first is one that grants mastership
 
@@ -115,8 +119,7 @@ func (n *Node) listen(ctx context.Context) error {
 	if n.link, err = link.Listen(linkConfig); err != nil {
 		return fmt.Errorf("node.bind: %w", err)
 	}
-	n.advertised, err = advertise.Resolve(ctx, n.cfg.Advertise, n.link.Addr(), n.cfg.advertise)
-	return err
+	return n.findAddress(ctx)
 }
 
 // join starts the membership layer, which knows no peer yet.
@@ -184,6 +187,10 @@ func (n *Node) run() {
 	n.wg.Go(n.discover)
 	n.wg.Go(n.announce)
 	n.wg.Go(n.followAddress)
+	if !n.cfg.mute {
+		n.wg.Go(n.answerReach)
+	}
+	n.wg.Go(n.askReach)
 	n.wg.Go(n.reconcile)
 	if n.tls != nil {
 		n.wg.Go(func() { n.tls.Watch(n.ctx, n.log.With("use", "nodes")) })
@@ -369,6 +376,11 @@ func (c Config) withDefaults() (Config, error) {
 			invalid("node.data_dir", "", err.Error())
 		}
 		c.DataDir = dir
+	}
+	if c.HostIP != "" {
+		if ip, err := netip.ParseAddr(c.HostIP); err != nil || ip.IsUnspecified() {
+			invalid("detect.host_ip", c.HostIP, "want the IP address at which others reach this host, as 10.0.0.5")
+		}
 	}
 	if c.addressGrace == 0 {
 		c.addressGrace = addressGrace

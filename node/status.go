@@ -20,9 +20,15 @@ type Status struct {
 	InstanceID string
 	// Advertised is the address that others dial, and how it was found.
 	Advertised advertise.Address
+	// Explained is what the last attempt to find it has found, step by step: since the
+	// start it is looked for again and again. Its Err says why it was not found again.
+	Explained advertise.Explanation
+	// Reach is whether others can dial it there.
+	Reach Reach
 
-	// Ready says that the node is registered, knows what its provider knows, and
-	// belongs to a cluster that has been formed; of several providers one will do.
+	// Ready says that the node is registered, knows what its provider knows, belongs
+	// to a cluster that has been formed, and can be reached by one of the members, where
+	// there are any that know the question; of several providers one will do.
 	// WaitingFor says what is missing, or what keeps the cluster from having a master.
 	Ready      bool
 	WaitingFor string
@@ -78,6 +84,7 @@ func (n *Node) Status() Status {
 		state := n.tls.State()
 		s.TLS = &state
 	}
+	s.Explained, _ = n.explained.Load()
 	for i, p := range n.providers {
 		s.Providers = append(s.Providers, Provider{
 			Name:         p.registry.Name(),
@@ -87,16 +94,24 @@ func (n *Node) Status() Status {
 			Discovery:    p.registry.Stats(),
 		})
 	}
+	s.Reach, _ = n.reach.Load()
+	s.Reach.State = cmp.Or(s.Reach.State, ReachAlone)
+	unreached := n.unreached(s.Reach)
 	noMaster := cmp.Or(discord(s.View.Members), s.Mastership.WaitingFor)
 	switch err := n.joined(); {
 	case n.isDraining():
 		s.WaitingFor = "the node is leaving"
 	case err != nil:
 		s.WaitingFor = err.Error()
+	case s.Reach.State == Unreachable:
+		s.WaitingFor = unreached // which is likely to be the reason of what follows
 	case s.View.ClusterID == "":
 		s.WaitingFor = "the cluster is not formed: " + noMaster
+	case unreached != "":
+		s.WaitingFor = unreached
 	default:
 		s.Ready = true
+		n.toldReady.Store(true)
 		if s.View.Master == nil {
 			s.WaitingFor = noMaster
 		}

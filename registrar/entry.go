@@ -110,12 +110,11 @@ func (e *entry) sessionLost(err error) {
 	e.retry.Reset()
 }
 
-// dispute records that a fresh snapshot does not show the registration as it
-// should be. The first repair is made at once; if somebody undoes it again and
-// again, the next ones wait.
-func (e *entry) dispute(now time.Time, bound time.Duration) {
-	e.due, e.repair = true, true
-	e.setRegistered(false)
+// doubt records that a snapshot does not show the registration as it should be. The
+// provider is asked at once; if there is doubt again and again, because somebody undoes
+// each repair, the next ones wait.
+func (e *entry) doubt(now time.Time, bound time.Duration) {
+	e.due = true
 	e.notBefore = now
 	if now.Sub(e.disputedAt) > 2*bound {
 		e.disputes.Reset()
@@ -124,6 +123,13 @@ func (e *entry) dispute(now time.Time, bound time.Duration) {
 		e.notBefore = now.Add(e.disputes.Next())
 	}
 	e.disputedAt = now
+}
+
+// dispute is a doubt that is justified.
+func (e *entry) dispute(now time.Time, bound time.Duration) {
+	e.doubt(now, bound)
+	e.repair = true
+	e.setRegistered(false)
 }
 
 // failed records a call that failed, and when the next may be made.

@@ -51,6 +51,11 @@ func (r *Registrar) observe(ctx context.Context, service string) {
 	}
 }
 
+// settling is how long after a registration was confirmed its readers may yet be told
+// of what was before: a watch lags behind, and the agent of Consul that has confirmed
+// tells the servers in its own time.
+const settling = 500 * time.Millisecond
+
 // compare finds the registrations that a fresh snapshot lacks or shows wrongly.
 func (r *Registrar) compare(service string, s discovery.Snapshot) {
 	shown := make(map[string]discovery.Instance, len(s.Instances))
@@ -74,13 +79,14 @@ func (r *Registrar) compare(service string, s discovery.Snapshot) {
 			continue // it is on its way already
 		}
 		found = true
-		if !s.At.After(e.confirmed) {
+		bound := min(maxRetry, r.session.TTL/2)
+		if s.At.Before(e.confirmed.Add(settling)) {
 			// The snapshot may be the older one: ask, but draw no conclusion.
-			e.due = true
+			e.doubt(now, bound)
 			continue
 		}
 		r.log.Warn("registration missing or changed, will put it back", "service", service, "instance_id", k.id)
-		e.dispute(now, min(maxRetry, r.session.TTL/2))
+		e.dispute(now, bound)
 	}
 	if found {
 		signal(r.kick)

@@ -56,6 +56,12 @@ func runAgent(ctx context.Context, cfg *config.Config, logs io.Writer) (err erro
 		return usageError(err)
 	}
 	defer func() { err = errors.Join(err, closeRegistries()) }()
+	found, closeDetectors, err := detectors(cfg)
+	if err != nil {
+		return usageError(err)
+	}
+	defer func() { err = errors.Join(err, closeDetectors()) }()
+	nodeConfig.Detectors = append(found, nodeConfig.Detectors...)
 
 	// The API's port comes first: whoever cannot be asked shall not be a member.
 	listener, options, err := listenAPI(cfg.HTTP)

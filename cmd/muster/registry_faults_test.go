@@ -156,11 +156,14 @@ func (c *registryCluster) renewedOnce(first node.Master) {
 // Nobody hears of the registry for longer than the TTL of grants and registrations.
 func longOutage(begin func(*faultproxy.TCP) *faultproxy.Hits) func(*registryCluster) {
 	return func(c *registryCluster) {
+		c.options.ResyncInterval = 5 * time.Second // or else a watch that hears nothing is content
 		first := c.form()
 		eachWay(c.nodes, begin)
 		c.noMaster()
+		// Where only requests are lost a registry still tells, truly, that the
+		// registrations are gone.
 		c.everyone("takes its registration to be gone", func(s node.Status) bool {
-			return !s.Providers[0].Registration.Registered() && unavailable(s)
+			return !s.Providers[0].Registration.Registered() && s.Peers.Stale && errors.Is(s.Peers.Err, driver.ErrUnavailable)
 		})
 		c.restore()
 		c.again(first)
@@ -179,6 +182,7 @@ func (c *registryCluster) again(first node.Master) node.Master {
 
 // The answers are whole, and what they say is garbage.
 func garbageInAnswers(c *registryCluster) {
+	c.options.ResyncInterval = 5 * time.Second // or else a watch that is sent again by itself is content
 	first := c.form()
 	hits := c.inject(faultproxy.Fault{Outcome: faultproxy.Garbage})
 	// A watch that has begun goes on; its end makes everybody ask.

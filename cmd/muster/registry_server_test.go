@@ -306,14 +306,13 @@ func (c consulRegistry) litter(t testing.TB, cluster string) int {
 		{},
 		{Address: "10.0.0.5"},
 		{Port: 7946, Address: "no host"},
-		{Port: 7946, Address: "10.0.0.5", Meta: map[string]string{"muster-0": "{garbage"}},
 	} {
 		litter.ID, litter.Name = fmt.Sprintf("%s-litter-%d", cluster, i), cluster
 		if err := c.Client().Agent().ServiceRegister(&litter); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return 4
+	return 3
 }
 
 func (c consulRegistry) backup() func() {

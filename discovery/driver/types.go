@@ -81,13 +81,21 @@ func ValidateAddr(addr string) error {
 	if host == "" {
 		return fmt.Errorf("%w: address %q has no host", ErrInvalid, addr)
 	}
-	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+	ip, err := netip.ParseAddr(host)
+	if err != nil && strings.ContainsFunc(host, notInName) {
+		return fmt.Errorf("%w: address %q: host %q is neither an IP address nor a name", ErrInvalid, addr, host)
+	}
+	if err == nil && ip.Unmap().IsUnspecified() {
 		return fmt.Errorf("%w: address %q: nobody can dial %s; name an address of this host", ErrInvalid, addr, host)
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 		return fmt.Errorf("%w: address %q: want a port from 1 to 65535", ErrInvalid, addr)
 	}
 	return nil
+}
+
+func notInName(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' && r != '.'
 }
 
 // CanonicalAddr returns the one spelling of a HOST:PORT in which two can be

@@ -7,7 +7,9 @@ import (
 	"log"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/http/httputil"
 	"net/url"
 	"strings"
@@ -135,8 +137,48 @@ type transports struct{ one, two *http.Transport }
 func newTransports() transports {
 	return transports{
 		one: &http.Transport{Protocols: protocols(true, false), DisableCompression: true, MaxIdleConnsPerHost: 1000},
-		two: &http.Transport{Protocols: protocols(false, true), DisableCompression: true},
+		two: &http.Transport{Protocols: protocols(false, true), DisableCompression: true, DialContext: dialUpstream},
 	}
+}
+
+// upstream is a connection that tells when the server has ended it.
+type upstream struct {
+	net.Conn
+	once  sync.Once
+	ended chan struct{}
+}
+
+func dialUpstream(ctx context.Context, network, addr string) (net.Conn, error) {
+	c, err := new(net.Dialer).DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return &upstream{Conn: c, ended: make(chan struct{})}, nil
+}
+
+func (u *upstream) Read(p []byte) (int, error) {
+	n, err := u.Conn.Read(p)
+	if err != nil {
+		u.once.Do(func() { close(u.ended) })
+	}
+	return n, err
+}
+
+// follow hangs up on the client when the connection ends that its request went out
+// on. The transport would tell of it only when it has read the whole request, which
+// a stream that has nothing to say never ends.
+func follow(ctx context.Context, hangUp func()) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+		if u, ok := info.Conn.(*upstream); ok {
+			go func() {
+				select {
+				case <-u.ended:
+					hangUp()
+				case <-ctx.Done():
+				}
+			}()
+		}
+	}})
 }
 
 func protocols(one, two bool) *http.Protocols {
@@ -223,7 +265,7 @@ func (h *HTTP) request(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(context.WithValue(r.Context(), exchangeKey{}, e))
 	defer cancel()
 	defer context.AfterFunc(h.running, cancel)()
-	h.forward.ServeHTTP(w, r.WithContext(ctx))
+	h.forward.ServeHTTP(w, r.WithContext(follow(ctx, e.hangUp)))
 }
 
 // begin makes the end of the test wait for one request. The server does not wait for

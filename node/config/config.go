@@ -41,7 +41,9 @@ type Config struct {
 	// are found.
 	Cluster string `yaml:"cluster" usage:"name of the cluster"`
 
-	Node Node `yaml:"node"`
+	Node   Node   `yaml:"node"`
+	Detect Detect `yaml:"detect"`
+	Docker Docker `yaml:"docker"`
 
 	// Provider holds the sections of the configured providers by name, each a pointer
 	// to the provider's own configuration struct. There is at least one.
@@ -73,7 +75,7 @@ type Node struct {
 	// Bind is the HOST:PORT of the one port.
 	Bind string `yaml:"bind" usage:"HOST:PORT to listen on for other nodes"`
 	// Advertise says how the address that others dial is found.
-	Advertise string `yaml:"advertise" usage:"address that others dial: auto, HOST:PORT, env or interface:NAME"`
+	Advertise string `yaml:"advertise" usage:"address that others dial: auto, HOST:PORT, env, interface:NAME, docker or registry"`
 	// Voter is the entry of a static list that stands for this node, where it is
 	// not the advertised address.
 	Voter string `yaml:"voter" usage:"entry of the static list that stands for this node"`
@@ -143,6 +145,7 @@ type Log struct {
 func defaults() *Config {
 	return &Config{
 		Node:       Node{Bind: node.DefaultBind, Advertise: "auto"},
+		Detect:     Detect{RequireExternal: true},
 		Bootstrap:  Bootstrap{Mode: "auto"},
 		Mastership: Mastership{Eligible: true},
 		HTTP:       HTTP{Addr: "127.0.0.1:7980"},

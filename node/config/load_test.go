@@ -62,6 +62,7 @@ func TestDefaults(t *testing.T) {
 			ID: host, Bind: "0.0.0.0:7946", Advertise: "auto",
 			DataDir: filepath.Join(home, "muster", "orders", host),
 		},
+		Detect:     Detect{RequireExternal: true},
 		Provider:   map[string]any{"stub": &stubConfig{Peers: []string{"10.0.0.5:7946"}, Timeout: 2 * time.Second}},
 		Bootstrap:  Bootstrap{Mode: "auto"},
 		Mastership: Mastership{Eligible: true},
@@ -86,6 +87,11 @@ node:
   advertise: "10.0.0.5:7000"
   voter: "10.0.0.5:7000"
   data_dir: /var/lib/muster
+detect:
+  host_ip: 10.0.0.5
+  require_external: false
+  registry: {provider: stub, service: app, tag: c1, must_have_tags: [dev]}
+docker: {host: "unix:///run/docker.sock"}
 provider:
   stub:
     peers: ["10.0.0.5:7000"]
@@ -112,6 +118,8 @@ log: {level: debug, format: json}
 			AppAddrs: map[string]string{"HTTP": "10.0.0.5:8080"},
 			Bind:     "[::]:7000", Advertise: "10.0.0.5:7000", Voter: "10.0.0.5:7000", DataDir: "/var/lib/muster",
 		},
+		Detect: Detect{HostIP: "10.0.0.5", Registry: DetectRegistry{Provider: "stub", Service: "app", Tag: "c1", MustHaveTags: []string{"dev"}}},
+		Docker: Docker{Host: "unix:///run/docker.sock"},
 		Provider: map[string]any{"stub": &stubConfig{
 			Peers: []string{"10.0.0.5:7000"}, Username: "me", Password: "hush", PasswordFile: "/run/secret",
 			Timeout: 90 * time.Second, Retries: 3, Weight: 0.5, Strict: true,
@@ -133,6 +141,8 @@ func TestEveryKeyFromTheEnvironmentAlone(t *testing.T) {
 		"MUSTER_NODE_ID=n1", "MUSTER_NODE_ZONE=eu-1", "MUSTER_NODE_TAGS=web, blue,",
 		"MUSTER_NODE_META=Version=1.10,eq=a=b", "MUSTER_NODE_APP_ADDRS=HTTP=10.0.0.5:8080",
 		"MUSTER_NODE_BIND=127.0.0.1:0", "MUSTER_NODE_ADVERTISE=env", "MUSTER_NODE_DATA_DIR=/data",
+		"MUSTER_DETECT_HOST_IP=10.0.0.5", "MUSTER_DETECT_REQUIRE_EXTERNAL=false", "MUSTER_DETECT_REGISTRY_TAG=c1",
+		"MUSTER_DETECT_REGISTRY_MUST_HAVE_TAGS=dev,eu", "MUSTER_DOCKER_HOST=tcp://10.0.0.5:2376", "MUSTER_POD_IP=10.0.0.9",
 		"MUSTER_PROVIDER_STUB_PEERS=10.0.0.5:7946,10.0.0.6:7946",
 		"MUSTER_PROVIDER_STUB_PASSWORD=hush", "MUSTER_PROVIDER_STUB_TIMEOUT=3s", "MUSTER_PROVIDER_STUB_RETRIES=4",
 		"MUSTER_PROVIDER_STUB_LABELS=Team=A",
@@ -154,6 +164,8 @@ func TestEveryKeyFromTheEnvironmentAlone(t *testing.T) {
 			AppAddrs: map[string]string{"HTTP": "10.0.0.5:8080"},
 			Bind:     "127.0.0.1:0", Advertise: "env", DataDir: "/data",
 		},
+		Detect: Detect{HostIP: "10.0.0.5", Registry: DetectRegistry{Tag: "c1", MustHaveTags: []string{"dev", "eu"}}},
+		Docker: Docker{Host: "tcp://10.0.0.5:2376"},
 		Provider: map[string]any{"stub": &stubConfig{
 			Peers: []string{"10.0.0.5:7946", "10.0.0.6:7946"}, Password: "hush", Timeout: 3 * time.Second, Retries: 4,
 			Labels: map[string]string{"Team": "A"},
@@ -232,7 +244,7 @@ func TestEveryNameIsUnique(t *testing.T) {
 			}
 			seen[name] = e.key
 		}
-		if e.provider == "" && e.usage == "" && !strings.HasPrefix(e.key, "tls.") && !e.secret() {
+		if e.provider == "" && e.usage == "" && !strings.Contains("."+e.key, ".tls.") && !e.secret() {
 			t.Errorf("%s has no usage text", e.key)
 		}
 	}

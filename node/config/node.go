@@ -14,6 +14,8 @@ import (
 	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/node"
+	"github.com/musterhq/muster/registrar/advertise"
+	"github.com/musterhq/muster/registrar/lookup"
 )
 
 // Logger returns a logger to w, as the section log asks for.
@@ -99,21 +101,38 @@ func (c *Config) Open(o discovery.Options, names ...string) (*discovery.Union, e
 
 // NodeConfig opens the configured providers and returns what node.Start wants,
 // and a function that closes the registries, to be called once the node has ended.
-// The records of all go to logger; nil writes none.
+// The records of all go to logger; nil writes none. Its Detectors are at most the one
+// of detect.registry: those that this package does not know go before it.
 func (c *Config) NodeConfig(logger *slog.Logger) (node.Config, func() error, error) {
-	union, err := c.Open(discovery.Options{Logger: logger})
+	o := discovery.Options{Logger: logger}
+	union, err := c.Open(o)
 	if err != nil {
 		return node.Config{}, nil, err
 	}
+	closeAll := union.Close
+	var detectors []advertise.Detector
+	look, registry, ok, err := c.Lookup(o)
+	if err != nil {
+		return node.Config{}, nil, errors.Join(err, union.Close())
+	}
+	if ok {
+		detectors = append(detectors, lookup.Detector(look))
+		closeAll = func() error { return errors.Join(registry.Close(), union.Close()) }
+	}
 	return node.Config{
-		Cluster:    c.Cluster,
-		NodeID:     c.Node.ID,
-		Zone:       c.Node.Zone,
-		Tags:       slices.Clone(c.Node.Tags),
-		Meta:       maps.Clone(c.Node.Meta),
-		AppAddrs:   maps.Clone(c.Node.AppAddrs),
-		Bind:       c.Node.Bind,
-		Advertise:  c.Node.Advertise,
+		Cluster:   c.Cluster,
+		NodeID:    c.Node.ID,
+		Zone:      c.Node.Zone,
+		Tags:      slices.Clone(c.Node.Tags),
+		Meta:      maps.Clone(c.Node.Meta),
+		AppAddrs:  maps.Clone(c.Node.AppAddrs),
+		Bind:      c.Node.Bind,
+		Advertise: c.Node.Advertise,
+		Detectors: detectors,
+		HostIP:    c.Detect.HostIP,
+
+		AllowInternal: !c.Detect.RequireExternal,
+
 		Voter:      c.Node.Voter,
 		DataDir:    c.Node.DataDir,
 		Registries: union.Registries(),
@@ -128,5 +147,5 @@ func (c *Config) NodeConfig(logger *slog.Logger) (node.Config, func() error, err
 		},
 		TLS:    c.TLS,
 		Logger: logger,
-	}, union.Close, nil
+	}, closeAll, nil
 }

@@ -51,6 +51,21 @@ node:
   advertise: auto # default
   voter: "" # default
   data_dir: ` + filepath.Join("/state", "muster", "orders", "n1") + ` # default
+detect:
+  host_ip: "" # default
+  require_external: true # default
+  registry:
+    provider: "" # default
+    service: "" # default
+    tag: "" # default
+    must_have_tags: [] # default
+docker:
+  host: "" # default
+  tls:
+    ca_file: "" # default
+    cert_file: "" # default
+    key_file: "" # default
+    server_name: "" # default
 provider:
   stub:
     peers: ['http://me:[redacted]@10.0.0.5:7946'] # muster.yaml:8

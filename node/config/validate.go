@@ -34,6 +34,7 @@ func (l *loader) validate() {
 		l.name("cluster", c.Cluster)
 	}
 	l.validateNode(c.Node)
+	l.validateDetect()
 	l.oneOf("bootstrap.mode", c.Bootstrap.Mode, "auto", "join-only", "single")
 	if n := c.Bootstrap.Expect; n < 0 {
 		l.bad("bootstrap.expect", strconv.Itoa(n), "negative; write how many members the cluster is meant to have, or 0 if that is not known")
@@ -135,7 +136,10 @@ func (l *loader) validateNode(n Node) {
 		}
 	}
 	l.listenAddr("node.bind", n.Bind)
-	l.driverErrors("", advertise.Validate(n.Advertise, advertise.Options{LookupEnv: l.env.lookup}))
+	l.driverErrors("", advertise.Validate(n.Advertise, advertise.Options{
+		LookupEnv: l.env.lookup,
+		Detectors: []advertise.Detector{named{name: "docker"}, named{name: "registry"}},
+	}))
 	if n.Voter != "" {
 		l.dialAddr("node.voter", n.Voter)
 	}

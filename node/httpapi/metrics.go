@@ -27,9 +27,10 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 var (
 	infoDesc = describe("node_info", "Always 1; the labels say which node this is.",
 		"cluster", "node_id", "instance_id", "addr", "provider")
-	readyDesc    = describe("node_ready", "1 if the node has joined a cluster that is formed.")
-	membersDesc  = describe("members", "Members by state; those that departed count for a few minutes.", "state")
-	majorityDesc = describe("majority", "1 if a majority of the expected members is in sight, or none is expected.")
+	reachableDesc = describe("advertised_reachable", "1 if a member has found the node at the address that it advertises, 0 if those that were asked did not; missing where none has answered.")
+	readyDesc     = describe("node_ready", "1 if the node has joined a cluster that is formed.")
+	membersDesc   = describe("members", "Members by state; those that departed count for a few minutes.", "state")
+	majorityDesc  = describe("majority", "1 if a majority of the expected members is in sight, or none is expected.")
 
 	stateDesc       = describe("mastership_state", "1 for the state that the node is in, 0 for the others.", "state")
 	termDesc        = describe("mastership_term", "The highest term heard of.")
@@ -92,6 +93,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 
 	gauge(infoDesc, 1, s.Cluster, s.NodeID, s.InstanceID, s.Advertised.Addr, s.Providers[0].Name)
 	gauge(readyDesc, one(s.Ready))
+	if s.Reach.State == node.Reachable || s.Reach.State == node.Unreachable {
+		gauge(reachableDesc, one(s.Reach.State == node.Reachable))
+	}
 	for state, n := range s.Membership.Members {
 		gauge(membersDesc, float64(n), string(state))
 	}

@@ -18,6 +18,8 @@ type Status struct {
 	// Addr is the HOST:PORT that other nodes dial, and AddrSource how it was found.
 	Addr       string `json:"addr"`
 	AddrSource string `json:"addr_source"`
+	// Advertise is the same, and what each step on the way has answered.
+	Advertise Advertise `json:"advertise"`
 	// Ready says that the node has joined a cluster that is formed; WaitingFor what
 	// is missing, or what keeps the cluster from having a master.
 	Ready      bool   `json:"ready"`
@@ -68,6 +70,39 @@ func certificatesOf(states map[string]driver.TLSState) []Certificate {
 		out = append(out, Certificate{Use: use, Expiry: s.Expiry, Reloads: s.Reloads, Error: text(s.Err)})
 	}
 	return out
+}
+
+// Advertise is the address that other nodes dial and how it is found.
+type Advertise struct {
+	Addr   string `json:"addr"`
+	Source string `json:"source"`
+	// Steps are those of the last attempt to find it: it is looked for again and again.
+	Steps []AdvertiseStep `json:"steps"`
+	// Reach says whether other members can dial it.
+	Reach Reach `json:"reach"`
+	// Error says why it was not found again, or that another was found. The address
+	// stands.
+	Error string `json:"error,omitempty"`
+}
+
+// Reach is whether other members can dial the node at its address.
+type Reach struct {
+	// State is alone, asking, reachable or unreachable.
+	State string `json:"state"`
+	// Node is the member that could, or could not.
+	Node string `json:"node,omitempty"`
+	// Reason says why it could not, or why there is no answer yet.
+	Reason string `json:"reason,omitempty"`
+}
+
+// AdvertiseStep is one way of finding the address.
+type AdvertiseStep struct {
+	Name string `json:"name"`
+	// Outcome is found, not_applicable or failed.
+	Outcome string `json:"outcome"`
+	Addr    string `json:"addr,omitempty"`
+	// Reason says how it was found or why not.
+	Reason string `json:"reason"`
 }
 
 // ProviderUse is one provider and what the agent has to do with it.
@@ -124,6 +159,7 @@ func statusOf(s node.Status, isMaster bool) Status {
 		InstanceID: s.InstanceID,
 		Addr:       s.Advertised.Addr,
 		AddrSource: s.Advertised.Source,
+		Advertise:  advertiseOf(s),
 		Ready:      s.Ready,
 		WaitingFor: s.WaitingFor,
 		View:       viewOf(s.View),
@@ -150,6 +186,18 @@ func statusOf(s node.Status, isMaster bool) Status {
 		out.Degraded = out.Degraded || !p.Well()
 	}
 	return out
+}
+
+func advertiseOf(s node.Status) Advertise {
+	a := Advertise{Addr: s.Advertised.Addr, Source: s.Advertised.Source, Steps: []AdvertiseStep{}, Error: text(s.Explained.Err)}
+	for _, step := range s.Explained.Steps {
+		a.Steps = append(a.Steps, AdvertiseStep{Name: step.Name, Outcome: string(step.Outcome), Addr: step.Addr, Reason: step.Reason})
+	}
+	a.Reach = Reach{State: string(s.Reach.State), Node: s.Reach.Peer, Reason: s.Reach.Reason}
+	if found := s.Explained.Addr; found != "" && found != s.Advertised.Addr {
+		a.Error = "found at another address, " + found + ": the node ends if that stays so"
+	}
+	return a
 }
 
 func providerOf(p node.Provider) ProviderStatus {

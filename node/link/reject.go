@@ -109,11 +109,15 @@ type RefusedError struct {
 }
 
 func (e *RefusedError) Error() string {
-	s := fmt.Sprintf("link: dial %s for %q: %s", e.Addr, e.Protocol, e.Reason.meaning())
+	return fmt.Sprintf("link: dial %s for %q: %s", e.Addr, e.Protocol, e.Meaning())
+}
+
+// Meaning is what the refusal says to an operator, without the dial that it answers.
+func (e *RefusedError) Meaning() string {
 	if e.Err != nil {
-		s += ": " + e.Err.Error()
+		return e.Reason.meaning() + ": " + e.Err.Error()
 	}
-	return s
+	return e.Reason.meaning()
 }
 
 // Unwrap returns the cause.

@@ -36,7 +36,8 @@ type Config struct {
 	IsolationGrace time.Duration
 
 	// PollInterval is how often the authority is observed afresh, since a watch is
-	// only eventual. Default: 5 s.
+	// only eventual; a twelfth as often while the master is heard of by gossip.
+	// Default: 5 s.
 	PollInterval time.Duration
 
 	// CallTimeout bounds one call of Acquire and Release. A renewal has a fifth of

@@ -731,8 +731,8 @@ func (m *machine) whileFollower(now clock.Instant) {
 		m.enter(now, Follower)
 		return
 	}
-	// A watch is only eventual: after a while without news, ask by trying.
-	if !m.vacant() && !m.due(now, m.observedAt.Add(m.p.poll)) {
+	// A watch is only eventual: after a while without news of the master, ask by trying.
+	if !m.vacant() && !m.due(now, max(m.observedAt.Add(m.p.poll), m.known.vouched())) {
 		m.enter(now, Follower)
 		return
 	}
@@ -925,6 +925,7 @@ func (m *machine) status(now clock.Instant) Status {
 		Observed: m.observed, Have: m.cond.Have, Need: m.cond.Need,
 		Transitions: m.transitions, Renewals: m.renewals, RenewalFailures: m.failures,
 		RenewalLatency: m.latency,
+		vouched:        m.known.vouched(),
 	}
 	if m.state == Active || m.state == Releasing {
 		s.Term, s.Deadline = m.hold.grant.Term, m.hold.deadline

@@ -288,6 +288,7 @@ func (e *Elector) publish(now clock.Instant) {
 	if last != nil {
 		renewed := *last
 		renewed.Deadline, renewed.Renewals, renewed.RenewalLatency = s.Deadline, s.Renewals, s.RenewalLatency
+		renewed.vouched = s.vouched
 		if reflect.DeepEqual(renewed, s) {
 			return
 		}
@@ -311,35 +312,60 @@ func (e *Elector) do(ctx context.Context, c call) {
 	e.post(r)
 }
 
-// observe follows the authority's word, and asks for it afresh in every poll
-// interval.
+// observe follows the authority's word, and asks for it afresh now and then.
 func (e *Elector) observe(ctx context.Context) {
 	retry := backoff.Backoff{Min: 50 * time.Millisecond, Max: 2 * time.Second}
 	for ctx.Err() == nil {
-		poll, cancel := context.WithTimeout(ctx, e.cfg.PollInterval-rand.N(e.cfg.PollInterval/10+1))
-		var good bool
+		poll, cancel := context.WithCancel(ctx)
+		var good atomic.Bool
 		var failure error
+		var timing sync.WaitGroup
+		timing.Go(func() {
+			e.untilPoll(poll, &good)
+			cancel()
+		})
 		for m, err := range e.cfg.Authority.Observe(poll) {
 			if err != nil && poll.Err() != nil {
 				break
 			}
 			if failure = err; err == nil {
-				good = true
+				good.Store(true)
 			}
 			e.post(observation{m, err})
 		}
 		expired := poll.Err() != nil
 		cancel()
+		timing.Wait()
 		switch {
 		case ctx.Err() != nil:
 			return
-		case expired && good && failure == nil:
+		case expired && good.Load() && failure == nil:
 			retry.Reset()
 			continue
-		case expired && !good:
+		case expired && !good.Load():
 			e.post(observation{err: fmt.Errorf("%w: nothing to be observed within %v", driver.ErrUnavailable, e.cfg.PollInterval)})
 		}
 		_ = retry.Wait(ctx)
+	}
+}
+
+// vouchedPolls is how many times the poll interval the authority is left alone while
+// the master that it shows is heard of by gossip: no news is good news then.
+const vouchedPolls = 12
+
+// untilPoll waits until it is time to observe the authority afresh, or until ctx ends.
+func (e *Elector) untilPoll(ctx context.Context, good *atomic.Bool) {
+	for range vouchedPolls {
+		timer := time.NewTimer(e.cfg.PollInterval - rand.N(e.cfg.PollInterval/10+1))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+		if !good.Load() || !e.cfg.Clock().Before(e.Status().vouched) {
+			return
+		}
 	}
 }
 

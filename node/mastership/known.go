@@ -127,6 +127,16 @@ func (k *known) master(now clock.Instant, self string) (*driver.Holder, driver.T
 	return holder, term
 }
 
+// vouched returns until when gossip vouches for the master whom the authority shows: it
+// says of itself that it stands. 0 if it does not.
+func (k *known) vouched() clock.Instant {
+	h := k.observed.Holder
+	if h == nil || !k.heard.Active || k.heard.Term != k.observed.Term || k.heard.Holder.InstanceID != h.InstanceID || k.isGone(h.InstanceID) {
+		return 0
+	}
+	return k.heardUntil
+}
+
 // expiries returns the instants after which master may answer differently.
 func (k *known) expiries() [2]clock.Instant {
 	return [2]clock.Instant{k.observedUntil, k.heardUntil}

@@ -210,6 +210,8 @@ type Status struct {
 	Transitions, Renewals, RenewalFailures uint64
 	// RenewalLatency is the time from send to success of the renewals.
 	RenewalLatency Histogram
+
+	vouched clock.Instant // until when gossip vouches for the master
 }
 
 // latencyBounds are the upper bounds of the buckets of a Histogram. What is above

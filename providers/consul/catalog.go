@@ -130,6 +130,7 @@ func (s *catalogSession) put(ctx context.Context, want *api.AgentServiceRegistra
 		}}},
 		{Service: &api.ServiceTxnOp{Verb: api.ServiceSet, Node: s.node, Service: api.AgentService{
 			ID: want.ID, Service: want.Name, Address: want.Address, Port: want.Port, Tags: want.Tags, Meta: want.Meta,
+			EnableTagOverride: want.EnableTagOverride,
 		}}},
 	})
 	switch {
@@ -158,6 +159,7 @@ func (s *catalogSession) stands(ctx context.Context, want *api.AgentServiceRegis
 		if have := r.Service; have != nil {
 			return sameService(&api.AgentService{
 				Service: have.Service, Address: have.Address, Port: have.Port, Tags: have.Tags, Meta: have.Meta,
+				EnableTagOverride: have.EnableTagOverride,
 			}, want), nil
 		}
 	}
@@ -264,8 +266,10 @@ func (s *catalogSession) forget(id string) {
 	delete(s.written, id)
 }
 
-// sameService reports whether what stands is what should.
+// sameService reports whether what stands is what should. Tags that others may change
+// are theirs.
 func sameService(have *api.AgentService, want *api.AgentServiceRegistration) bool {
 	return have != nil && have.Service == want.Name && have.Address == want.Address && have.Port == want.Port &&
-		slices.Equal(have.Tags, want.Tags) && maps.Equal(have.Meta, want.Meta)
+		have.EnableTagOverride == want.EnableTagOverride && (want.EnableTagOverride || slices.Equal(have.Tags, want.Tags)) &&
+		maps.Equal(have.Meta, want.Meta)
 }

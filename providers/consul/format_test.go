@@ -215,12 +215,35 @@ func TestReadsServicesOfOthers(t *testing.T) {
 		r.Name, r.Address = "registrator-others", "192.168.1.102"
 		register(r)
 	}
-	got, skipped := list(t, Config{Address: server.Addr(), Format: formatRegistrator}, "registrator-others")
 	want := []driver.Instance{
 		{Service: "registrator-others", Addr: "192.168.1.102:8000"}, // an ID of its owner's, which another node may have too
 		{Service: "registrator-others", InstanceID: "hostname:dns:53:udp", NodeID: "dns", Addr: "192.168.1.102:53", Tags: []string{"udp"}},
 		{Service: "registrator-others", InstanceID: "hostname:nginx.0:443", NodeID: "nginx.0", Addr: "192.168.1.102:4443", Tags: []string{"www"}, Meta: map[string]string{"sni": "enabled"}},
 	}
+	for _, format := range []string{formatMuster, formatHazelcast, formatRegistrator} {
+		got, skipped := list(t, Config{Address: server.Addr(), Format: format}, "registrator-others")
+		if diff := cmp.Diff(want, got); diff != "" || skipped != nil {
+			t.Errorf("%s: skipped %v: %s", format, skipped, diff)
+		}
+	}
+}
+
+// Two hosts of one name give their containers the same ids. Neither hides the other.
+func TestIDsThatNodesShare(t *testing.T) {
+	server := testserver.SharedConsul(t)
+	for n := 1; n <= 2; n++ {
+		node := fmt.Sprint("shared-", n)
+		_, err := server.Client().Catalog().Register(&api.CatalogRegistration{
+			Node: node, Address: fmt.Sprint("10.0.0.", n),
+			Service: &api.AgentService{ID: "localhost:web:80", Service: "shared-ids", Port: 8000},
+		}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { server.Client().Catalog().Deregister(&api.CatalogDeregistration{Node: node}, nil) })
+	}
+	got, skipped := list(t, Config{Address: server.Addr()}, "shared-ids")
+	want := []driver.Instance{{Service: "shared-ids", Addr: "10.0.0.1:8000"}, {Service: "shared-ids", Addr: "10.0.0.2:8000"}}
 	if diff := cmp.Diff(want, got); diff != "" || skipped != nil {
 		t.Errorf("skipped %v: %s", skipped, diff)
 	}

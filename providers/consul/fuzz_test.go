@@ -26,12 +26,11 @@ func FuzzService(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add("orders:i1", "10.0.0.5", 7946, "web", meta)
-	f.Add("hostname:redis.0:6379", "", 6379, "a, b,", []byte(`{"x":"y"}`))
-	f.Add("x", "::1", 70000, "", []byte(`{"muster-session":"s","muster-0":"{","muster-1":"}"}`))
-	f.Add("x", "0.0.0.0", -1, "", []byte(`{"muster-session":"s","muster-alive":"k","muster-0":"null"}`))
-	d := &Driver{config: Config{Format: formatRegistrator}}
-	f.Fuzz(func(t *testing.T, id, address string, port int, tag string, meta []byte) {
+	f.Add("orders:i1", "10.0.0.5", 7946, "web", false, meta)
+	f.Add("hostname:redis.0:6379", "", 6379, "a, b,", false, []byte(`{"x":"y"}`))
+	f.Add("x", "::1", 70000, "", true, []byte(`{"muster-session":"s","muster-0":"{","muster-1":"}"}`))
+	f.Add("x", "0.0.0.0", -1, "", true, []byte(`{"muster-session":"s","muster-alive":"k","muster-0":"null"}`))
+	f.Fuzz(func(t *testing.T, id, address string, port int, tag string, shared bool, meta []byte) {
 		for _, text := range []*string{&id, &address, &tag} {
 			*text = strings.ToValidUTF8(*text, "\ufffd") // as in the JSON that Consul answers
 		}
@@ -42,7 +41,7 @@ func FuzzService(f *testing.F) {
 		}
 		_ = json.Unmarshal(meta, &entry.Service.Meta)
 		healthOf(entry)
-		i, err := d.decode(entry)
+		i, err := decode(entry, shared)
 		if err != nil {
 			if !errors.Is(err, driver.ErrInvalid) {
 				t.Fatalf("%v is no driver.ErrInvalid", err)
@@ -59,10 +58,10 @@ func FuzzService(f *testing.F) {
 			}
 			return
 		}
-		again, err := d.decode(&api.ServiceEntry{
+		again, err := decode(&api.ServiceEntry{
 			Node:    entry.Node,
 			Service: &api.AgentService{ID: r.ID, Service: r.Name, Address: r.Address, Port: r.Port, Tags: r.Tags, Meta: r.Meta},
-		})
+		}, shared)
 		if err != nil {
 			t.Fatalf("%+v: %v", r, err)
 		}

@@ -76,7 +76,10 @@ func (d *Driver) sort(entries []*api.ServiceEntry, index uint64, alive liveness)
 	entries = slices.SortedFunc(slices.Values(entries), func(a, b *api.ServiceEntry) int {
 		return cmp.Compare(b.Service.ModifyIndex, a.Service.ModifyIndex)
 	})
-	seen := make(map[string]bool)
+	seen, ids := make(map[string]bool), make(map[string]int)
+	for _, entry := range entries {
+		ids[entry.Service.ID]++ // an ID is unique to its node
+	}
 	for _, entry := range entries {
 		skip := func(reason error) {
 			r.skipped = append(r.skipped, driver.Skipped{Key: entry.Node.Node + "/" + entry.Service.ID, Reason: reason})
@@ -95,7 +98,7 @@ func (d *Driver) sort(entries []*api.ServiceEntry, index uint64, alive liveness)
 		if h == gone {
 			continue
 		}
-		i, err := d.decode(entry)
+		i, err := decode(entry, ids[entry.Service.ID] > 1)
 		if err != nil {
 			skip(err)
 			continue

@@ -84,6 +84,8 @@ func encode(i driver.Instance, id string, own map[string]string) (*api.AgentServ
 		Port:    number,
 		Tags:    i.Tags,
 		Meta:    meta,
+
+		EnableTagOverride: wanted(i.Meta[askTagOverride]),
 	}, nil
 }
 
@@ -103,9 +105,9 @@ func pieces(s string) []string {
 }
 
 // decode returns the instance that entry stands for, whoever registered it. One of
-// registrator is known by its ID where that has the form by which it is unique;
-// others of strangers by their address.
-func (d *Driver) decode(entry *api.ServiceEntry) (driver.Instance, error) {
+// registrator is known by its ID where that has the form by which it is unique, and is
+// not shared all the same, as by hosts of one name; others of strangers by their address.
+func decode(entry *api.ServiceEntry, shared bool) (driver.Instance, error) {
 	if entry.Service.Meta[metaSession] != "" {
 		return decodeOwn(entry)
 	}
@@ -121,7 +123,7 @@ func (d *Driver) decode(entry *api.ServiceEntry) (driver.Instance, error) {
 	if len(entry.Service.Meta) > 0 {
 		i.Meta = entry.Service.Meta
 	}
-	if node := format.RegistratorNode(entry.Service.ID); node != "" && d.config.Format == formatRegistrator {
+	if node := format.RegistratorNode(entry.Service.ID); node != "" && !shared {
 		i.InstanceID, i.NodeID = entry.Service.ID, node
 	}
 	if host == "" {

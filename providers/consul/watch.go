@@ -286,14 +286,14 @@ func (f *follower) compare(alive liveness) {
 	}
 }
 
-// pace bounds what readings cost. After each there is a pause, in which a burst of
-// changes comes to its end: a millisecond for each instance, as a reading costs as
-// much. An index may move although nothing has changed for us: then the pauses get
+// pace bounds what readings cost. The first change is read at once. After each reading
+// there is a pause, in which a burst of changes comes to its end: a millisecond for each
+// instance, as a reading costs as much, and a quarter of a second at least. An index may move although nothing has changed for us: then the pauses get
 // longer, until nothing comes for a while.
 type pace struct{ idle time.Duration }
 
 const (
-	shortestPause = 10 * time.Millisecond
+	shortestPause = 250 * time.Millisecond
 	longestPause  = time.Second
 	quiet         = 2 * time.Second
 )

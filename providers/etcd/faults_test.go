@@ -13,6 +13,7 @@ import (
 
 	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/faultproxy"
 	"github.com/musterhq/muster/internal/testserver"
 )
 
@@ -607,5 +608,25 @@ func TestSuccessorsRegistrationStays(t *testing.T) {
 	}
 	if err := sessions[1].Close(within(t)); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A watch that was lost on the way is an error, and not one of which there is nothing
+// to tell.
+func TestWatchThatIsNeverAnswered(t *testing.T) {
+	t.Parallel()
+	proxy := faultproxy.NewHTTP(t, testserver.SharedEtcd(t).Addr())
+	d := open(t, Config{Endpoints: []string{"http://" + proxy.Addr()}, Prefix: newPrefix()})
+	since, err := d.List(within(t), driver.Query{Service: "orders"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hits := proxy.Inject(faultproxy.Fault{Outcome: faultproxy.Silence, Calls: "POST /etcdserverpb.Watch/Watch"})
+	var got error
+	for _, err := range d.Watch(within(t), driver.Query{Service: "orders"}, since) {
+		got = err
+	}
+	if !errors.Is(got, driver.ErrUnavailable) || hits.Count() == 0 {
+		t.Errorf("Watch = %v after %d lost answers, want %v", got, hits.Count(), driver.ErrUnavailable)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"math"
 	"strings"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -84,12 +85,15 @@ func last(events []*mvccpb.Event) int64 { return events[len(events)-1].Kv.ModRev
 // server whose data was lost it waits until the revision has been reached again.
 func (d *Driver) watch(ctx context.Context, prefix string, after int64) iter.Seq2[[]*mvccpb.Event, error] {
 	return func(yield func([]*mvccpb.Event, error) bool) {
-		ctx, cancel := context.WithCancel(ctx) // ends the stream
-		defer cancel()
-		stream, err := d.openWatch(ctx, prefix, after)
+		streaming, end := context.WithCancelCause(ctx)
+		defer end(nil)
+		silent := time.AfterFunc(openTimeout, func() { end(errNotOpened) })
+		defer silent.Stop()
+		stream, err := d.openWatch(streaming, prefix, after)
 		for err == nil {
 			var r *pb.WatchResponse
 			if r, err = stream.Recv(); err == nil {
+				silent.Stop()
 				err = d.checkWatch(r, after)
 			}
 			if err == nil && len(r.Events) > 0 && !yield(r.Events, nil) {
@@ -98,6 +102,9 @@ func (d *Driver) watch(ctx context.Context, prefix string, after int64) iter.Seq
 		}
 		if ctx.Err() != nil {
 			return
+		}
+		if streaming.Err() != nil {
+			err = status.Error(codes.Unavailable, context.Cause(streaming).Error())
 		}
 		if !errors.Is(err, driver.ErrCompacted) {
 			if d.transport.forgetIfStale(err) {
@@ -109,6 +116,12 @@ func (d *Driver) watch(ctx context.Context, prefix string, after int64) iter.Seq
 		yield(nil, err)
 	}
 }
+
+// openTimeout bounds the time until etcd says that it watches. A watch that was lost on
+// the way looks like one of which there is nothing to tell.
+const openTimeout = 10 * time.Second
+
+var errNotOpened = fmt.Errorf("etcd does not say within %v that it watches", openTimeout)
 
 func (d *Driver) openWatch(ctx context.Context, prefix string, after int64) (pb.Watch_WatchClient, error) {
 	stream, err := d.watches.Watch(ctx, grpc.MaxCallRecvMsgSize(math.MaxInt32))

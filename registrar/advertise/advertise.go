@@ -30,7 +30,7 @@ type Detector interface {
 	// Detect returns where the port that is bound to can be dialled from outside.
 	// It makes one attempt. An error that wraps ErrNotApplicable says that the
 	// detector has no business here; any other means that it should know the
-	// address and does not, and then nothing is advertised.
+	// address and does not. auto goes on after either.
 	Detect(ctx context.Context, bound netip.AddrPort) (Address, error)
 }
 
@@ -51,6 +51,25 @@ type Options struct {
 	// Timeout bounds each resolution of Watch. 0: 10 s.
 	Timeout time.Duration
 
+	// StepTimeout bounds each step of auto, so that one that hangs leaves the next its
+	// chance. 0: 10 s.
+	StepTimeout time.Duration
+
+	// AllowInternal lets auto take an address of a container with a network of its
+	// own, which leads nowhere from outside of it.
+	AllowInternal bool
+
+	// HostIP is the address of the host, for metadata that tells only its port.
+	HostIP netip.Addr
+
+	// Used is what an earlier Explain has found and is in use: it is kept for as long
+	// as it is as good as any other, and Watch begins with it as if it had yielded it.
+	Used Explanation
+
+	// Explained, unless nil, is handed what each attempt has found, in the goroutine
+	// that makes it.
+	Explained func(Explanation)
+
 	// The seams below stand for the system, which serves where they are nil.
 
 	// Interfaces lists the network interfaces of the host.
@@ -59,13 +78,18 @@ type Options struct {
 	Route func(dst netip.Addr) (netip.Addr, error)
 	// Resolver resolves names.
 	Resolver Resolver
-	// LookupEnv reads the environment.
+	// LookupEnv reads the environment, and Environ lists it as KEY=value pairs.
 	LookupEnv func(key string) (string, bool)
+	Environ   func() []string
+	// Isolated says in what container with a network of its own an interface is, and
+	// nothing where others can reach it.
+	Isolated func(iface string) string
 }
 
 func (o Options) withDefaults() Options {
 	o.Interval = cmp.Or(o.Interval, 30*time.Second)
 	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
+	o.StepTimeout = cmp.Or(o.StepTimeout, defaultStepTimeout)
 	if o.Interfaces == nil {
 		o.Interfaces = systemInterfaces
 	}
@@ -78,6 +102,12 @@ func (o Options) withDefaults() Options {
 	if o.LookupEnv == nil {
 		o.LookupEnv = os.LookupEnv
 	}
+	if o.Environ == nil {
+		o.Environ = os.Environ
+	}
+	if o.Isolated == nil {
+		o.Isolated = systemIsolated(o.LookupEnv)
+	}
 	return o
 }
 
@@ -86,9 +116,22 @@ func (o Options) withDefaults() Options {
 //
 // An error that wraps driver.ErrInvalid is a *driver.ConfigError and stays until
 // the setting is changed; one that wraps ErrNoAddress may pass. Resolve blocks on
-// the resolver of names and on detectors, for as long as ctx allows.
+// the resolver of names, on detectors and on metadata services, for as long as ctx
+// allows.
 func Resolve(ctx context.Context, spec string, bound netip.AddrPort, o Options) (Address, error) {
-	return resolve(ctx, spec, bound, o.withDefaults(), Address{})
+	e := Explain(ctx, spec, bound, o)
+	return e.Address, e.Err
+}
+
+// Explain does what Resolve does, and says what each step has answered, also where
+// none has found an address. Where the setting cannot be read there are no steps.
+func Explain(ctx context.Context, spec string, bound netip.AddrPort, o Options) Explanation {
+	o = o.withDefaults()
+	e := explain(ctx, spec, bound, o, o.Used)
+	if o.Explained != nil {
+		o.Explained(e)
+	}
+	return e
 }
 
 // Validate reports whether spec has a valid form, so far as can be told without
@@ -106,38 +149,26 @@ type candidate struct {
 	rank   int
 	source string
 	name   string // that was resolved, with the port
+	iface  string // that has the address, where it was found there
 }
 
 // method is how an address is found. It returns its candidates best first, and
 // at least one, or an error.
 type method func(ctx context.Context, bound netip.AddrPort) ([]candidate, error)
 
-// resolve is Resolve with the address in use, if any, which it prefers to one
-// that is no better.
-func resolve(ctx context.Context, spec string, bound netip.AddrPort, o Options, used Address) (Address, error) {
-	find, err := parse(spec, o)
+// explain is Explain with what is in use, if anything is, which it prefers to what is
+// no better.
+func explain(ctx context.Context, spec string, bound netip.AddrPort, o Options, used Explanation) Explanation {
+	steps, err := parse(spec, o)
 	if err != nil {
-		return Address{}, err
+		return Explanation{Err: err}
 	}
 	bound = netip.AddrPortFrom(bound.Addr().Unmap(), bound.Port())
-	found, err := find(ctx, bound)
+	best, asked, err := ask(ctx, spec, steps, bound, o, used)
 	if err != nil {
-		return Address{}, err
+		return Explanation{Steps: asked, Err: err}
 	}
-	best := found[0]
-	for _, c := range found {
-		if c.rank == best.rank && c.addr.String() == used.Addr {
-			best = c
-			break
-		}
-	}
-	if problem := unusable(best.addr.Addr()); problem != "" {
-		return Address{}, invalid(spec, "%s; %s", problem, forms(o))
-	}
-	if best.addr.Port() == 0 {
-		return Address{}, invalid(spec, "the bound address %v has no port; listen before the address is resolved", bound)
-	}
-	return Address{Addr: best.addr.String(), Source: best.source, Name: best.name}, nil
+	return Explanation{Address: Address{Addr: best.addr.String(), Source: best.source, Name: best.name}, Steps: asked}
 }
 
 // unusable says why no other host could dial a, or returns nothing.

@@ -20,11 +20,25 @@ type host struct {
 	names      map[string][]string // what names resolve to
 	env        map[string]string
 	detectors  []Detector
+	container  bool // whose network is its own
 }
 
 func (h host) options() Options {
 	return Options{
-		Detectors:  h.detectors,
+		Detectors: h.detectors,
+		Isolated: func(iface string) string {
+			if !h.container {
+				return ""
+			}
+			return "a container (" + iface + ")"
+		},
+		Environ: func() []string {
+			var all []string
+			for k, v := range h.env {
+				all = append(all, k+"="+v)
+			}
+			return all
+		},
 		Interfaces: func() ([]Interface, error) { return h.interfaces, nil },
 		Route: func(dst netip.Addr) (netip.Addr, error) {
 			for _, src := range h.route {
@@ -264,7 +278,7 @@ func TestResolve(t *testing.T) {
 			host: host{interfaces: server, detectors: []Detector{fakeDetector{name: "docker", err: ErrNotApplicable}}},
 			want: "192.0.2.7:7946", source: "interface eth0"},
 		{name: "a detector that should know fails closed", spec: "auto", bound: any4,
-			host: host{interfaces: server, detectors: []Detector{fakeDetector{name: "docker", err: errors.New("port 7946 is not published")}}},
+			host: host{interfaces: server, container: true, detectors: []Detector{fakeDetector{name: "docker", err: errors.New("port 7946 is not published")}}},
 			err:  []string{"node.advertise", "docker", "port 7946 is not published"}},
 		{name: "detectors are among the forms", spec: "atuo", bound: any4,
 			host: host{detectors: []Detector{fakeDetector{name: "docker"}}},
@@ -346,7 +360,7 @@ func TestInterfacesThatCannotBeListed(t *testing.T) {
 	}
 }
 
-// On the machine at hand, whatever it is: the answer can be dialled.
+// On the machine at hand, whatever it is, a container too: the answer can be dialled.
 func TestThisHost(t *testing.T) {
 	l, err := net.Listen("tcp", "0.0.0.0:0")
 	if err != nil {
@@ -354,7 +368,7 @@ func TestThisHost(t *testing.T) {
 	}
 	defer l.Close()
 	bound := l.Addr().(*net.TCPAddr).AddrPort()
-	found, err := Resolve(t.Context(), "auto", bound, Options{})
+	found, err := Resolve(t.Context(), "auto", bound, Options{AllowInternal: true})
 	if errors.Is(err, ErrNoAddress) {
 		t.Skipf("this host has no network: %v", err)
 	}
@@ -365,7 +379,7 @@ func TestThisHost(t *testing.T) {
 	if a := netip.MustParseAddrPort(found.Addr); a.Addr().IsLoopback() || a.Port() != bound.Port() {
 		t.Errorf("Resolve = %+v, want an address other than loopback with port %d", found, bound.Port())
 	}
-	again, err := Resolve(t.Context(), "auto", bound, Options{})
+	again, err := Resolve(t.Context(), "auto", bound, Options{AllowInternal: true})
 	if err != nil || again != found {
 		t.Errorf("asked again: %+v, %v, want the same", again, err)
 	}

@@ -2,13 +2,13 @@
 //
 // The address that a node listens on is seldom the one to publish: 0.0.0.0 is no
 // address at all, a host has several interfaces, a name moves. [Resolve] turns
-// the setting node.advertise into one IP:PORT and says how it knows; [Watch] does
-// it again and again, and tells of changes.
+// the setting node.advertise into one IP:PORT and says how it knows; [Explain] says
+// besides what each step on the way has answered; [Watch] does it again and again, and
+// tells of changes.
 //
 // The forms of the setting:
 //
-//	auto            the address that is bound to, if it is a specific one; else the
-//	                best address of this host (below). Also the empty string.
+//	auto            the chain (below). Also the empty string.
 //	HOST:PORT       an IP, IPv6 in brackets, or a name, which is resolved. The port
 //	                is not optional: a word without one could be a mistyped form.
 //	env             the variable MUSTER_ADVERTISE_ADDR, which is HOST:PORT, or a
@@ -26,18 +26,44 @@
 //     to another host.
 //   - No answer is a guess that hides a failure: where nothing fits there is an
 //     error, on one line, that names the setting, its value and the mend.
+//   - An address within a container whose network is its own is not advertised by
+//     auto, unless [Options].AllowInternal says that all others are in it too.
 //   - The choice is deterministic, and [Watch] keeps to an address for as long as
 //     it is as good as any other, however the order of the answers changes.
 //
 // What is not promised: that a firewall lets others through, or that an address
 // behind a translated port is reachable. Only a peer that dials can tell.
 //
+// # The chain
+//
+// auto asks one step after the other, and the first that knows decides:
+//
+//	config          where node.advertise says it; with auto it does not
+//	env             MUSTER_ADVERTISE_ADDR, as with the form env. What it says wrongly,
+//	                or cannot be resolved, is an error: nothing stands in for it
+//	bind            a loopback address that is bound to: nobody but this host can
+//	                connect anyway
+//	the detectors   in the order of [Options].Detectors, as docker and registry
+//	kubernetes      MUSTER_POD_IP or POD_IP, from the downward API; or else, in a pod,
+//	                its own address, which all pods reach
+//	ecs             the task metadata endpoint, version 4
+//	nomad           the address of the port of Nomad that leads to the bound one
+//	interface       the specific address that is bound to, or else the best of this host
+//
+// A step has found the address, is not applicable, or has failed, with a reason. One
+// that has failed does not stop the chain, except env; but in a container with a
+// network of its own the last step fails as well, and names what the others have said:
+// nobody outside could dial what it has found. Whether that is so is seen from the
+// container's marks and from the interface, which is then one end of a pair; a
+// container in the network of its host, or in one beside it by macvlan, has addresses
+// that others can dial.
+//
+// Each step has [Options].StepTimeout at most. A form that names one step asks that step
+// alone, for as long as the caller allows.
+//
 // # The best address of this host
 //
-// Bound to a loopback address, the node advertises that: nobody but this host can
-// reach it anyway. Otherwise the detectors are asked in their order, and the first
-// that applies decides. Without one, a specific bound address is the answer. Bound
-// to all addresses, the interfaces that are up are compared: one that holds the
+// Bound to all addresses, the interfaces that are up are compared: one that holds the
 // source address of the default route comes first, being the address that far
 // hosts see; bridges that container and virtual machine tools make (docker0, br-*,
 // veth*, virbr* and their kin) come after all others; within an interface IPv4

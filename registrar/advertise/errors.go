@@ -16,7 +16,7 @@ var (
 	ErrNoAddress = errors.New("no address to advertise")
 
 	// ErrNotApplicable is what a Detector returns when it has nothing to say here,
-	// as outside of a container. auto then goes on to the next.
+	// as outside of a container.
 	ErrNotApplicable = errors.New("detector does not apply here")
 )
 
@@ -38,3 +38,14 @@ func (e *noAddress) Error() string {
 func (e *noAddress) Is(target error) bool { return target == ErrNoAddress }
 
 func (e *noAddress) Unwrap() error { return e.cause }
+
+// asConfigError returns the ConfigError in err, or nil.
+func asConfigError(err error) *driver.ConfigError {
+	var c *driver.ConfigError
+	if errors.As(err, &c) {
+		return c
+	}
+	return nil
+}
+
+func quote(s string) string { return fmt.Sprintf("%q", s) }

@@ -3,7 +3,6 @@ package advertise
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -68,30 +67,6 @@ var farHosts = []netip.Addr{
 	netip.MustParseAddr("2001:db8::1"),
 }
 
-// auto is the default method.
-func auto(spec string, o Options) method {
-	return func(ctx context.Context, bound netip.AddrPort) ([]candidate, error) {
-		a := bound.Addr()
-		if a.IsLoopback() {
-			return []candidate{{addr: bound, source: fmt.Sprintf("bound to loopback %v", a)}}, nil
-		}
-		for _, d := range o.Detectors {
-			c, err := detect(ctx, spec, d, bound)
-			if errors.Is(err, ErrNotApplicable) {
-				continue
-			}
-			if err != nil {
-				return nil, err
-			}
-			return []candidate{c}, nil
-		}
-		if a.IsValid() && !a.IsUnspecified() {
-			return []candidate{{addr: bound, source: fmt.Sprintf("bound to %v", a)}}, nil
-		}
-		return best(spec, bound, o)
-	}
-}
-
 // best compares the interfaces of the host.
 func best(spec string, bound netip.AddrPort, o Options) ([]candidate, error) {
 	all, err := interfaces(spec, o)
@@ -138,6 +113,7 @@ func best(spec string, bound netip.AddrPort, o Options) ([]candidate, error) {
 				addr:   netip.AddrPortFrom(a, bound.Port()),
 				rank:   boolRank(a.IsLinkLocalUnicast())<<3 | boolRank(!onRoute)<<2 | boolRank(virtual)<<1 | familyRank(a),
 				source: source,
+				iface:  i.Name,
 			})
 		}
 	}

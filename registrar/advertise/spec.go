@@ -25,29 +25,45 @@ const interfacePrefix = "interface:"
 // is missing from the program can be told from a misspelt word.
 var knownDetectors = []string{"docker", "registry"}
 
-// parse turns a spec into the method that it names.
-func parse(spec string, o Options) (method, error) {
+// parse turns a spec into the steps that it names: one, or with auto the chain.
+func parse(spec string, o Options) ([]step, error) {
+	if form := strings.TrimSpace(spec); form == "" || form == "auto" {
+		return auto(spec, o)
+	}
+	name, find, err := parseForm(spec, o)
+	if err != nil {
+		return nil, err
+	}
+	return []step{{name: name, find: find}}, nil
+}
+
+// parseForm is parse for the forms of one step, whose name it returns.
+func parseForm(spec string, o Options) (name string, find method, err error) {
+	name = StepConfig
 	switch form := strings.TrimSpace(spec); {
-	case form == "" || form == "auto":
-		return auto(spec, o), nil
 	case form == "env":
-		return parseEnv(spec, o)
-	case strings.HasPrefix(form, interfacePrefix):
-		name := strings.TrimPrefix(form, interfacePrefix)
-		if name == "" {
-			return nil, invalid(spec, "names no interface; write it after the colon, as in interface:eth0")
+		name = StepEnv
+		if find, err = parseEnv(spec, o); err == nil && find == nil {
+			err = invalid(spec, "the environment variable %s is not set; set it to HOST:PORT or to a host", EnvAddr)
 		}
-		return byInterface(spec, name, o), nil
+		return name, find, err
+	case strings.HasPrefix(form, interfacePrefix):
+		wanted := strings.TrimPrefix(form, interfacePrefix)
+		if wanted == "" {
+			return name, nil, invalid(spec, "names no interface; write it after the colon, as in interface:eth0")
+		}
+		return StepInterface, byInterface(spec, wanted, o), nil
 	default:
 		for _, d := range o.Detectors {
 			if d.Name() == form {
-				return byDetector(spec, d, o), nil
+				return form, byDetector(spec, d, o), nil
 			}
 		}
 		if slices.Contains(knownDetectors, form) {
-			return nil, invalid(spec, "no detector of this name is linked in; %s", forms(o))
+			return form, nil, invalid(spec, "no detector of this name is linked in; %s", forms(o))
 		}
-		return parseHostPort(spec, form, o)
+		find, err = parseHostPort(spec, form, o)
+		return name, find, err
 	}
 }
 
@@ -158,11 +174,12 @@ func withPort(a netip.Addr, port uint16, bound netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(a, port)
 }
 
-// parseEnv reads the environment, which does not change while the process runs.
+// parseEnv reads the environment, which does not change while the process runs. It
+// returns nil where nothing is set.
 func parseEnv(spec string, o Options) (method, error) {
 	value, _ := o.LookupEnv(EnvAddr)
 	if value = strings.TrimSpace(value); value == "" {
-		return nil, invalid(spec, "the environment variable %s is not set; set it to HOST:PORT or to a host", EnvAddr)
+		return nil, nil
 	}
 	host, port := value, ""
 	if a, ok := bareIP(value); ok {
@@ -205,30 +222,34 @@ func parseEnv(spec string, o Options) (method, error) {
 
 // byDetector asks one detector, which must then know.
 func byDetector(spec string, d Detector, o Options) method {
+	find := detect(spec, d)
 	return func(ctx context.Context, bound netip.AddrPort) ([]candidate, error) {
-		c, err := detect(ctx, spec, d, bound)
-		if errors.Is(err, ErrNotApplicable) {
+		found, err := find(ctx, bound)
+		switch {
+		case errors.Is(err, ErrNotApplicable):
 			return nil, &noAddress{spec, fmt.Sprintf("%v; %s", err, forms(o)), err}
+		case err != nil:
+			return nil, &noAddress{spec, fmt.Sprintf("detector %s: %s", d.Name(), reason(err)), err}
 		}
-		if err != nil {
-			return nil, err
-		}
-		return []candidate{c}, nil
+		return found, nil
 	}
 }
 
-func detect(ctx context.Context, spec string, d Detector, bound netip.AddrPort) (candidate, error) {
-	found, err := d.Detect(ctx, bound)
-	if err != nil {
-		return candidate{}, &noAddress{spec, fmt.Sprintf("detector %s: %v", d.Name(), err), err}
+// detect asks a detector, and believes only what others can dial.
+func detect(spec string, d Detector) method {
+	return func(ctx context.Context, bound netip.AddrPort) ([]candidate, error) {
+		found, err := d.Detect(ctx, bound)
+		if err != nil {
+			return nil, err
+		}
+		addr, err := netip.ParseAddrPort(found.Addr)
+		if err != nil || addr.Port() == 0 || unusable(addr.Addr().Unmap()) != "" {
+			return nil, &noAddress{spec, fmt.Sprintf("%q was found, which nobody can dial; write HOST:PORT", found.Addr), nil}
+		}
+		source := found.Source
+		if source == "" {
+			source = "detector " + d.Name()
+		}
+		return []candidate{{addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()), source: source}}, nil
 	}
-	addr, err := netip.ParseAddrPort(found.Addr)
-	if err != nil || addr.Port() == 0 || unusable(addr.Addr().Unmap()) != "" {
-		return candidate{}, &noAddress{spec, fmt.Sprintf("detector %s found %q, which nobody can dial; write HOST:PORT", d.Name(), found.Addr), nil}
-	}
-	source := found.Source
-	if source == "" {
-		source = "detector " + d.Name()
-	}
-	return candidate{addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()), source: source}, nil
 }

@@ -19,6 +19,10 @@ import (
 //   - the last good address, zero if there was none, with the error, when a
 //     resolution fails and when the reason changes. The address still stands.
 //
+// It begins with Options.Used where that is given. An address that was found by one
+// step of the chain is not left for what a later step finds while the former does not
+// find it again: an engine or a registry that is down moves nobody.
+//
 // Until a first address is known, failed attempts are repeated sooner than the
 // interval. The sequence ends when ctx does, or after it has yielded an error
 // that only another setting can mend, one that wraps driver.ErrInvalid.
@@ -28,35 +32,41 @@ func Watch(ctx context.Context, spec string, bound netip.AddrPort, o Options) it
 	o = o.withDefaults()
 	return func(yield func(Address, error) bool) {
 		var (
-			last    Address
+			last    = o.Used
 			failure string // of the last attempt, empty if it succeeded
 			retry   = backoff.Backoff{Max: o.Interval}
 		)
 		for {
 			attempt, cancel := context.WithTimeout(ctx, o.Timeout)
-			found, err := resolve(attempt, spec, bound, o, last)
+			found := explain(attempt, spec, bound, o, last)
+			err := found.Err
 			cancel()
-			switch {
-			case ctx.Err() != nil:
+			if ctx.Err() != nil {
 				return
+			}
+			if o.Explained != nil {
+				o.Explained(found)
+			}
+			switch {
 			case err != nil:
 				if err.Error() != failure {
 					failure = err.Error()
-					if !yield(last, err) {
+					if !yield(last.Address, err) {
 						return
 					}
 				}
 				if errors.Is(err, driver.ErrInvalid) {
 					return
 				}
-			case found.Addr != last.Addr || failure != "":
+			default:
+				news := found.Addr != last.Addr || failure != ""
 				last, failure = found, ""
-				if !yield(last, nil) {
+				if news && !yield(last.Address, nil) {
 					return
 				}
 			}
 			wait := o.Interval*4/5 + rand.N(o.Interval*2/5+1)
-			if last == (Address{}) {
+			if last.Addr == "" {
 				wait = min(wait, retry.Next())
 			}
 			if sleep(ctx, wait) != nil {

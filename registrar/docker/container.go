@@ -61,6 +61,10 @@ type NetworkSettings struct {
 	// bindings.
 	Ports    map[string][]Binding
 	Networks map[string]Endpoint
+	// IPAddress and GlobalIPv6Address are those in the default network, which Docker
+	// does not say here any more since API v1.52.
+	IPAddress         string
+	GlobalIPv6Address string
 }
 
 // Binding is one place of the host at which a port is published.
@@ -71,9 +75,13 @@ type Binding struct {
 
 // Endpoint is the place of a container in one network.
 type Endpoint struct {
-	NetworkID         string
-	IPAddress         string
-	GlobalIPv6Address string
+	NetworkID           string
+	IPAddress           string
+	IPPrefixLen         int
+	Gateway             string
+	GlobalIPv6Address   string
+	GlobalIPv6PrefixLen int
+	IPv6Gateway         string
 }
 
 // text is a string, also where the writer has put a number.

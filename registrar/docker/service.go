@@ -52,9 +52,12 @@ type Rules struct {
 	// RequireLabel registers only containers with this label, as "muster.register" or
 	// "muster.register=true". Empty: all.
 	RequireLabel string
-	// IPFromLabel names a label whose value is the address, without its /mask.
+	// IPFromLabel names a label whose value is the address, without its /mask. A
+	// container without the label does without; one whose label is no address is
+	// left out.
 	IPFromLabel string
-	// Tags are put on every service. Each may be a template over the Container.
+	// Tags are put on every service. Each may be several between commas, and have
+	// templates over the Container in it.
 	Tags []string
 	// MergeTags adds SERVICE_TAGS to SERVICE_<port>_TAGS. Otherwise the latter
 	// stand in their place.

@@ -3,7 +3,6 @@ package format
 import (
 	"fmt"
 	"net"
-	"net/netip"
 	"strconv"
 	"strings"
 
@@ -101,16 +100,9 @@ func split(addr string) (host, port string, err error) {
 	if err != nil {
 		return "", "", fmt.Errorf("%w: %w", driver.ErrInvalid, err)
 	}
-	if _, err := netip.ParseAddr(host); err != nil && strings.ContainsFunc(host, notInName) {
-		return "", "", fmt.Errorf("%w: host %q is neither an IP address nor a name", driver.ErrInvalid, host)
-	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil {
 		return "", "", fmt.Errorf("%w: %w", driver.ErrInvalid, err)
 	}
 	return host, strconv.FormatUint(n, 10), nil
-}
-
-func notInName(r rune) bool {
-	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' && r != '.'
 }

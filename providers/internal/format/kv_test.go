@@ -223,6 +223,7 @@ func TestRegistratorID(t *testing.T) {
 	for id, node := range map[string]string{
 		"hostname:web:80":       "web",
 		"hostname:web:53:udp":   "web",
+		"hostname:web:99:sctp":  "web",
 		"hostname:web_1.x-2:80": "web_1.x-2",
 		"h.example:w:80":        "w",
 		"hostname:web:80:tcp":   "",

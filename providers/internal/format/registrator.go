@@ -45,7 +45,7 @@ func (registrator) read(i *driver.Instance, id string, value []byte) error {
 // registratorID is the form of registrator's ids: host, container and its port.
 // There are readers that take the port from it, and fail for the whole service on
 // an id of another form.
-var registratorID = regexp.MustCompile(`^[^:/]+:([A-Za-z0-9_.-]+):[0-9]+(?::udp)?$`)
+var registratorID = regexp.MustCompile(`^[^:/]+:([A-Za-z0-9_.-]+):[0-9]+(?::(?:udp|sctp))?$`)
 
 // RegistratorID returns the id of i, which runs on host: its instance id where
 // that has the form of registrator's ids, and else HOST:NODE:PORT, with the node

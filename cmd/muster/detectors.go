@@ -1,0 +1,58 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+
+	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/node/config"
+	"github.com/musterhq/muster/registrar/advertise"
+	"github.com/musterhq/muster/registrar/docker"
+)
+
+// detectors are the ways of finding the address that the node's own packages do not
+// know. They go before that of the registry. The function that is returned ends them.
+func detectors(c *config.Config) ([]advertise.Detector, func() error, error) {
+	engine, err := docker.New(docker.Config{Host: c.Docker.Host, TLS: c.Docker.TLS})
+	switch {
+	case err == nil:
+	case c.Docker != (config.Docker{}):
+		return nil, nil, inSection("docker", err)
+	default:
+		// The environment says where an engine is, in a way that cannot be read. That is
+		// nothing to a node that needs none.
+		return []advertise.Detector{unusable{"docker", err}}, func() error { return nil }, nil
+	}
+	hostIP, _ := netip.ParseAddr(c.Detect.HostIP) // Load has checked it
+	found := docker.NewDetector(docker.DetectorOptions{Engine: engine, HostIP: hostIP})
+	return []advertise.Detector{found}, engine.Close, nil
+}
+
+// unusable is a detector that could not be made.
+type unusable struct {
+	name string
+	err  error
+}
+
+func (u unusable) Name() string { return u.name }
+
+func (u unusable) Detect(context.Context, netip.AddrPort) (advertise.Address, error) {
+	return advertise.Address{}, u.err
+}
+
+// inSection puts the keys of configuration errors below that of their section.
+func inSection(section string, err error) error {
+	var wrong *driver.ConfigError
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var errs []error
+		for _, err := range joined.Unwrap() {
+			errs = append(errs, inSection(section, err))
+		}
+		return errors.Join(errs...)
+	}
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	return &driver.ConfigError{Key: section + "." + wrong.Key, Value: wrong.Value, Problem: wrong.Problem}
+}

@@ -1,0 +1,206 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/musterhq/muster/internal/backoff"
+	"github.com/musterhq/muster/internal/clock"
+	"github.com/musterhq/muster/node/internal/dialback"
+	"github.com/musterhq/muster/node/membership"
+)
+
+// ReachState is whether others can dial a node, as far as it knows.
+type ReachState string
+
+// The states of Reach.
+const (
+	// ReachAlone means that there is no other member to ask.
+	ReachAlone ReachState = "alone"
+	// ReachAsking means that none of those that were asked has answered yet.
+	ReachAsking ReachState = "asking"
+	// Reachable means that a member has found the node at its address.
+	Reachable ReachState = "reachable"
+	// Unreachable means that those that have answered did not find it there.
+	Unreachable ReachState = "unreachable"
+)
+
+// Reach is whether others can dial the node at the address that it advertises.
+type Reach struct {
+	State ReachState
+	// Peer is the node that has found this one, or that could not reach it.
+	Peer string
+	// Reason says why it could not, and how that is mended, or why there is no answer.
+	// Empty where the node is reachable or alone.
+	Reason string
+
+	// patience is until when an answer is waited for before the node is ready.
+	patience time.Time
+}
+
+const (
+	// reachAsked is how many members are asked at a time. One that finds the node will
+	// do: that another does not may be its own trouble.
+	reachAsked = 3
+	// reachPatience is how long a node waits with being ready for the first answer. There
+	// is none among nodes of a version that does not know the question.
+	reachPatience = 3 * time.Second
+	reachRetry    = 30 * time.Second // at most
+
+	// reachMeet is how long after its start a node waits with being ready to meet one
+	// of those that its providers list. What they list may be long gone.
+	reachMeet = 2 * time.Second
+)
+
+// answerReach has this node reach for others that ask for it.
+func (n *Node) answerReach() {
+	server := dialback.Server{
+		Self:    n.self(),
+		Network: n.link,
+		Find: func(instanceID string) (dialback.Member, bool) {
+			view := n.members.View()
+			// Who cannot be reached is soon held for dead, and asks all the more.
+			for _, m := range append(view.Members[:len(view.Members):len(view.Members)], view.Departed...) {
+				if m.InstanceID == instanceID && m.State != membership.StateLeft {
+					return dialback.Member{NodeID: m.NodeID, InstanceID: m.InstanceID, Addr: m.Addr}, true
+				}
+			}
+			return dialback.Member{}, false
+		},
+	}
+	if err := server.Run(n.ctx); err != nil && n.ctx.Err() == nil {
+		n.log.Warn("members cannot have this node reach for them", "err", err)
+	}
+}
+
+func (n *Node) self() dialback.Member {
+	return dialback.Member{NodeID: n.cfg.NodeID, InstanceID: n.instanceID, Addr: n.advertised.Addr}
+}
+
+// askReach asks others whether they can reach this node, until one can. Alone, it waits
+// for the first to come.
+func (n *Node) askReach() {
+	defer n.wake()
+	var wait backoff.Backoff
+	for {
+		peers := n.waitPeers()
+		if peers == nil {
+			return // the node has ended
+		}
+		reach, _ := n.reach.Load()
+		if reach.patience.IsZero() {
+			reach = Reach{State: ReachAsking, patience: time.Now().Add(reachPatience)}
+			n.reach.Store(reach)
+		}
+		next := n.ask(peers)
+		if n.ctx.Err() != nil {
+			return
+		}
+		next.patience = reach.patience
+		if next.State == ReachAsking && reach.State == Unreachable {
+			next = reach // what is known stands
+		}
+		n.reach.Store(next)
+		n.tellReach(reach, next)
+		if next.State == Reachable {
+			return
+		}
+		if wait.Max = reachRetry; wait.Wait(n.ctx) != nil {
+			return
+		}
+	}
+}
+
+// waitPeers returns the members to be asked, once there are any. Where none is alive,
+// those that fell silent are asked: to a node that nobody can reach, all soon do.
+func (n *Node) waitPeers() []dialback.Member {
+	for view := range n.members.Watch(n.ctx) {
+		var peers []dialback.Member
+		add := func(m membership.Member) {
+			if !m.Self && m.State != membership.StateLeft && m.InstanceID != n.instanceID {
+				peers = append(peers, dialback.Member{NodeID: m.NodeID, InstanceID: m.InstanceID, Addr: m.Addr})
+			}
+		}
+		for _, m := range view.Members {
+			add(m)
+		}
+		for _, m := range view.Departed {
+			if len(view.Members) == 1 {
+				add(m)
+			}
+		}
+		if len(peers) > 0 {
+			rand.Shuffle(len(peers), func(i, j int) { peers[i], peers[j] = peers[j], peers[i] })
+			return peers[:min(len(peers), reachAsked)]
+		}
+	}
+	return nil
+}
+
+// ask puts the question to all of peers at once, and returns what they come to: one
+// that can reach the node counts for all.
+func (n *Node) ask(peers []dialback.Member) Reach {
+	ctx, cancel := context.WithCancel(n.ctx)
+	type answer struct {
+		peer dialback.Member
+		err  error
+	}
+	answers := make(chan answer, len(peers))
+	for _, peer := range peers {
+		n.wg.Go(func() { answers <- answer{peer, dialback.Ask(ctx, n.link, n.self(), peer)} })
+	}
+	defer cancel()
+	reach := Reach{State: ReachAsking}
+	failed := 0
+	for range peers {
+		a := <-answers
+		var unreachable *dialback.UnreachableError
+		switch {
+		case a.err == nil:
+			return Reach{State: Reachable, Peer: a.peer.NodeID}
+		case errors.As(a.err, &unreachable):
+			if failed++; failed == 1 {
+				reach = Reach{State: Unreachable, Peer: a.peer.NodeID, Reason: a.err.Error()}
+			}
+		case reach.State == ReachAsking:
+			reach.Peer, reach.Reason = a.peer.NodeID, a.err.Error()
+		}
+	}
+	if failed > 1 {
+		reach.Reason += fmt.Sprintf(" (%d members could not)", failed)
+	}
+	return reach
+}
+
+// tellReach logs what has changed.
+func (n *Node) tellReach(last, next Reach) {
+	n.wake()
+	switch {
+	case next.State == Reachable:
+		n.log.Info("others can reach this node", "addr", n.advertised.Addr, "node", next.Peer)
+	case next.State == Unreachable && (last.State != Unreachable || last.Reason != next.Reason):
+		n.log.Warn("others cannot reach this node", "addr", n.advertised.Addr, "node", next.Peer, "err", next.Reason)
+	case next.State == ReachAsking:
+		n.log.Debug("whether others can reach this node is not known yet", "node", next.Peer, "reason", next.Reason)
+	}
+}
+
+// unreached says why the node is not to be called ready on account of its address, or
+// nothing. One that was called ready stays so while the answer is only missing.
+func (n *Node) unreached(r Reach) string {
+	peers, _ := n.peers.Load()
+	switch now := time.Now(); {
+	case r.State == Unreachable:
+		return r.Reason
+	case n.toldReady.Load():
+		return ""
+	case r.patience.IsZero() && clock.Now().Sub(n.started) < reachMeet && n.listsOthers(peers):
+		return "waiting to meet one of the members that are listed"
+	case r.State == ReachAsking && now.Before(r.patience):
+		return "waiting for a member to say whether it can reach this node"
+	}
+	return ""
+}

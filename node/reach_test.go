@@ -1,0 +1,121 @@
+package node_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/musterhq/muster/node"
+	"github.com/musterhq/muster/registrar/advertise"
+)
+
+func reachable(n *node.Node) func() bool {
+	return func() bool { return n.Status().Reach.State == node.Reachable }
+}
+
+func TestReachedByAPeer(t *testing.T) {
+	c := newCluster(t)
+	first := c.start("a")
+	eventually(t, "the first is ready alone", func() bool { return first.Status().Ready })
+	if reach := first.Status().Reach; reach != (node.Reach{State: node.ReachAlone}) {
+		t.Errorf("alone: %+v", reach)
+	}
+	second := c.start("b")
+	eventually(t, "the first was reached", func() bool {
+		s := first.Status()
+		if !s.Ready {
+			t.Fatalf("the first is ready no longer, since another has come: %s", s.WaitingFor)
+		}
+		return s.Reach.State == node.Reachable
+	})
+	var ready node.Status
+	eventually(t, "the second is ready", func() bool { ready = second.Status(); return ready.Ready })
+	if ready.Reach.State != node.Reachable {
+		t.Errorf("ready before it was reached: %+v", ready.Reach)
+	}
+	for _, n := range c.nodes {
+		eventually(t, n.ID()+" was reached", reachable(n))
+		eventually(t, n.ID()+" is ready", func() bool { return n.Status().Ready })
+	}
+	if peer := first.Status().Reach.Peer; peer != "b" {
+		t.Errorf("a was reached by %q", peer)
+	}
+	if peer := second.Status().Reach.Peer; peer != "a" {
+		t.Errorf("b was reached by %q", peer)
+	}
+}
+
+// A node whose address leads nowhere, or to somebody else, says so and is not ready.
+// The others are none the worse for it.
+func TestNotReached(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		addr func(t *testing.T, others *cluster) string
+		want string
+	}{
+		{"nobody listens", func(t *testing.T, _ *cluster) string { return freeAddr(t) }, "connection refused"},
+		{"another node answers", func(_ *testing.T, others *cluster) string { return others.nodes[0].Addr() }, "node a answers there, instance "},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := newCluster(t)
+			c.start("a")
+			c.start("b")
+			c.waitMembers(2, c.nodes...)
+			addr := test.addr(t, c)
+			lost := c.start("c", func(c *node.Config) { c.Advertise = addr })
+			eventually(t, "c knows that it was not reached", func() bool { return lost.Status().Reach.State == node.Unreachable })
+			s := lost.Status()
+			if s.Ready || s.WaitingFor != s.Reach.Reason {
+				t.Errorf("ready %v, waiting for %q", s.Ready, s.WaitingFor)
+			}
+			const mend = "; publish the port or set node.advertise"
+			prefix := fmt.Sprintf("advertised %s, which node %s cannot reach: ", addr, s.Reach.Peer)
+			if !strings.HasPrefix(s.Reach.Reason, prefix) || !strings.Contains(s.Reach.Reason, test.want) || !strings.Contains(s.Reach.Reason, mend) {
+				t.Errorf("reason %q\nwant %s...%s...%s", s.Reach.Reason, prefix, test.want, mend)
+			}
+			for _, n := range c.nodes[:2] {
+				eventually(t, n.ID()+" is ready", func() bool { return n.Status().Ready && reachable(n)() })
+			}
+		})
+	}
+}
+
+// One that can reach the node will do: it is mended by nobody but itself.
+func TestReachedAfterAll(t *testing.T) {
+	c := newCluster(t)
+	c.start("a")
+	addr := freeAddr(t)
+	lost := c.start("b", func(c *node.Config) { c.Advertise = addr })
+	eventually(t, "b knows that it was not reached", func() bool { return lost.Status().Reach.State == node.Unreachable })
+	forward(t, addr, lost.BoundAddr())
+	eventually(t, "b was reached", reachable(lost))
+	eventually(t, "b is ready", func() bool { return lost.Status().Ready })
+}
+
+// Members of a version that does not know the question keep nobody from being ready.
+func TestReachWithoutAnAnswer(t *testing.T) {
+	c := newCluster(t)
+	mute := func(c *node.Config) { c.SetMute() }
+	c.start("a", mute, expect(2))
+	c.start("b", mute, expect(2))
+	c.waitMembers(2, c.nodes...)
+	for _, n := range c.nodes {
+		eventually(t, n.ID()+" is ready", func() bool { return n.Status().Ready })
+		eventually(t, n.ID()+" has asked", func() bool { return strings.Contains(n.Status().Reach.Reason, "does not serve this protocol") })
+		if state := n.Status().Reach.State; state != node.ReachAsking {
+			t.Errorf("%s: %s", n.ID(), state)
+		}
+	}
+}
+
+// The chain by which the address was found is there to be seen.
+func TestStatusExplainsTheAddress(t *testing.T) {
+	n := newCluster(t).start("a")
+	s := n.Status()
+	if s.Explained.Err != nil || s.Explained.Addr != n.Addr() || len(s.Explained.Steps) != 3 {
+		t.Fatalf("%+v", s.Explained)
+	}
+	if last := s.Explained.Steps[2]; last.Name != advertise.StepBind || last.Outcome != advertise.Found {
+		t.Errorf("the last step is %+v", last)
+	}
+}

@@ -1,0 +1,11 @@
+package docker
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/musterhq/muster/internal/testdocker"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(testdocker.Main(m)) }

@@ -1,0 +1,213 @@
+package docker
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/musterhq/muster/discovery/driver"
+)
+
+// ErrNotInContainer means that this process runs in no container.
+var ErrNotInContainer = errors.New("not in a container")
+
+// Self returns the container that this process runs in, and how it is known.
+//
+//  1. The id is that of the files which engines mount at /etc/hostname, /etc/hosts and
+//     /etc/resolv.conf, as /proc/self/mountinfo tells.
+//  2. Otherwise it is the one in /proc/self/cgroup, which cgroup v2 mostly hides.
+//  3. Otherwise the engine is asked for a container that is named like this host, or
+//     whose id begins so, and which was given just this host name.
+//
+// With --network container:ID the files are those of that container, and it is the one
+// that is returned: its network is ours.
+//
+// The error wraps ErrNotInContainer, or driver.ErrNotFound where the engine does not
+// know the container, as where it is another than the one that runs it. Otherwise it is
+// that of the engine.
+func Self(ctx context.Context, e Engine) (c Container, how string, err error) {
+	return ownPlace().self(ctx, e)
+}
+
+// place is what a process can see of where it runs.
+type place struct {
+	root      fs.FS // of all files
+	lookupEnv func(string) (string, bool)
+	hostname  func() (string, error)
+}
+
+func ownPlace() place {
+	return place{root: os.DirFS("/"), lookupEnv: os.LookupEnv, hostname: os.Hostname}
+}
+
+func (p place) self(ctx context.Context, e Engine) (Container, string, error) {
+	ids := p.ids()
+	if len(ids) == 0 && !p.marked() {
+		return Container{}, "", ErrNotInContainer
+	}
+	var tried []string
+	for _, id := range ids {
+		c, err := e.Inspect(ctx, id.id)
+		if err == nil {
+			return c, id.source, nil
+		}
+		if !errors.Is(err, driver.ErrNotFound) {
+			return Container{}, "", err
+		}
+		tried = append(tried, fmt.Sprintf("%.12s (from %s)", id.id, id.source))
+	}
+	name, err := p.hostname()
+	if err == nil && name != "" && !strings.ContainsAny(name, "/?#%") {
+		c, err := e.Inspect(ctx, name)
+		switch {
+		case err == nil && c.Config.Hostname == name && c.State.Running:
+			return c, "the host name", nil
+		case err != nil && !errors.Is(err, driver.ErrNotFound):
+			return Container{}, "", err
+		}
+		tried = append(tried, name+" (the host name)")
+	}
+	return Container{}, "", fmt.Errorf("docker: %w: the engine%s does not know this container as %s; mount the socket of the engine that runs it, or set node.advertise",
+		driver.ErrNotFound, at(e), strings.Join(tried, " or "))
+}
+
+// at names the address of an engine that has one.
+func at(e Engine) string {
+	if h, ok := e.(interface{ Host() string }); ok {
+		return " at " + h.Host()
+	}
+	return ""
+}
+
+// ownID is an id that this process' container may have.
+type ownID struct{ id, source string }
+
+// ids are those that this process' container may have, the likeliest first.
+func (p place) ids() []ownID {
+	var found []ownID
+	add := func(file string, ids []string) {
+		for _, id := range ids {
+			if !slices.ContainsFunc(found, func(o ownID) bool { return o.id == id }) {
+				found = append(found, ownID{id, file})
+			}
+		}
+	}
+	if b, err := fs.ReadFile(p.root, "proc/self/mountinfo"); err == nil {
+		add("/proc/self/mountinfo", mountIDs(b))
+	}
+	if b, err := fs.ReadFile(p.root, "proc/self/cgroup"); err == nil {
+		add("/proc/self/cgroup", cgroupIDs(b))
+	}
+	return found
+}
+
+// marked reports whether an engine, of whatever kind, has left a sign that this is a
+// container.
+func (p place) marked() bool {
+	for _, file := range []string{".dockerenv", "run/.containerenv"} {
+		if _, err := fs.Stat(p.root, file); err == nil {
+			return true
+		}
+	}
+	kind, _ := p.lookupEnv("container")
+	return kind != "" && !slices.Contains(machines, kind)
+}
+
+// machines are what calls itself a container and is a machine, with an address of its
+// own and perhaps an engine within, which does not run it.
+var machines = []string{"lxc", "lxc-libvirt", "systemd-nspawn", "wsl"}
+
+// inKubernetes reports whether this is a container of a pod, whose addresses no engine
+// knows.
+func (p place) inKubernetes() bool {
+	host, _ := p.lookupEnv("KUBERNETES_SERVICE_HOST")
+	return host != ""
+}
+
+// mounted are the files that engines put in a container. Nothing else is looked at: the
+// socket of an engine, or its directory, may be mounted too, and names others.
+var mounted = []string{"/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/run/.containerenv"}
+
+// mountIDs reads /proc/self/mountinfo. The fourth field of a line is the path in the file
+// system that the mount comes from, the fifth where it is mounted:
+//
+//	Docker        /var/lib/docker/containers/ID/hostname
+//	Podman        /containers/storage/overlay-containers/ID/userdata/hostname
+//	nerdctl       /var/lib/nerdctl/1935db59/containers/default/ID/hostname
+//
+// A pod's files are below sandboxes/ID, and of no container.
+func mountIDs(b []byte) []string {
+	var ids []string
+	for line := range lines(b) {
+		fields := strings.Fields(line)
+		if len(fields) < 5 || !slices.Contains(mounted, fields[4]) {
+			continue
+		}
+		parts := strings.Split(fields[3], "/")
+		for n, part := range parts {
+			if n == 0 || !isID(part) {
+				continue
+			}
+			above := parts[:n]
+			if slices.ContainsFunc(above, func(dir string) bool { return dir == "containers" || strings.HasSuffix(dir, "-containers") }) {
+				ids = append(ids, part)
+				break
+			}
+		}
+	}
+	return ids
+}
+
+// cgroupIDs reads /proc/self/cgroup. The path of a group ends with the id, and may
+// be within that of another container:
+//
+//	/docker/ID
+//	/system.slice/docker-ID.scope
+//	/machine.slice/libpod-ID.scope/container
+//	/ecs/TASK/ID
+//
+// Pods have ids of another engine, or of one that leaves their network to Kubernetes.
+func cgroupIDs(b []byte) []string {
+	var ids []string
+	for line := range lines(b) {
+		_, path, ok := strings.Cut(line, "::")
+		if fields := strings.SplitN(line, ":", 3); !ok && len(fields) == 3 {
+			path, ok = fields[2], true
+		}
+		if !ok {
+			continue
+		}
+		for _, part := range slices.Backward(strings.Split(path, "/")) {
+			part = strings.TrimSuffix(part, ".scope")
+			if dash := strings.LastIndex(part, "-"); dash >= 0 {
+				part = part[dash+1:]
+			}
+			if isID(part) {
+				ids = append(ids, part)
+				break
+			}
+		}
+	}
+	return ids
+}
+
+// isID reports whether s is the whole id of a container.
+func isID(s string) bool {
+	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+func lines(b []byte) func(yield func(string) bool) {
+	return func(yield func(string) bool) {
+		for s := bufio.NewScanner(bytes.NewReader(b)); s.Scan(); {
+			if !yield(s.Text()) {
+				return
+			}
+		}
+	}
+}

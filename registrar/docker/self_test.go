@@ -1,0 +1,169 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/musterhq/muster/discovery/driver"
+)
+
+const (
+	idA = "0fdf49082dbc7d574b9654555b8ff01a0e0bb140cf807d9b2327a2ca6772adbf"
+	idB = "cb567baf0049e14b041badc1f4451eb57f00091ab477ed78faa6431f3db699da"
+)
+
+func fakePlace(root fs.FS, hostname string, env map[string]string) place {
+	return place{
+		root:      root,
+		hostname:  func() (string, error) { return hostname, nil },
+		lookupEnv: func(key string) (string, bool) { v, ok := env[key]; return v, ok },
+	}
+}
+
+// knownContainers is an engine that knows what a test says.
+type knownContainers struct {
+	all      []Container
+	err      error // of every call
+	host     string
+	networks map[string]Network
+	info     Info
+	infoErr  error
+}
+
+func (k knownContainers) Inspect(_ context.Context, id string) (Container, error) {
+	if k.err != nil {
+		return Container{}, k.err
+	}
+	for _, c := range k.all {
+		if c.ID == id || len(id) >= 12 && strings.HasPrefix(c.ID, id) || c.ShortName() == id {
+			return c, nil
+		}
+	}
+	return Container{}, fmt.Errorf("%w: no such container: %s", driver.ErrNotFound, id)
+}
+
+func (k knownContainers) Running(context.Context) ([]string, error)      { return nil, k.err }
+func (k knownContainers) Events(context.Context) iter.Seq2[Event, error] { return nil }
+func (k knownContainers) Host() string                                   { return k.host }
+func (k knownContainers) Info(context.Context) (Info, error)             { return k.info, k.infoErr }
+func (k knownContainers) Network(_ context.Context, id string) (Network, error) {
+	if n, ok := k.networks[id]; ok {
+		return n, nil
+	}
+	return Network{}, driver.ErrNotFound
+}
+
+func TestMountIDs(t *testing.T) {
+	for _, tc := range []struct {
+		name, mountinfo string
+		want            []string
+	}{
+		{"docker 20.10, cgroup v1", `71 46 0:39 / / rw,nodev,noatime master:3 - fuse.fuse-overlayfs fuse-overlayfs rw,user_id=0
+77 76 0:29 /docker/` + idB + ` /sys/fs/cgroup/cpu ro,nosuid - cgroup cgroup rw,cpu
+87 73 0:46 / /dev/shm rw,nosuid,nodev,noexec,relatime - tmpfs shm rw,size=65536k
+88 71 254:0 /var/lib/docker/containers/` + idA + `/resolv.conf /etc/resolv.conf rw,relatime - ext4 /dev/vda rw
+89 71 254:0 /var/lib/docker/containers/` + idA + `/hostname /etc/hostname rw,relatime - ext4 /dev/vda rw
+90 71 254:0 /var/lib/docker/containers/` + idA + `/hosts /etc/hosts rw,relatime - ext4 /dev/vda rw`, []string{idA, idA, idA}},
+		{"docker, its data on a disk of its own", `900 880 8:17 /containers/` + idA + `/hostname /etc/hostname rw,relatime - xfs /dev/sdb1 rw`, []string{idA}},
+		{"docker with user namespaces", `900 880 8:1 /var/lib/docker/165536.165536/containers/` + idA + `/hosts /etc/hosts rw,relatime - ext4 /dev/sda1 rw`, []string{idA}},
+		{"docker desktop", `1150 1130 254:1 /docker/containers/` + idA + `/resolv.conf /etc/resolv.conf rw,relatime - ext4 /dev/vda1 rw`, []string{idA}},
+		{"docker from a snap, with a space", `1 1 7:1 /var/snap/docker/my\040disk/containers/` + idA + `/hostname /etc/hostname rw - ext4 /dev/sda1 rw`, []string{idA}},
+		{"rootless docker", `800 790 0:55 /user/.local/share/docker/containers/` + idA + `/hostname /etc/hostname rw - btrfs /dev/sda2 rw`, []string{idA}},
+		{"podman", `700 690 0:24 /containers/storage/overlay-containers/` + idA + `/userdata/hostname /etc/hostname rw,nosuid,nodev - tmpfs tmpfs rw
+701 690 0:24 /containers/storage/overlay-containers/` + idA + `/userdata/.containerenv /run/.containerenv rw - tmpfs tmpfs rw`, []string{idA, idA}},
+		{"rootless podman", `700 690 0:50 /containers/vfs-containers/` + idA + `/userdata/resolv.conf /etc/resolv.conf rw - tmpfs tmpfs rw,uid=1000`, []string{idA}},
+		{"nerdctl", `600 590 8:1 /var/lib/nerdctl/1935db59/containers/default/` + idA + `/resolv.conf /etc/resolv.conf rw - ext4 /dev/sda1 rw`, []string{idA}},
+		{"a pod of containerd", `500 490 8:1 /var/lib/containerd/io.containerd.grpc.v1.cri/sandboxes/` + idA + `/hostname /etc/hostname rw - ext4 /dev/sda1 rw
+501 490 8:1 /var/lib/kubelet/pods/6c1a2c0a-1d0f-4b1e-8b1e-0a4dd0ad0e0c/etc-hosts /etc/hosts rw - ext4 /dev/sda1 rw`, nil},
+		{"the files of other containers, mounted by a collector of logs", `1 1 8:1 /var/lib/docker/containers /var/lib/docker/containers ro - ext4 /dev/sda1 rw
+2 1 8:1 /var/lib/docker/containers/` + idB + `/` + idB + `-json.log /log ro - ext4 /dev/sda1 rw`, nil},
+		{"an engine within this container", `1 1 0:9 / /var/lib/docker/containers/` + idB + `/mounts/shm rw - tmpfs shm rw`, nil},
+		{"a host", `22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+30 22 0:24 /resolvconf/resolv.conf /etc/resolv.conf rw - tmpfs tmpfs rw`, nil},
+		{"no mountinfo", "\x00\x01 nothing of the kind\n\n1 2 3", nil},
+	} {
+		if d := cmp.Diff(tc.want, mountIDs([]byte(tc.mountinfo))); d != "" {
+			t.Errorf("%s (-want +got):\n%s", tc.name, d)
+		}
+	}
+}
+
+func TestCgroupIDs(t *testing.T) {
+	for _, tc := range []struct {
+		name, cgroup string
+		want         []string
+	}{
+		{"docker, v1", "9:name=systemd:/docker/" + idA + "\n8:pids:/docker/" + idA, []string{idA, idA}},
+		{"docker, v1, systemd", "1:name=systemd:/system.slice/docker-" + idA + ".scope", []string{idA}},
+		{"docker, v2, the host's namespace", "0::/system.slice/docker-" + idA + ".scope", []string{idA}},
+		{"v2, a namespace of its own", "0::/", nil},
+		{"podman, v2", "0::/machine.slice/libpod-" + idA + ".scope/container", []string{idA}},
+		{"rootless podman", "0::/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-" + idA + ".scope", []string{idA}},
+		{"podman, v1", "11:pids:/libpod_parent/libpod-" + idA, []string{idA}},
+		{"docker in docker", "5:cpu:/docker/" + idB + "/docker/" + idA, []string{idA}},
+		{"ECS", "5:cpu:/ecs/55a1e3e0-3c3c-4d35-a0b5-7d4c0b9b2e7f/" + idA, []string{idA}},
+		{"containerd", "0::/kubepods.slice/kubepods-pod6c1a.slice/cri-containerd-" + idA + ".scope", []string{idA}},
+		{"a host", "12:cpu,cpuacct:/user.slice\n0::/system.slice/docker.service", nil},
+		{"garbage", "\n::\n:\nx:y:", nil},
+	} {
+		if d := cmp.Diff(tc.want, cgroupIDs([]byte(tc.cgroup))); d != "" {
+			t.Errorf("%s (-want +got):\n%s", tc.name, d)
+		}
+	}
+}
+
+func TestSelf(t *testing.T) {
+	mounted := func(id string) fstest.MapFS {
+		return fstest.MapFS{"proc/self/mountinfo": {Data: []byte("1 1 8:1 /x/containers/" + id + "/hostname /etc/hostname rw - ext4 x rw\n")}}
+	}
+	dockerenv := fstest.MapFS{".dockerenv": {}}
+	a := Container{ID: idA, Name: "/web", Config: ContainerConfig{Hostname: "web-host"}, State: State{Running: true}}
+	b := Container{ID: idB, Name: "/web-host", Config: ContainerConfig{Hostname: idB[:12]}, State: State{Running: true}}
+	hang := fmt.Errorf("%w: no answer within 5s", driver.ErrUnavailable)
+	for _, tc := range []struct {
+		name     string
+		root     fstest.MapFS
+		hostname string
+		env      map[string]string
+		engine   knownContainers
+		want     string // id
+		how      string
+		err      error
+		text     string
+	}{
+		{name: "mountinfo", root: mounted(idA), hostname: "x", engine: knownContainers{all: []Container{a, b}}, want: idA, how: "/proc/self/mountinfo"},
+		{name: "cgroup", root: fstest.MapFS{"proc/self/cgroup": {Data: []byte("1:cpu:/docker/" + idA)}}, engine: knownContainers{all: []Container{a, b}}, want: idA, how: "/proc/self/cgroup"},
+		{name: "mountinfo is unknown, cgroup is not", root: fstest.MapFS{
+			"proc/self/mountinfo": mounted(idB)["proc/self/mountinfo"],
+			"proc/self/cgroup":    {Data: []byte("1:cpu:/docker/" + idA)},
+		}, engine: knownContainers{all: []Container{a}}, want: idA, how: "/proc/self/cgroup"},
+		{name: "the host name is the id", root: dockerenv, hostname: idB[:12], engine: knownContainers{all: []Container{a, b}}, want: idB, how: "the host name"},
+		{name: "the host name is the name", root: dockerenv, hostname: "web", engine: knownContainers{all: []Container{{ID: idA, Name: "/web", Config: ContainerConfig{Hostname: "web"}, State: State{Running: true}}}}, want: idA, how: "the host name"},
+		{name: "the host name is the name of another", root: dockerenv, hostname: "web-host", engine: knownContainers{all: []Container{a, b}}, err: driver.ErrNotFound, text: "web-host"},
+		{name: "a host", root: fstest.MapFS{}, hostname: "web", engine: knownContainers{all: []Container{a}}, err: ErrNotInContainer},
+		{name: "a machine with an engine", root: fstest.MapFS{}, env: map[string]string{"container": "lxc"}, hostname: "web", engine: knownContainers{all: []Container{a}}, err: ErrNotInContainer},
+		{name: "podman says so", root: fstest.MapFS{}, env: map[string]string{"container": "podman"}, hostname: idA[:12], engine: knownContainers{all: []Container{{ID: idA, Config: ContainerConfig{Hostname: idA[:12]}, State: State{Running: true}}}}, want: idA},
+		{name: "another engine", root: mounted(idA), hostname: idA[:12], engine: knownContainers{host: "unix:///var/run/docker.sock"}, err: driver.ErrNotFound, text: "unix:///var/run/docker.sock does not know this container as 0fdf49082dbc (from /proc/self/mountinfo) or 0fdf49082dbc (the host name); mount the socket"},
+		{name: "an engine that hangs", root: mounted(idA), engine: knownContainers{err: hang}, err: driver.ErrUnavailable, text: "no answer"},
+		{name: "an engine that hangs, by the host name", root: dockerenv, hostname: "x", engine: knownContainers{err: hang}, err: driver.ErrUnavailable, text: "no answer"},
+		{name: "a host name that is no name", root: dockerenv, hostname: "../json?", engine: knownContainers{all: []Container{a}}, err: driver.ErrNotFound},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c, how, err := fakePlace(tc.root, tc.hostname, tc.env).self(t.Context(), tc.engine)
+			if !errors.Is(err, tc.err) || err != nil && tc.err == nil || !strings.Contains(fmt.Sprint(err), tc.text) && tc.text != "" {
+				t.Fatalf("error %v, want %v with %q", err, tc.err, tc.text)
+			}
+			if c.ID != tc.want || tc.how != "" && how != tc.how {
+				t.Errorf("found %.12s by %s, want %.12s by %s", c.ID, how, tc.want, tc.how)
+			}
+		})
+	}
+}
