@@ -228,7 +228,7 @@ func TestStuckPeer(t *testing.T) {
 		t.Fatal(err)
 	}
 	config.ServerName = "127.0.0.1"
-	for _, protocol := range []string{"gossip", "state", "member", "voters", "raft"} {
+	for _, protocol := range []string{"gossip", "state", "member", "dialback", "voters", "raft"} {
 		own := config.Clone()
 		own.NextProtos = []string{"muster/1/" + protocol + "/demo"}
 		var accepted atomic.Int64
