@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/hashicorp/consul/api"
 
 	"github.com/musterhq/muster/discovery/driver"
@@ -65,7 +66,7 @@ func FuzzService(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%+v: %v", r, err)
 		}
-		if diff := cmp.Diff(i, again); diff != "" {
+		if diff := cmp.Diff(i, again, cmpopts.EquateEmpty()); diff != "" {
 			t.Fatal(diff)
 		}
 	})

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/musterhq/muster/discovery/driver"
 )
@@ -39,7 +40,7 @@ func FuzzInstance(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%s = %s: %v", key, text, err)
 		}
-		if diff := cmp.Diff(i, again); diff != "" {
+		if diff := cmp.Diff(i, again, cmpopts.EquateEmpty()); diff != "" {
 			t.Fatal(diff)
 		}
 	})
