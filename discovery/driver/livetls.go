@@ -165,9 +165,17 @@ func (l *LiveTLS) check() {
 	if settled {
 		return
 	}
-	// The files may change between the two readings. Then the next look finds another
-	// digest than this one.
 	config, err := l.build()
+	// The files may have changed between the two readings. What goes on changing is left
+	// to the next look, which finds another digest than this one.
+	for range 3 {
+		again := l.read()
+		if again == digest {
+			break
+		}
+		digest = again
+		config, err = l.build()
+	}
 	leaf := leafOf(config)
 	if err == nil && usable(before, time.Now()) == nil {
 		err = l.rejects(leaf)
