@@ -110,6 +110,7 @@ func TestHelp(t *testing.T) {
 	for _, args := range [][]string{
 		{}, {"--help"}, {"agent", "--help"}, {"config", "--help"}, {"config", "check", "--help"}, {"config", "show", "--help"},
 		{"demo", "--help"}, {"discover", "--help"}, {"members", "--help"}, {"master", "--help"}, {"view", "--help"}, {"version", "--help"},
+		{"tls", "--help"}, {"tls", "ca", "--help"}, {"tls", "cert", "--help"},
 	} {
 		status, stdout, stderr := execute(t, args...)
 		if status != statusDone || stderr != "" {
@@ -118,7 +119,7 @@ func TestHelp(t *testing.T) {
 		if !strings.Contains(stdout, "Usage:") {
 			t.Errorf("muster %v prints no usage:\n%s", args, stdout)
 		}
-		group := len(args) == 2 && args[0] == "config"
+		group := len(args) == 2 && (args[0] == "config" || args[0] == "tls")
 		if !group && !strings.Contains(stdout, "Examples:") {
 			t.Errorf("muster %v prints no examples:\n%s", args, stdout)
 		}

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"net/http"
 	"slices"
 	"time"
 
@@ -15,6 +13,7 @@ import (
 
 	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/node/config"
+	"github.com/musterhq/muster/node/httpapi"
 	"github.com/musterhq/muster/registrar"
 	"github.com/musterhq/muster/registrar/docker"
 	"github.com/musterhq/muster/registrar/host"
@@ -129,13 +128,13 @@ func startRegistrar(cfg *config.Config, log *slog.Logger) (_ *host.Registrar, _ 
 // runRegistrar runs a registrar and its API until ctx ends.
 func runRegistrar(ctx context.Context, cfg *config.Config, logs io.Writer) (err error) {
 	log := cfg.Logger(logs)
-	addr := cfg.HTTP.Addr
+	h := cfg.HTTP
 	if cfg.Source("http.addr") == (config.Source{}) {
-		addr = host.DefaultAddr // beside an agent of this host
+		h.Addr = host.DefaultAddr // beside an agent of this host
 	}
-	listener, err := net.Listen("tcp", addr)
+	listener, options, err := listenAPI(h)
 	if err != nil {
-		return fmt.Errorf("http.addr: %q: %w; name an address of this host and a free port", addr, err)
+		return err
 	}
 	defer listener.Close()
 	r, closeAll, err := startRegistrar(cfg, log)
@@ -143,12 +142,8 @@ func runRegistrar(ctx context.Context, cfg *config.Config, logs io.Writer) (err 
 		return err
 	}
 	defer func() { err = errors.Join(err, closeAll()) }()
-	api := &http.Server{
-		Handler:           r.Handler(),
-		ReadHeaderTimeout: apiReadTimeout,
-		IdleTimeout:       apiIdleTimeout,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
+	defer watchTLS(options, log)()
+	api := httpapi.NewServer(options.Protect(r.Handler()), log)
 	served := make(chan error, 1)
 	go func() { served <- api.Serve(listener) }()
 	log.Info("registrar ready to be asked", "http", listener.Addr().String())

@@ -77,6 +77,7 @@ or the configuration is wrong.`,
 		newMembersCommand(),
 		newRegistrarCommand(),
 		newStatusCommand(),
+		newTLSCommand(),
 		newVersionCommand(),
 		newViewCommand(),
 	)
