@@ -112,14 +112,25 @@ func (s *siege) holds(what string, files, goroutines, mebibytes int) {
 	}
 }
 
+// unharmed wants that nobody misses a member, and that there is a master. It may be
+// another: an attack that takes the processor, and under the race detector most do,
+// takes it from renewals too, which have less than a second here.
 func (s *siege) unharmed(what string) {
 	s.t.Helper()
 	for _, agent := range s.agents {
 		status, err := s.status(s.t.Context(), agent)
-		if err != nil || len(status.View.Members) != 3 || len(status.View.Departed) != 0 || status.Master == nil || status.Master.Term != s.first.Term {
+		if err != nil || len(status.View.Members) != 3 || len(status.View.Departed) != 0 {
 			s.t.Errorf("%s: %s: %+v, %v", what, agent.name, status.View, err)
 		}
 	}
+	s.eventually("there is a master", func(ctx context.Context) bool {
+		for _, agent := range s.agents {
+			if status, err := s.status(ctx, agent); err != nil || status.Master == nil {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // over waits until the victim holds about what it did before.
