@@ -19,8 +19,8 @@
 //   - Every method honours its context, and is safe for concurrent use.
 //
 // [Driver] is mandatory and small. Later abilities are optional interfaces found
-// by type assertion on the Driver: [Registrar], [Reducer], [Watcher], [Authorizer],
-// [TTLBounder]; and on the [Authority]: [Store].
+// by type assertion on the Driver: [Registrar], [Reducer], [Rehearser], [Watcher],
+// [Authorizer], [TTLBounder]; and on the [Authority]: [Store].
 //
 // The conformance suite in discovery/discoverytest holds a driver to all of this
 // and explains the clause that it broke.
@@ -104,6 +104,15 @@ type Reducer interface {
 	// Reduce returns i as List yields it once it is registered. It may have another
 	// Key. It makes no call, and returns an i that cannot be registered as it is.
 	Reduce(i Instance) Instance
+}
+
+// Rehearser is implemented by a Registrar whose provider can be asked whether a
+// registration would be permitted.
+type Rehearser interface {
+	// Rehearse makes one attempt to find out whether instances of service may be
+	// registered and deregistered, and changes nothing that anybody could see. The
+	// error wraps ErrDenied where the provider says no.
+	Rehearse(ctx context.Context, service string) error
 }
 
 // Authorizer is implemented by a Driver whose provider can say no: it grants

@@ -39,8 +39,8 @@ func (Provider) Open(config any) (driver.Driver, error) {
 }
 
 // Driver is a client of one Consul agent. It implements driver.Driver,
-// driver.Watcher, driver.Registrar, driver.Reducer, driver.Authorizer and
-// driver.TTLBounder; its authorities implement driver.Store.
+// driver.Watcher, driver.Registrar, driver.Reducer, driver.Rehearser,
+// driver.Authorizer and driver.TTLBounder; its authorities implement driver.Store.
 type Driver struct {
 	config    Config
 	keys      keys
@@ -65,6 +65,7 @@ var (
 	_ driver.Watcher    = (*Driver)(nil)
 	_ driver.Registrar  = (*Driver)(nil)
 	_ driver.Reducer    = (*Driver)(nil)
+	_ driver.Rehearser  = (*Driver)(nil)
 	_ driver.Authorizer = (*Driver)(nil)
 	_ driver.TTLBounder = (*Driver)(nil)
 )

@@ -18,8 +18,8 @@ import (
 )
 
 // Driver is a client of one etcd cluster. It implements driver.Driver,
-// driver.Watcher, driver.Registrar, driver.Reducer and driver.Authorizer; its
-// authorities implement driver.Store.
+// driver.Watcher, driver.Registrar, driver.Reducer, driver.Rehearser and
+// driver.Authorizer; its authorities implement driver.Store.
 type Driver struct {
 	keys      keys   // of the authority and its records
 	layout    layout // of the registrations
@@ -35,6 +35,7 @@ var (
 	_ driver.Watcher    = (*Driver)(nil)
 	_ driver.Registrar  = (*Driver)(nil)
 	_ driver.Reducer    = (*Driver)(nil)
+	_ driver.Rehearser  = (*Driver)(nil)
 	_ driver.Authorizer = (*Driver)(nil)
 )
 
