@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -162,6 +163,21 @@ func (r *Registry) failed(ctx context.Context, op string, err error) error {
 func (r *Registry) CanRegister() bool {
 	_, ok := r.driver.(driver.Registrar)
 	return ok
+}
+
+// Services makes one attempt, bounded by CallTimeout, to read the names of all services
+// of which anything is registered, sorted. It returns driver.ErrUnsupported where the
+// driver does not know them.
+func (r *Registry) Services(ctx context.Context) ([]string, error) {
+	cataloger, ok := r.driver.(driver.Cataloger)
+	if !ok {
+		return nil, fmt.Errorf("provider %s: the names of all services: %w", r.name, driver.ErrUnsupported)
+	}
+	return attempt(ctx, r, "services", func(ctx context.Context) ([]string, error) {
+		names, err := cataloger.Services(ctx)
+		slices.Sort(names)
+		return names, err
+	})
 }
 
 // Reduce returns i as readers of the provider see it once it is registered: i

@@ -11,7 +11,8 @@ import (
 
 // Stats counts what a Registry did since it was made.
 type Stats struct {
-	// Calls of the driver by operation: list, watch, open_session, open_authority.
+	// Calls of the driver by operation: list, watch, services, open_session,
+	// open_authority.
 	Calls map[string]uint64
 	// Errors of those calls by Kind.
 	Errors map[string]uint64

@@ -24,7 +24,8 @@
 //     again is answered ever more slowly, up to the same bound.
 //   - What is taken out of the desired state is deregistered; what changed is
 //     written again. Only what hangs on the own session is ever removed, so that a
-//     process that stops never takes away what its successor registered.
+//     process that stops never takes away what its successor registered. What
+//     others left behind goes by [Registrar.Evict] alone.
 //   - [Registrar.Stop] is bounded: a provider that does not answer delays it to the
 //     end of its context and no further, and then the registrations end with their
 //     TTL.

@@ -19,6 +19,7 @@ func keyOf(i discovery.Instance) key { return key{i.Service, i.Key()} }
 type entry struct {
 	instance discovery.Instance
 	wanted   bool
+	evict    bool   // wanted only until it is registered here, and thereby ours to deregister
 	invalid  error  // why it cannot be published although it is wanted
 	version  uint64 // counts the changes of what is desired
 
@@ -48,6 +49,7 @@ const maxRetry = 5 * time.Second
 
 // want makes i desired. err says why it cannot be published, if so.
 func (e *entry) want(i discovery.Instance, err error, now time.Time) {
+	e.evict = false
 	if e.wanted && err == nil && e.invalid == nil && samePublished(e.instance, i) {
 		return
 	}
@@ -71,7 +73,7 @@ func (e *entry) want(i discovery.Instance, err error, now time.Time) {
 
 // unwant makes the instance one to be deregistered.
 func (e *entry) unwant() {
-	e.wanted, e.invalid = false, nil
+	e.wanted, e.evict, e.invalid = false, false, nil
 	e.version++
 	e.setRegistered(false)
 	e.err, e.attempts = nil, 0
@@ -151,7 +153,7 @@ func (e *entry) status() InstanceStatus {
 	i.AppAddrs = maps.Clone(i.AppAddrs)
 	return InstanceStatus{
 		Instance: i, Registered: e.registered, Since: e.since,
-		Err: e.err, Attempts: e.attempts, Leaving: !e.wanted,
+		Err: e.err, Attempts: e.attempts, Leaving: !e.wanted || e.evict,
 	}
 }
 

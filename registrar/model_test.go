@@ -47,6 +47,12 @@ func TestDesiredStateIsReached(t *testing.T) {
 					delete(desired, ids.Draw(t, "id"))
 					set()
 				},
+				"eviction": func(t *rapid.T) {
+					l.memory.Put(leftBehind)
+					if err := l.Evict(leftBehind); err != nil {
+						t.Fatalf("Evict: %v", err)
+					}
+				},
 				"time passes": func(t *rapid.T) {
 					after(durations.Draw(t, "for"))
 				},
@@ -67,6 +73,13 @@ func TestDesiredStateIsReached(t *testing.T) {
 			l.heal()
 			// The calls in flight may have to be given up first.
 			after(5*time.Second + ttl)
+			if _, ok := l.published("web")[leftBehind.InstanceID]; ok {
+				// It was put there again while its eviction came to an end.
+				if err := l.Evict(leftBehind); err != nil {
+					t.Fatalf("Evict: %v", err)
+				}
+				after(5*time.Second + ttl)
+			}
 			var want []driver.Instance
 			for _, i := range desired {
 				want = append(want, i)
@@ -90,6 +103,9 @@ func TestDesiredStateIsReached(t *testing.T) {
 		})
 	})
 }
+
+// leftBehind is what another process has registered and nobody wants.
+var leftBehind = instance("left", 9)
 
 func newModelLab(t *rapid.T) *lab {
 	l := newLab(t, discoverytest.NewMemory(), Config{})

@@ -175,6 +175,12 @@ func (r *Registrar) register(ctx context.Context, session driver.Session, j job,
 	if r.lapsed {
 		return nil // the session was still there, but for how long? The next renewal tells
 	}
+	if e.evict {
+		e.unwant() // now that it hangs on this session, it can be deregistered
+		signal(r.kick)
+		r.publish()
+		return nil
+	}
 	failing := e.err != nil
 	e.succeeded()
 	if repaired {

@@ -29,6 +29,11 @@ type Config struct {
 	// registration is somebody else's business.
 	ReadOnly bool
 
+	// KeepOnStop has Stop leave the registrations to their TTL, and the session neither
+	// renewed nor closed, so that a successor that registers the same within it takes
+	// them over without a gap.
+	KeepOnStop bool
+
 	// CallTimeout bounds each call of the session. A renewal is also bounded by a
 	// third of the TTL. 0: 5 s.
 	CallTimeout time.Duration
@@ -144,7 +149,7 @@ func (r *Registrar) Set(instances ...discovery.Instance) error {
 		e.want(i, err, now)
 	}
 	for k, e := range r.entries {
-		if !desired[k] && e.wanted {
+		if !desired[k] && e.wanted && !e.evict {
 			e.unwant()
 		}
 		if e.forgotten() {
@@ -153,6 +158,46 @@ func (r *Registrar) Set(instances ...discovery.Instance) error {
 	}
 	if r.off == "" {
 		r.watchServices()
+		signal(r.kick)
+	}
+	r.publish()
+	return errors.Join(errs...)
+}
+
+// Evict takes away what others have registered and nobody will: what was left behind
+// without a TTL, or by a process that is gone and with a TTL that still lasts. It
+// returns without waiting for the provider; like all else it is tried until it is
+// done, unless the Registrar is stopped before.
+//
+// A driver removes nothing that does not hang on its own session. So each is
+// registered on it, as it is, and then deregistered. What is desired is left alone, and
+// stays if Set names it before it is gone.
+//
+// Each instance is one that the provider lists, and has an InstanceID: the error joins
+// what is wrong with others. After Stop, Evict changes nothing and returns ErrStopped.
+func (r *Registrar) Evict(instances ...discovery.Instance) error {
+	now := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stopping {
+		return ErrStopped
+	}
+	var errs []error
+	for _, i := range instances {
+		if err := validate(i); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		k := keyOf(i)
+		if _, known := r.entries[k]; known {
+			continue // desired, or about to go
+		}
+		e := &entry{}
+		e.want(i, nil, now)
+		e.evict = true
+		r.entries[k] = e
+	}
+	if r.off == "" {
 		signal(r.kick)
 	}
 	r.publish()
@@ -169,8 +214,8 @@ func validate(i discovery.Instance) error {
 	return nil
 }
 
-// Stop deregisters all instances by closing their session, and joins what the
-// Registrar started. It returns when that is done or ctx ends, after StopTimeout
+// Stop deregisters all instances by closing their session, or leaves them where
+// Config.KeepOnStop is set, and joins what the Registrar started. It returns when that is done or ctx ends, after StopTimeout
 // where ctx has no deadline, whatever the provider does; the error then says that
 // the registrations are left to their TTL. Stop is idempotent: further calls wait
 // for the first and return what it found.
@@ -210,7 +255,9 @@ func (r *Registrar) shutDown(ctx context.Context) {
 	session := <-r.ended
 	r.watchers.Wait()
 	if session != nil {
-		if err := r.close(ctx, session); err != nil {
+		if r.config.KeepOnStop {
+			r.log.Info("left registered; the registrations end with their ttl unless a successor takes them over", "ttl", session.TTL())
+		} else if err := r.close(ctx, session); err != nil {
 			r.stopErr = r.abandoned(err)
 			r.log.Warn("could not deregister; the registrations end with their ttl", "ttl", session.TTL(), "error", err)
 		} else {

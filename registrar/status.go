@@ -86,8 +86,8 @@ type InstanceStatus struct {
 	Err error
 	// Attempts counts the calls since the last success.
 	Attempts int
-	// Leaving means that the instance is no longer desired, and not yet
-	// deregistered.
+	// Leaving means that the instance is no longer desired, or to be evicted, and not
+	// yet deregistered.
 	Leaving bool
 }
 

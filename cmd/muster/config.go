@@ -46,10 +46,14 @@ var agentFlags = []string{
 
 // loadConfig loads the configuration from file and the flags of cmd.
 func loadConfig(cmd *cobra.Command, file string) (*config.Config, error) {
+	return loadConfigFor(cmd, file, config.ForNode)
+}
+
+func loadConfigFor(cmd *cobra.Command, file string, purpose config.Purpose) (*config.Config, error) {
 	if file == "" {
 		file = os.Getenv(fileVariable)
 	}
-	c, err := config.Load(config.Options{Path: file, Flags: cmd.Flags()})
+	c, err := config.Load(config.Options{Path: file, Flags: cmd.Flags(), Purpose: purpose})
 	if err != nil {
 		return nil, usageError(err)
 	}
@@ -72,15 +76,22 @@ func newConfigCheckCommand() *cobra.Command {
 		Short: "Say ok, or all that is wrong with the configuration",
 		Long: `Check the configuration as an agent would: every key and value, the files that it
 names, and the sections of the providers, which are not contacted. Print ok, or one
-line for each thing that is wrong, with its place, and status 2.`,
+line for each thing that is wrong, with its place, and status 2.
+
+Where no cluster is named and there is a section registrar or services, it is checked
+as a registrar would.`,
 		Example: `  muster config check -c muster.yaml
   MUSTER_CLUSTER=orders MUSTER_PROVIDER_STATIC_PEERS=10.0.0.5:7946 muster config check`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if _, err := loadConfig(cmd, file); err != nil {
+			c, err := loadConfigFor(cmd, file, config.ForAny)
+			if err != nil {
 				return err
 			}
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), "ok")
+			if err := checkRules(c); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), "ok")
 			return err
 		},
 	}
@@ -99,7 +110,7 @@ behind each value where it comes from.`,
   MUSTER_LOG_LEVEL=debug muster config show -c muster.yaml`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := loadConfig(cmd, file)
+			c, err := loadConfigFor(cmd, file, config.ForAny)
 			if err != nil {
 				return err
 			}

@@ -78,11 +78,11 @@ func TestExamplesInTheDocumentation(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, block := range yamlBlock.FindAllStringSubmatch(string(text), -1) {
-			if !regexp.MustCompile(`(?m)^cluster:`).MatchString(block[1]) {
+			if !regexp.MustCompile(`(?m)^(cluster|registrar|services):`).MatchString(block[1]) {
 				continue // a part of a configuration, or something else
 			}
 			shown++
-			_, err := config.Load(config.Options{Path: writeFile(t, "muster.yaml", block[1]), Env: []string{}})
+			_, err := config.Load(config.Options{Path: writeFile(t, "muster.yaml", block[1]), Env: []string{}, Purpose: config.ForAny})
 			if err == nil {
 				continue
 			}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/musterhq/muster/internal/testdocker"
 	"github.com/musterhq/muster/internal/testserver"
 	"github.com/musterhq/muster/node/config"
 	"github.com/musterhq/muster/node/httpapi"
@@ -22,7 +23,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(runMainVariable) != "" {
 		os.Exit(mainStatus())
 	}
-	os.Exit(testserver.Main(m).Run())
+	os.Exit(testserver.Main(testdocker.Main(m)).Run())
 }
 
 // execute runs a command line in this process.

@@ -3,6 +3,7 @@ package discoverytest
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/musterhq/muster/discovery"
@@ -22,6 +23,7 @@ func listClauses() []clause {
 		{"list/same_node", "instances with one NodeID and different InstanceIDs are different instances", listSameNode},
 		{"list/prefix", "List returns the instances whose Service is q.Service, and none of a service whose name starts alike", listPrefix},
 		{"list/revision_rises", "Snapshot.Revision rises with each change, if the provider has revisions", listRevision},
+		{"list/services", "Services names every service of which anything is registered, as List takes the name, and each once", listServices},
 		{"list/closed", "Close is idempotent, and calls made after it fail", listClosed},
 	}
 }
@@ -226,6 +228,52 @@ func listRevision(k *check) {
 			k.broken("revision %d follows %d although an instance was added", now, last)
 		}
 		last = now
+	}
+}
+
+func listServices(k *check) {
+	d := k.open()
+	c, ok := d.(driver.Cataloger)
+	if !ok {
+		k.Skipf("%T is no driver.Cataloger", d)
+	}
+	s := k.liveSession(k.open())
+	names := []string{"foo", "foobar", "foo.bar", "Foo_2"}
+	for n, name := range names {
+		k.register(s, instance(name, n))
+		k.eventually(d, name, "an instance of it was registered", instance(name, n))
+	}
+	deadline := time.Now().Add(k.Patience)
+	for {
+		var have []string
+		k.must("Services", func(ctx context.Context) (err error) {
+			have, err = c.Services(ctx)
+			return err
+		})
+		slices.Sort(have)
+		if len(slices.Compact(slices.Clone(have))) != len(have) {
+			k.broken("Services returned %q", have)
+		}
+		missing := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return slices.Contains(have, name) })
+		if len(missing) == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			k.broken("with instances of %q registered, Services returned %q", names, have)
+		}
+		k.sleep(pollEvery)
+	}
+	k.needs("Stop and Start", k.Stop != nil)
+	k.Stop(k)
+	ctx, cancel := context.WithTimeout(k.Context(), prompt)
+	defer cancel()
+	have, err := c.Services(ctx)
+	k.Start(k)
+	switch {
+	case err == nil:
+		k.broken("with the provider stopped, Services returned %q and no error", have)
+	case !driver.Retryable(err):
+		k.broken("with the provider stopped, Services returned %q, which says that no retry helps", err)
 	}
 }
 

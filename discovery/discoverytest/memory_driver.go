@@ -85,6 +85,20 @@ func (d *memoryDriver) changedSince(q driver.Query, last driver.Revision) (drive
 	return driver.Snapshot{}, d.m.changed, nil
 }
 
+func (d *memoryDriver) Services(ctx context.Context) ([]string, error) {
+	if err := d.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer d.m.mu.Unlock()
+	var names []string
+	for name, s := range d.m.services {
+		if len(s.entries) > 0 || len(s.garbage) > 0 {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
 // memoryTTL is granted where none is asked for.
 const memoryTTL = 10 * time.Second
 

@@ -20,7 +20,7 @@
 //
 // [Driver] is mandatory and small. Later abilities are optional interfaces found
 // by type assertion on the Driver: [Registrar], [Reducer], [Rehearser], [Watcher],
-// [Authorizer], [TTLBounder]; and on the [Authority]: [Store].
+// [Cataloger], [Authorizer], [TTLBounder]; and on the [Authority]: [Store].
 //
 // The conformance suite in discovery/discoverytest holds a driver to all of this
 // and explains the clause that it broke.
@@ -64,6 +64,15 @@ type Watcher interface {
 	//     ErrCompacted if the changes after since are no longer known. The caller
 	//     lists again. The sequence also ends when ctx does.
 	Watch(ctx context.Context, q Query, since Snapshot) iter.Seq2[Snapshot, error]
+}
+
+// Cataloger is implemented by a Driver that can tell which services there are.
+type Cataloger interface {
+	// Services returns the names of all services of which anything is registered, by
+	// whomever, in any order and each once. It may name one of which nothing is
+	// registered any more, or nothing that List shows. As with List, it never returns
+	// part of the set.
+	Services(ctx context.Context) ([]string, error)
 }
 
 // Registrar is implemented by a Driver that can publish instances.

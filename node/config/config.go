@@ -22,6 +22,7 @@ import (
 
 	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/node"
+	"github.com/musterhq/muster/registrar/declared"
 )
 
 // Options say where the configuration is read from.
@@ -33,6 +34,8 @@ type Options struct {
 	// Flags are parsed flags, such as AddFlags made: those that were set and whose
 	// names stand for keys count. Nil: none.
 	Flags *pflag.FlagSet
+	// Purpose says what is mandatory. Default: ForNode.
+	Purpose Purpose
 }
 
 // Config is the configuration of a node with its defaults filled in.
@@ -54,6 +57,10 @@ type Config struct {
 
 	// TLS secures the traffic between nodes, mutually. Zero: none.
 	TLS driver.TLS `yaml:"tls"`
+
+	// Registrar is for a registrar, and so are the Services, which are no containers.
+	Registrar Registrar          `yaml:"registrar"`
+	Services  []declared.Service `yaml:"services"`
 
 	HTTP HTTP `yaml:"http"`
 	Log  Log  `yaml:"log"`
@@ -124,6 +131,7 @@ func defaults() *Config {
 		Detect:     Detect{RequireExternal: true},
 		Bootstrap:  Bootstrap{Mode: "auto"},
 		Mastership: Mastership{Eligible: true},
+		Registrar:  Registrar{Containers: true, Resync: time.Minute, Deregister: "always", OnExit: "deregister"},
 		HTTP:       HTTP{Addr: "127.0.0.1:7980"},
 		Log:        Log{Level: "info", Format: "text"},
 	}

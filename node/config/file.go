@@ -26,8 +26,8 @@ type fileReader struct {
 	name   string
 	schema *schema
 	faults *faults
-	// values are those that could be read.
-	values layer
+	// values are those that could be read, and lists the lists of sections.
+	values, lists layer
 	// lines are where keys stand, with sections and, as "node.tags[1]", items.
 	lines map[string]int
 	// broken says that the file could not be read as YAML, and nothing is known
@@ -37,7 +37,7 @@ type fileReader struct {
 
 // readFile reads the file at path. What is wrong goes to faults.
 func readFile(path string, s *schema, f *faults) *fileReader {
-	r := &fileReader{name: path, schema: s, faults: f, values: make(layer), lines: make(map[string]int)}
+	r := &fileReader{name: path, schema: s, faults: f, values: make(layer), lists: make(layer), lines: make(map[string]int)}
 	if path == "" {
 		return r
 	}
@@ -169,11 +169,51 @@ func (r *fileReader) section(e *entry, n *yaml.Node) {
 		case isNull(value):
 			// A key without a value is as if it were not there; a section without
 			// keys has its defaults.
+		case child.item != nil:
+			r.list(child, value)
 		case child.section:
 			r.faults.add(r.at(value), key, r.unknown(nil, name, value),
 				"a "+kind(value)+" where a section is wanted; write its keys below it: "+strings.Join(child.names(), ", "))
 		default:
 			r.value(child, value)
+		}
+	}
+}
+
+// list reads n as the list of sections that e is.
+func (r *fileReader) list(e *entry, n *yaml.Node) {
+	if n.Kind != yaml.SequenceNode {
+		r.faults.add(r.at(n), e.key, brief(n), "a "+kind(n)+" where a list is wanted; write its items below it, each with a dash")
+		return
+	}
+	before := len(*r.faults)
+	list := reflect.MakeSlice(e.typ, 0, len(n.Content))
+	for i, node := range n.Content {
+		item := e.item.at(fmt.Sprintf("%s[%d]", e.key, i))
+		node = resolve(node)
+		r.lines[item.key] = node.Line
+		if node.Kind != yaml.MappingNode {
+			r.faults.add(r.at(node), item.key, brief(node), "a "+kind(node)+" where a section is wanted; write its keys: "+strings.Join(item.names(), ", "))
+			continue
+		}
+		r.section(item, node)
+		v := reflect.New(e.item.typ).Elem()
+		r.take(item, v)
+		list = reflect.Append(list, v)
+	}
+	if len(*r.faults) == before {
+		r.lists[e.key] = list.Interface()
+	}
+}
+
+// take moves the values that were read of the section e into the struct v.
+func (r *fileReader) take(e *entry, v reflect.Value) {
+	for _, child := range e.children {
+		if child.section {
+			r.take(child, child.in(v))
+		} else if value, ok := r.values[child.key]; ok {
+			child.in(v).Set(reflect.ValueOf(value))
+			delete(r.values, child.key)
 		}
 	}
 }

@@ -8,16 +8,18 @@ import (
 
 // Key describes one key of the configuration.
 type Key struct {
-	// Name is the path of the key: "node.zone".
+	// Name is the path of the key: "node.zone". In a list of sections it has [] in place
+	// of the index: "services[].name".
 	Name string
 	// Type is string, int, number, bool, duration, secret, list or map.
 	Type string
 	// Default is as in YAML, and empty where there is none. Those of node.id and
 	// node.data_dir depend on the host and are not told.
 	Default string
-	// Env is the variable that stands for the key.
+	// Env is the variable that stands for the key, empty within a list of sections.
 	Env string
-	// Flag is the flag that stands for the key, empty for a secret.
+	// Flag is the flag that stands for the key, empty for a secret and within a list of
+	// sections.
 	Flag string
 }
 
@@ -28,10 +30,13 @@ func Keys() ([]Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys := make([]Key, len(s.values))
-	for i, e := range s.values {
+	keys := make([]Key, len(s.all))
+	for i, e := range s.all {
 		keys[i] = Key{Name: e.key, Type: typeName(e.typ), Default: e.defaultText(), Env: e.env(), Flag: e.flag()}
-		if e.secret() {
+		if e.inItem {
+			keys[i].Env = ""
+		}
+		if e.inItem || e.secret() {
 			keys[i].Flag = ""
 		}
 	}

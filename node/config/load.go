@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -25,7 +26,7 @@ func Load(o Options) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &loader{schema: s, env: newEnvironment(o.Env)}
+	l := &loader{schema: s, env: newEnvironment(o.Env), purpose: o.Purpose}
 	l.file = readFile(o.Path, s, &l.faults)
 	l.layers.file = l.file.values
 	l.layers.env = l.env.read(s, &l.faults)
@@ -38,9 +39,11 @@ type loader struct {
 	schema *schema
 	faults faults
 	env    environment
-	file   *fileReader
-	layers struct{ file, env, flags layer }
-	config *Config
+	// purpose is ForNode or ForRegistrar from decode on.
+	purpose Purpose
+	file    *fileReader
+	layers  struct{ file, env, flags layer }
+	config  *Config
 }
 
 func (l *loader) load() (*Config, error) {
@@ -51,6 +54,10 @@ func (l *loader) load() (*Config, error) {
 	if err := l.decode(configured); err != nil {
 		return nil, err
 	}
+	for key, list := range l.file.lists {
+		l.schema.byKey[key].in(reflect.ValueOf(l.config).Elem()).Set(reflect.ValueOf(list))
+	}
+	l.purpose = l.purpose.resolve(l)
 	l.fill()
 	l.validate()
 	l.validateProviders(configured)
@@ -61,6 +68,13 @@ func (l *loader) load() (*Config, error) {
 	l.config.sources = make(map[string]Source)
 	for _, e := range l.schema.values {
 		l.config.sources[e.key] = l.explicit(e)
+	}
+	for key := range l.file.lists {
+		for at, line := range l.file.lines {
+			if at == key || strings.HasPrefix(at, key+"[") {
+				l.config.sources[at] = Source{File: l.file.name, Line: line}
+			}
+		}
 	}
 	return l.config, nil
 }
@@ -195,6 +209,7 @@ func (l *loader) source(key string) Source {
 // fill sets the defaults that depend on the host.
 func (l *loader) fill() {
 	c := l.config
+	l.fillRegistrar()
 	if c.Node.ID == "" && !l.faults.has("node.id") {
 		name, err := os.Hostname()
 		if err != nil {

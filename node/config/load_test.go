@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/registrar/declared"
 )
 
 // load writes text to muster.yaml and loads it, with the home of nobody.
@@ -66,6 +67,7 @@ func TestDefaults(t *testing.T) {
 		Provider:   map[string]any{"stub": &stubConfig{Peers: []string{"10.0.0.5:7946"}, Timeout: 2 * time.Second}},
 		Bootstrap:  Bootstrap{Mode: "auto"},
 		Mastership: Mastership{Eligible: true},
+		Registrar:  Registrar{Containers: true, Resync: time.Minute, Deregister: "always", OnExit: "deregister"},
 		HTTP:       HTTP{Addr: "127.0.0.1:7980"},
 		Log:        Log{Level: "info", Format: "text"},
 	}
@@ -106,6 +108,15 @@ provider:
     region: eu
 bootstrap: {mode: join-only, expect: 3}
 mastership: {eligible: false, ttl: 5s, authority: stub}
+registrar:
+  {hostname: h1, containers: false, ip: 10.0.0.5, internal: true, explicit: true, require_label: a=b, ip_from_label: c, tags: [d, "{{.ID}}"], merge_tags: true,
+  ttl: 30s, resync: 2m, cleanup: true, deregister: on-success, on_exit: keep}
+services:
+  - name: db
+    address: :5432
+  - {name: web, id: w1, address: "web.example:80", tags: [a], meta: {B: c},
+    check: {http: /h, method: HEAD, header: {X-Key: k}, interval: 5s, timeout: 1s, rise: 2, fall: 4, tls_skip_verify: true}}
+  - {name: s, address: ":1", check: {script: [check, "$SERVICE_PORT"]}}
 http: {addr: ":0"}
 log: {level: debug, format: json}
 `, nil)
@@ -127,8 +138,21 @@ log: {level: debug, format: json}
 		}},
 		Bootstrap:  Bootstrap{Mode: "join-only", Expect: 3},
 		Mastership: Mastership{TTL: 5 * time.Second, Authority: "stub"},
-		HTTP:       HTTP{Addr: ":0"},
-		Log:        Log{Level: "debug", Format: "json"},
+		Registrar: Registrar{
+			Hostname: "h1", IP: "10.0.0.5", Internal: true, Explicit: true, RequireLabel: "a=b", IPFromLabel: "c",
+			Tags: []string{"d", "{{.ID}}"}, MergeTags: true, TTL: 30 * time.Second, Resync: 2 * time.Minute,
+			Cleanup: true, Deregister: "on-success", OnExit: "keep",
+		},
+		Services: []declared.Service{
+			{Name: "db", Address: ":5432"},
+			{Name: "web", ID: "w1", Address: "web.example:80", Tags: []string{"a"}, Meta: map[string]string{"B": "c"}, Check: declared.Check{
+				HTTP: "/h", Method: "HEAD", Header: map[string]driver.Secret{"X-Key": "k"},
+				Interval: 5 * time.Second, Timeout: time.Second, Rise: 2, Fall: 4, TLSSkipVerify: true,
+			}},
+			{Name: "s", Address: ":1", Check: declared.Check{Script: []string{"check", "$SERVICE_PORT"}}},
+		},
+		HTTP: HTTP{Addr: ":0"},
+		Log:  Log{Level: "debug", Format: "json"},
 	}
 	if diff := cmp.Diff(want, c, ignored); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
@@ -147,6 +171,7 @@ func TestEveryKeyFromTheEnvironmentAlone(t *testing.T) {
 		"MUSTER_PROVIDER_STUB_PASSWORD=hush", "MUSTER_PROVIDER_STUB_TIMEOUT=3s", "MUSTER_PROVIDER_STUB_RETRIES=4",
 		"MUSTER_PROVIDER_STUB_LABELS=Team=A",
 		"MUSTER_BOOTSTRAP_EXPECT=3", "MUSTER_MASTERSHIP_ELIGIBLE=false", "MUSTER_MASTERSHIP_TTL=2s",
+		"MUSTER_REGISTRAR_TAGS=a,b", "MUSTER_REGISTRAR_RESYNC=5s",
 		"MUSTER_HTTP_ADDR=127.0.0.1:8000", "MUSTER_LOG_LEVEL=warn",
 		"MUSTER_LOG_FORMAT=",             // passed on and not set
 		"MUSTER_ADVERTISE_ADDR=10.0.0.5", // not a key, but what env reads
@@ -172,6 +197,7 @@ func TestEveryKeyFromTheEnvironmentAlone(t *testing.T) {
 		}},
 		Bootstrap:  Bootstrap{Mode: "auto", Expect: 3},
 		Mastership: Mastership{TTL: 2 * time.Second},
+		Registrar:  Registrar{Containers: true, Tags: []string{"a", "b"}, Resync: 5 * time.Second, Deregister: "always", OnExit: "deregister"},
 		HTTP:       HTTP{Addr: "127.0.0.1:8000"},
 		Log:        Log{Level: "warn", Format: "text"},
 	}

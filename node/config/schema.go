@@ -17,7 +17,12 @@ type schema struct {
 	root *entry
 	// values are the entries that hold a value, in the order of their sections.
 	values []*entry
-	byKey  map[string]*entry
+	// lists are the entries that hold a list of sections. Such a list stands in the file
+	// alone: neither a variable nor a flag has a form for it.
+	lists []*entry
+	byKey map[string]*entry
+	// all are the values and, in place of each list, the values of its items.
+	all []*entry
 }
 
 // entry is one key. It is a section where it has children, and holds a value
@@ -31,6 +36,11 @@ type entry struct {
 	usage    string
 	children []*entry
 	section  bool
+	// item is what each item of a list of sections is like. Its key, and those below it,
+	// have [] in place of the index.
+	item *entry
+	// inItem is set for an item and all below.
+	inItem bool
 	// provider is set for the section of a provider and all below.
 	provider string
 }
@@ -72,9 +82,12 @@ func (s *schema) addFields(parent *entry, v reflect.Value, index []int) error {
 			index:    at,
 			usage:    field.Tag.Get("usage"),
 			provider: parent.provider,
+			inItem:   parent.inItem,
 		}
 		parent.children = append(parent.children, e)
-		s.byKey[e.key] = e
+		if !e.inItem {
+			s.byKey[e.key] = e
+		}
 		switch {
 		case e.key == "provider":
 			e.section = true
@@ -83,7 +96,16 @@ func (s *schema) addFields(parent *entry, v reflect.Value, index []int) error {
 			}
 		case supported(field.Type):
 			e.def = v.Field(i)
-			s.values = append(s.values, e)
+			s.all = append(s.all, e)
+			if !e.inItem {
+				s.values = append(s.values, e)
+			}
+		case field.Type.Kind() == reflect.Slice && field.Type.Elem().Kind() == reflect.Struct && !e.inItem && e.provider == "":
+			e.item = &entry{key: e.key + "[]", typ: field.Type.Elem(), section: true, inItem: true}
+			s.lists = append(s.lists, e)
+			if err := s.addFields(e.item, reflect.Zero(e.item.typ), nil); err != nil {
+				return err
+			}
 		case field.Type.Kind() == reflect.Struct:
 			e.section = true
 			if err := s.addFields(e, v.Field(i), nil); err != nil {
@@ -124,6 +146,16 @@ func (e *entry) child(name string) *entry {
 		}
 	}
 	return nil
+}
+
+// at returns a copy of e, and of all below it, for another key.
+func (e *entry) at(key string) *entry {
+	c := *e
+	c.key, c.children = key, nil
+	for _, child := range e.children {
+		c.children = append(c.children, child.at(join(key, child.name)))
+	}
+	return &c
 }
 
 // env is the variable that stands for the key.

@@ -40,8 +40,41 @@ func (c *Config) section(e *entry, v reflect.Value) *yaml.Node {
 			value = c.section(child, reflect.Value{})
 		case child.section:
 			value = c.section(child, child.in(v))
+		case child.item != nil:
+			value = c.list(child, child.in(v))
 		default:
 			value = valueNode(child, child.in(v))
+			value.LineComment = c.sources[child.key].String()
+		}
+		n.Content = append(n.Content, textNode(child.name), value)
+	}
+	return n
+}
+
+// list writes of each section what is set.
+func (c *Config) list(e *entry, v reflect.Value) *yaml.Node {
+	n := &yaml.Node{Kind: yaml.SequenceNode}
+	if v.Len() == 0 {
+		n.Style, n.LineComment = yaml.FlowStyle, c.sources[e.key].String()
+	}
+	for i := range v.Len() {
+		n.Content = append(n.Content, c.item(e.item.at(fmt.Sprintf("%s[%d]", e.key, i)), v.Index(i)))
+	}
+	return n
+}
+
+func (c *Config) item(e *entry, v reflect.Value) *yaml.Node {
+	n := &yaml.Node{Kind: yaml.MappingNode}
+	for _, child := range e.children {
+		field := child.in(v)
+		if field.IsZero() {
+			continue
+		}
+		var value *yaml.Node
+		if child.section {
+			value = c.item(child, field)
+		} else {
+			value = valueNode(child, field)
 			value.LineComment = c.sources[child.key].String()
 		}
 		n.Content = append(n.Content, textNode(child.name), value)

@@ -22,6 +22,10 @@ provider:
     password: hush
     labels: {}
 bootstrap: {expect: 3}
+services:
+  - name: db
+    address: ":5432"
+    check: {tcp: "true", interval: 5s}
 `
 
 func TestWriteYAML(t *testing.T) {
@@ -95,6 +99,27 @@ tls:
   cert_file: "" # default
   key_file: "" # default
   server_name: "" # default
+registrar:
+  hostname: "" # default
+  containers: true # default
+  ip: "" # default
+  internal: false # default
+  explicit: false # default
+  require_label: "" # default
+  ip_from_label: "" # default
+  tags: [] # default
+  merge_tags: false # default
+  ttl: 0s # default
+  resync: 1m0s # default
+  cleanup: false # default
+  deregister: always # default
+  on_exit: deregister # default
+services:
+  - name: db # muster.yaml:13
+    address: :5432 # muster.yaml:14
+    check:
+      tcp: "true" # muster.yaml:15
+      interval: 5s # muster.yaml:15
 http:
   addr: 127.0.0.1:7980 # default
 log:
@@ -109,7 +134,7 @@ log:
 // TestWhatIsShownLoads holds that the output of show is a configuration, and the
 // same one.
 func TestWhatIsShownLoads(t *testing.T) {
-	c := mustLoad(t, least+"node: {id: n1, meta: {A: \"null\", b: \"a: b # c\", c: \"\\n\"}, tags: [\"1\", \"true\"]}\nmastership: {ttl: 1m30s}\n", nil)
+	c := mustLoad(t, least+"node: {id: n1, meta: {A: \"null\", b: \"a: b # c\", c: \"\\n\"}, tags: [\"1\", \"true\"]}\nmastership: {ttl: 1m30s}\nservices:\n- {name: db, address: \":1\", tags: [\"2\"], check: {script: [\"a b\", \"#\"], fall: 2}}\n", nil)
 	var out bytes.Buffer
 	if err := c.WriteYAML(&out); err != nil {
 		t.Fatal(err)

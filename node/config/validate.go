@@ -28,7 +28,9 @@ func (l *loader) bad(key, value, problem string) {
 func (l *loader) validate() {
 	c := l.config
 	if c.Cluster == "" {
-		l.bad("cluster", "", "missing; name the cluster, as cluster: orders")
+		if l.purpose == ForNode {
+			l.bad("cluster", "", "missing; name the cluster, as cluster: orders")
+		}
 	} else {
 		l.name("cluster", c.Cluster)
 	}
@@ -45,6 +47,8 @@ func (l *loader) validate() {
 	} else if ttl > 0 && ttl < 210*time.Millisecond {
 		l.bad("mastership.ttl", ttl.String(), "too short to be renewed in time; write at least 210ms, or 0s for the provider's default")
 	}
+	l.validateRegistrar(c.Registrar)
+	l.validateServices()
 	l.listenAddr("http.addr", c.HTTP.Addr)
 	l.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	l.oneOf("log.format", c.Log.Format, "text", "json")
@@ -167,25 +171,37 @@ func (l *loader) validateProviders(configured []*entry) {
 	case len(configured) == 0 && !l.faults.has("provider"):
 		l.bad("provider", "", fmt.Sprintf(
 			`missing: without one nobody is found; configure %s, as provider: {static: {peers: ["10.0.0.5:7946"]}}`, strings.Join(known, " or ")))
-	case len(configured) > 0:
+	case len(configured) > 0 && l.purpose == ForNode:
 		l.driverErrors("", node.CheckAuthority(l.config.Mastership.authorities(), names))
 	}
 	var granting []string
+	registers := false
 	for _, section := range configured {
 		if l.faults.has(section.key) {
 			granting = append(granting, section.name) // nothing is known against it
+			registers = true
 			continue
 		}
 		d, err := l.open(section.name)
 		if err != nil {
 			l.driverErrors(section.key, err)
+			registers = true
 			continue
+		}
+		if _, ok := d.(driver.Registrar); ok {
+			registers = true
 		}
 		if _, grants := d.(driver.Authorizer); grants {
 			granting = append(granting, section.name)
 		}
 		l.validateTTL(section.name, d)
 		l.driverErrors(section.key, d.Close())
+	}
+	if l.purpose == ForRegistrar {
+		if len(configured) > 0 && !registers {
+			l.bad("provider", strings.Join(names, ", "), "registers nothing; configure etcd or consul beside it or in its place")
+		}
+		return
 	}
 	for _, name := range l.config.Mastership.authorities() {
 		if slices.Contains(names, name) && !slices.Contains(granting, name) {

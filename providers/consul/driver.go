@@ -3,6 +3,7 @@ package consul
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -39,7 +40,7 @@ func (Provider) Open(config any) (driver.Driver, error) {
 }
 
 // Driver is a client of one Consul agent. It implements driver.Driver,
-// driver.Watcher, driver.Registrar, driver.Reducer, driver.Rehearser,
+// driver.Watcher, driver.Cataloger, driver.Registrar, driver.Reducer, driver.Rehearser,
 // driver.Authorizer and driver.TTLBounder; its authorities implement driver.Store.
 type Driver struct {
 	config    Config
@@ -63,6 +64,7 @@ type Driver struct {
 var (
 	_ driver.Driver     = (*Driver)(nil)
 	_ driver.Watcher    = (*Driver)(nil)
+	_ driver.Cataloger  = (*Driver)(nil)
 	_ driver.Registrar  = (*Driver)(nil)
 	_ driver.Reducer    = (*Driver)(nil)
 	_ driver.Rehearser  = (*Driver)(nil)
@@ -135,6 +137,43 @@ func (d *Driver) List(ctx context.Context, q driver.Query) (driver.Snapshot, err
 		all = append(all, r)
 	}
 	return d.snapshot(q.Service, all), nil
+}
+
+// Services reads the names that every datacenter has.
+func (d *Driver) Services(ctx context.Context) ([]string, error) {
+	ctx, cancel := d.call(ctx)
+	defer cancel()
+	all := make(map[string]bool)
+	for _, dc := range d.datacenters() {
+		names, err := d.serviceNames(ctx, reading{dc: dc})
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			all[name] = true
+		}
+	}
+	return slices.Collect(maps.Keys(all)), nil
+}
+
+func (d *Driver) serviceNames(ctx context.Context, r reading) ([]string, error) {
+	if d.kv != nil {
+		root := d.kv.Root()
+		request := question{what: "list " + root, needs: fmt.Sprintf("key_prefix %q list", root)}
+		found, _, err := ask(ctx, d, request.in(r.dc), d.query(ctx, r), func(q *api.QueryOptions) ([]string, *api.QueryMeta, error) {
+			return d.client.KV().Keys(root, "", q)
+		})
+		var names []string
+		for _, key := range found {
+			if name, ok := d.kv.Service(key); ok {
+				names = append(names, name)
+			}
+		}
+		return names, err
+	}
+	request := question{what: "list the services", needs: `service_prefix "" and node_prefix "" read`}
+	found, _, err := ask(ctx, d, request.in(r.dc), d.query(ctx, r), d.client.Catalog().Services)
+	return slices.Collect(maps.Keys(found)), err
 }
 
 func errNoService() error {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -18,7 +19,7 @@ import (
 )
 
 // Driver is a client of one etcd cluster. It implements driver.Driver,
-// driver.Watcher, driver.Registrar, driver.Reducer, driver.Rehearser and
+// driver.Watcher, driver.Cataloger, driver.Registrar, driver.Reducer, driver.Rehearser and
 // driver.Authorizer; its authorities implement driver.Store.
 type Driver struct {
 	keys      keys   // of the authority and its records
@@ -33,6 +34,7 @@ type Driver struct {
 var (
 	_ driver.Driver     = (*Driver)(nil)
 	_ driver.Watcher    = (*Driver)(nil)
+	_ driver.Cataloger  = (*Driver)(nil)
 	_ driver.Registrar  = (*Driver)(nil)
 	_ driver.Reducer    = (*Driver)(nil)
 	_ driver.Rehearser  = (*Driver)(nil)
@@ -133,6 +135,24 @@ func (d *Driver) List(ctx context.Context, q driver.Query) (driver.Snapshot, err
 		return driver.Snapshot{}, err
 	}
 	return set.snapshot(revision), nil
+}
+
+// Services reads the keys of all registrations, without their values.
+func (d *Driver) Services(ctx context.Context) ([]string, error) {
+	root := d.layout.Root()
+	r, err := d.client.Get(ctx, root, clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	if err != nil {
+		return nil, d.failed(ctx, "list "+root, err)
+	}
+	var names []string
+	for _, kv := range r.Kvs { // sorted by key
+		key := string(kv.Key)
+		if name, ok := d.layout.Service(key); ok && !d.keys.owns(key) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names) // "foo-1/" comes before "foo/"
+	return slices.Compact(names), nil
 }
 
 // read returns the registrations of service as they stood at a revision, or as

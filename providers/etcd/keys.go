@@ -24,7 +24,9 @@ type keys struct{ root string }
 
 func newKeys(prefix string) keys { return keys{prefix + "/" + version + "/"} }
 
-func (k keys) service(name string) string { return k.root + "services/" + url.PathEscape(name) + "/" }
+func (k keys) services() string { return k.root + "services/" }
+
+func (k keys) service(name string) string { return k.services() + url.PathEscape(name) + "/" }
 
 func (k keys) instance(service, id string) string { return k.service(service) + url.PathEscape(id) }
 

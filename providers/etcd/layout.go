@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/providers/internal/format"
@@ -14,6 +15,11 @@ import (
 type layout interface {
 	// Prefix returns what the keys of the registrations of service start with.
 	Prefix(service string) string
+	// Root returns what the keys of all registrations start with.
+	Root() string
+	// Service returns the service at whose registration a key stands, and false for
+	// another key.
+	Service(key string) (string, bool)
 	// Encode returns the key and the value of a registration.
 	Encode(i driver.Instance) (key, value string, err error)
 	// Decode reads a registration of service.
@@ -49,6 +55,13 @@ func newLayout(c Config) (layout, error) {
 type musterLayout struct{ keys keys }
 
 func (l musterLayout) Prefix(service string) string { return l.keys.service(service) }
+
+func (l musterLayout) Root() string { return l.keys.services() }
+
+func (l musterLayout) Service(key string) (string, bool) {
+	end := strings.LastIndexByte(key, '/')
+	return segment(l.Root(), key[:max(0, end)])
+}
 
 func (l musterLayout) Encode(i driver.Instance) (key, value string, err error) {
 	b, err := json.Marshal(i)

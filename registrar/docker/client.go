@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/docker/go-connections/sockets"
+	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/client"
 
 	"github.com/musterhq/muster/discovery/driver"
@@ -240,10 +241,7 @@ func (c *Client) Events(ctx context.Context) iter.Seq2[Event, error] {
 			select {
 			case m := <-stream.Messages:
 				// The filter has let nothing else through, if the engine knows it.
-				if m.Type != "container" || m.Actor.ID == "" {
-					continue
-				}
-				if !yield(Event{ID: m.Actor.ID, Action: string(m.Action)}, nil) {
+				if e := eventOf(m); e.ID != "" && !yield(e, nil) {
 					return
 				}
 			case err := <-stream.Err:
@@ -260,11 +258,23 @@ func (c *Client) Events(ctx context.Context) iter.Seq2[Event, error] {
 	}
 }
 
-// events are those of the library, whose goroutine ends with the context of the call.
-type events struct{ client.EventsResult }
+// eventOf returns what m says of a container, or a zero Event if it says nothing. A
+// network tells of its coming and going from a container, too.
+func eventOf(m events.Message) Event {
+	switch m.Type {
+	case events.ContainerEventType:
+		return Event{ID: m.Actor.ID, Action: string(m.Action)}
+	case events.NetworkEventType:
+		return Event{ID: m.Actor.Attributes["container"], Action: "network " + string(m.Action)}
+	}
+	return Event{}
+}
+
+// eventStream is that of the library, whose goroutine ends with the context of the call.
+type eventStream struct{ client.EventsResult }
 
 // end waits until it has.
-func (e events) end(cancel func()) {
+func (e eventStream) end(cancel func()) {
 	cancel()
 	for range e.Err {
 	}
@@ -275,20 +285,20 @@ func (e events) end(cancel func()) {
 // An engine answers before it listens to its own events, so one that happens just then
 // would be lost. It is asked for those since the second in which we last heard from
 // it, by its own clock, which may differ from ours.
-func (c *Client) subscribe(ctx, sub context.Context, cancel func(), what string) (*conn, events, error) {
+func (c *Client) subscribe(ctx, sub context.Context, cancel func(), what string) (*conn, eventStream, error) {
 	inTime, done := context.WithTimeout(ctx, c.timeout)
 	defer done()
 	conn, since, err := c.ping(inTime, ctx, what)
 	if err != nil {
-		return nil, events{}, err
+		return nil, eventStream{}, err
 	}
 	// The time of the call must not end the stream. Whichever comes first counts: the
 	// answer, which stops the clock, or the clock, which cancels.
 	late := context.AfterFunc(inTime, cancel)
 	x := &exchange{stream: true}
-	result := events{conn.api.Events(x.with(sub), client.EventsListOptions{
+	result := eventStream{conn.api.Events(x.with(sub), client.EventsListOptions{
 		Since:   since,
-		Filters: make(client.Filters).Add("type", "container"),
+		Filters: make(client.Filters).Add("type", "container", "network"),
 	})}
 	if late() && x.status == http.StatusOK {
 		return conn, result, nil
@@ -296,7 +306,7 @@ func (c *Client) subscribe(ctx, sub context.Context, cancel func(), what string)
 	err = errors.Join(inTime.Err(), <-result.Err) // the clock's end reads as a cancelled context
 	result.end(cancel)
 	c.drop(conn, x)
-	return nil, events{}, c.failed(ctx, what, conn.host, x, err)
+	return nil, eventStream{}, c.failed(ctx, what, conn.host, x, err)
 }
 
 // ping returns a connection to an engine that has just answered, and the time of its

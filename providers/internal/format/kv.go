@@ -32,6 +32,20 @@ type system interface {
 // with a slash, so that "foo" never sees "foobar".
 func (kv KV) Prefix(service string) string { return kv.root + service + "/" }
 
+// Root is what the keys of all services start with.
+func (kv KV) Root() string { return kv.root }
+
+// Service returns the name of the service at whose instance key stands, and false if it
+// is that of none. It says nothing about the value.
+func (kv KV) Service(key string) (string, bool) {
+	path, ok := strings.CutPrefix(key, kv.root)
+	end := strings.LastIndexByte(path, '/')
+	if !ok || end <= 0 || end == len(path)-1 {
+		return "", false
+	}
+	return path[:end], true
+}
+
 // Encode returns the key and the value of i. The error wraps driver.ErrInvalid if
 // nobody could dial i, or if its names do not fit the system.
 func (kv KV) Encode(i driver.Instance) (key, value string, err error) {

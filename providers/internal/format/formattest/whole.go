@@ -20,6 +20,7 @@ type Memory struct{ registered sync.Map } // instances by what is left of them
 type Driver interface {
 	driver.Driver
 	driver.Watcher
+	driver.Cataloger
 	driver.Registrar
 	driver.Reducer
 }

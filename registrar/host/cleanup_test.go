@@ -1,0 +1,135 @@
+package host
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/musterhq/muster/discovery/driver"
+)
+
+func TestContainerOf(t *testing.T) {
+	for id, want := range map[string]string{
+		"hostname:web:80":         "web",
+		"hostname:web:53:udp":     "web",
+		"hostname:web:99:sctp":    "web",
+		"hostname:web_1.x-2:80":   "web_1.x-2",
+		"hostname:web:80:tcp":     "",
+		"host:a:b:80":             "",
+		"hostname:a:b:80":         "",
+		"web-1":                   "",
+		"hostname:web:http":       "",
+		"other:web:80":            "",
+		"hostname2:web:80":        "",
+		"hostname:-web:80":        "",
+		"https.12345":             "",
+		"0123456789abcdef01":      "",
+		"x:hostname:web:80":       "",
+		"hostname:web:80\nother":  "",
+		"hostname:web:80 ":        "",
+		" hostname:web:80":        "",
+		"hostname:we b:80":        "",
+		"hostname:web:80:udp:udp": "",
+	} {
+		name, ok := containerOf("hostname", id)
+		if name != want || ok != (want != "") {
+			t.Errorf("%q is of container %q, %v; want %q", id, name, ok, want)
+		}
+	}
+}
+
+func left(service, id string) driver.Instance {
+	return driver.Instance{Service: service, InstanceID: id, Addr: "192.168.1.102:7000"}
+}
+
+// What registrator left behind without a TTL, what a predecessor left with one, and what
+// is none of our business.
+func TestCleanup(t *testing.T) {
+	onHost(t, func(l *lab, c *Config) {
+		c.Cleanup = true
+		c.Spared = []string{"orders"}
+		l.run(map[string]int{"ww": 8000})
+		l.one.Put(
+			left("web", "hostname:ww:80"), left("web", "hostname:gone:80"), left("web", "other:gone:80"), left("web", "custom-id"),
+			left("dns", "hostname:gone:53:udp"), left("ww-old", "hostname:ww:81"), left("orders", "hostname:node-1:7946"),
+			driver.Instance{Service: "web", Addr: "192.168.1.102:7001"},
+		)
+	}, func(l *lab) {
+		time.Sleep(time.Second)
+		l.holds(l.one, "web hostname:ww:80 192.168.1.102:8000", "web other:gone:80 192.168.1.102:7000", "web custom-id 192.168.1.102:7000",
+			"ww-old hostname:ww:81 192.168.1.102:7000", "orders hostname:node-1:7946 192.168.1.102:7000", "web  192.168.1.102:7001")
+		l.holds(l.two, "web hostname:ww:80 192.168.1.102:8000")
+		if n := l.Status().Providers[0].Evictions; n != 2 {
+			l.Errorf("%d evictions", n)
+		}
+		// What is left behind later is found on the timer, in the other provider as well.
+		l.two.Put(left("web", "hostname:late:80"))
+		time.Sleep(12 * time.Minute)
+		l.holds(l.two, "web hostname:ww:80 192.168.1.102:8000")
+	})
+}
+
+func TestNoCleanupUnlessAsked(t *testing.T) {
+	onHost(t, func(l *lab, _ *Config) { l.one.Put(left("web", "hostname:gone:80")) }, func(l *lab) {
+		time.Sleep(time.Hour)
+		l.holds(l.one, "web hostname:gone:80 192.168.1.102:7000")
+	})
+}
+
+// Nothing is taken away as long as it is not known what runs.
+func TestCleanupWaits(t *testing.T) {
+	onHost(t, func(l *lab, c *Config) {
+		c.Cleanup = true
+		l.run(map[string]int{"ww": 8000, "dim": 8001})
+		l.crew.broken["dim"] = errors.New("not the JSON of docker inspect")
+		l.one.Put(left("web", "hostname:dim:80"), left("web", "hostname:gone:80"))
+	}, func(l *lab) {
+		ww := "web hostname:ww:80 192.168.1.102:8000"
+		time.Sleep(time.Hour)
+		l.holds(l.one, ww, "web hostname:dim:80 192.168.1.102:7000", "web hostname:gone:80 192.168.1.102:7000")
+		l.crew.set(func() { delete(l.crew.broken, "dim") })
+		time.Sleep(20 * time.Second)
+		l.holds(l.one, ww, "web hostname:dim:80 192.168.1.102:8001")
+	})
+}
+
+func TestCleanupIsRetried(t *testing.T) {
+	onHost(t, func(l *lab, c *Config) {
+		c.Cleanup = true
+		l.one.Put(left("web", "hostname:gone:80"))
+		l.two.Put(left("web", "hostname:gone:80"))
+		l.one.Fail(driver.ErrUnavailable)
+	}, func(l *lab) {
+		time.Sleep(10 * time.Minute)
+		l.holds(l.two)
+		if err := l.Status().Providers[0].CleanupErr; err == nil {
+			l.Error("the status says nothing of the clean-up that fails")
+		}
+		if n := strings.Count(l.logs.String(), "cannot clean up"); n != 1 {
+			l.Errorf("logged %d times", n)
+		}
+		l.one.Fail(nil)
+		time.Sleep(2 * time.Minute)
+		l.bothHold()
+	})
+}
+
+// Somebody else may keep an id of this form registered. It is not fought over.
+func TestCleanupOfWhatComesBack(t *testing.T) {
+	onHost(t, func(l *lab, c *Config) {
+		c.Cleanup = true
+		l.one.Put(left("web", "hostname:node-1:7946"))
+	}, func(l *lab) {
+		time.Sleep(time.Second)
+		l.holds(l.one)
+		for range 10 {
+			l.one.Put(left("web", "hostname:node-1:7946"))
+			time.Sleep(20 * time.Minute)
+			l.holds(l.one, "web hostname:node-1:7946 192.168.1.102:7000")
+		}
+		if n := strings.Count(l.logs.String(), "left alone"); n != 1 {
+			l.Errorf("logged %d times:\n%s", n, l.logs)
+		}
+	})
+}
