@@ -42,16 +42,16 @@ func (r *run) dataDir(context.Context) []Finding {
 	if dir == "" {
 		return []Finding{{name, Fail, "node.data_dir is not set, and the environment says no place for it", "name a directory in node.data_dir, or set XDG_STATE_HOME or HOME"}}
 	}
-	bad, use := Fail, "the state of this voter"
-	if !slices.ContainsFunc(r.Node.Registries, func(registry *discovery.Registry) bool { return !registry.CanRegister() }) {
-		bad, use = Warn, "nothing that the configured providers need"
-	}
 	at, err := existing(dir)
 	if err == nil {
 		err = tryWrite(at)
 	}
-	if err != nil {
-		return []Finding{{name, bad, fmt.Sprintf("node.data_dir %s: %v; it is for %s", dir, err, use), "make it a directory that this user may write, or name another"}}
+	votes := slices.ContainsFunc(r.Node.Registries, func(registry *discovery.Registry) bool { return !registry.CanRegister() })
+	switch {
+	case err != nil && votes:
+		return []Finding{{name, Fail, fmt.Sprintf("node.data_dir %s: %v", dir, err), "make it a directory that this user may write, or name another"}}
+	case err != nil:
+		return []Finding{ok(name, "%s cannot be written (%v), and nothing needs it: only voters of a static list do", dir, err)}
 	}
 	where := dir
 	if at != dir {
@@ -61,8 +61,8 @@ func (r *run) dataDir(context.Context) []Finding {
 	switch {
 	case !known:
 		return []Finding{ok(name, "%s can be written", where)}
-	case free < noSpace:
-		return []Finding{{name, bad, fmt.Sprintf("%s: %d MiB are free; it is for %s", where, free>>20, use), "make room, or name another directory"}}
+	case free < noSpace && votes:
+		return []Finding{{name, Fail, fmt.Sprintf("%s: %d MiB are free", where, free>>20), "make room, or name another directory"}}
 	case free < littleSpace:
 		return []Finding{{name, Warn, fmt.Sprintf("%s: %d MiB are free", where, free>>20), "make room, or name another directory"}}
 	}
