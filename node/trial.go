@@ -76,14 +76,18 @@ func (t *Trial) Reach(ctx context.Context, addr string) error {
 // ErrNoAnswer. It is bounded by ctx and by a few seconds.
 func (t *Trial) Ask(ctx context.Context, addr string) (nodeID, instanceID string, err error) {
 	m, err := dialback.Who(ctx, t.link, addr)
-	var refused *link.RefusedError
-	switch {
-	case err == nil:
+	if err == nil {
 		return m.NodeID, m.InstanceID, nil
-	case errors.As(err, &refused) && refused.Reason == link.ReasonProtocol:
-		return "", "", ErrNoAnswer
-	case errors.As(err, &refused):
-		return "", "", fmt.Errorf("%w: %s", ErrRefused, dialback.Cause(err))
+	}
+	var refused *link.RefusedError
+	if errors.As(err, &refused) {
+		switch refused.Reason {
+		case link.ReasonProtocol:
+			return "", "", ErrNoAnswer
+		case link.ReasonBusy, link.ReasonAborted, link.ReasonNoHello, link.ReasonTimeout: // which may pass
+		default:
+			return "", "", fmt.Errorf("%w: %s", ErrRefused, dialback.Cause(err))
+		}
 	}
 	return "", "", errors.New(dialback.Cause(err))
 }

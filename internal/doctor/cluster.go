@@ -114,7 +114,7 @@ func (r *run) members(peers []peer) Finding {
 		return Finding{name, Fail, fmt.Sprintf("another process with node.id %s runs at %s", r.Config.Node.ID, strings.Join(double, ", ")),
 			"give each node its own node.id: of two the later one stays and the earlier leaves"}
 	case len(hostile) > 0:
-		return Finding{name, Fail, others + "; refused: " + strings.Join(hostile, "; "), "give all nodes the same cluster, and tls of one authority or none"}
+		return Finding{name, Fail, others + "; refused: " + strings.Join(hostile, "; "), "give all nodes the same cluster, and tls of one authority or none; or list what is one of them"}
 	case len(silent) > 0:
 		return Finding{name, Warn, others + "; not reached: " + strings.Join(silent, "; "),
 			"start these nodes, let this host through to them, or remove what is listed of those that are gone"}
