@@ -38,8 +38,8 @@ Each line is ok, warn or fail, and the last two say the mend. What hangs on some
 that failed is not checked, and says so with a warning. Where the configuration is wrong,
 that is all that is said.
 
-Nothing stays of what is done. A record is written and deleted where mastership
-stands; a registration is only rehearsed, so that no reader sees it.
+Nothing stays of what is done. A record is written and deleted; a registration and a
+claim of mastership are only rehearsed, so that no reader sees a node or a master.
 
 The status is 0 where nothing has failed, 1 where something has, the configuration
 included, and 2 where the command line is wrong.`,
@@ -138,9 +138,10 @@ func aboutEtcd(cluster string, c *etcd.Config) doctor.Provider {
 }
 
 func aboutConsul(cluster string, c *consul.Config) doctor.Provider {
+	prefix := cmp.Or(c.AuthorityPrefix, c.Prefix, consul.DefaultPrefix)
 	about := doctor.Provider{TLS: c.TLS.TLS, Permission: fmt.Sprintf(
-		`give the token a policy with service %q, service "muster-master", key_prefix "%s/" and session_prefix "" to write and node_prefix "" to read; see providers/consul/README.md#what-the-token-may-do`,
-		cluster, cmp.Or(c.AuthorityPrefix, c.Prefix, consul.DefaultPrefix))}
+		`give the token a policy with service %q, service "%s-master", key_prefix "%s/" and session_prefix "" to write and node_prefix "" to read; see providers/consul/README.md#what-the-token-may-do`,
+		cluster, strings.ReplaceAll(prefix, "/", "-"), prefix)}
 	secure, err := c.TLS.ClientConfig()
 	if err != nil {
 		return about

@@ -20,7 +20,8 @@
 //
 // [Driver] is mandatory and small. Later abilities are optional interfaces found
 // by type assertion on the Driver: [Registrar], [Reducer], [Rehearser], [Watcher],
-// [Cataloger], [Authorizer], [TTLBounder]; and on the [Authority]: [Store].
+// [Cataloger], [Authorizer], [TTLBounder]; and on the
+// [Authority]: [Store], [ClaimRehearser].
 //
 // The conformance suite in discovery/discoverytest holds a driver to all of this
 // and explains the clause that it broke.
@@ -203,6 +204,15 @@ type Store interface {
 
 	// Records returns every record whose key starts with prefix, by key.
 	Records(ctx context.Context, prefix string) ([]Record, error)
+}
+
+// ClaimRehearser is implemented by an Authority that can be asked whether an Acquire
+// would be permitted.
+type ClaimRehearser interface {
+	// RehearseClaim makes one attempt to find out whether the node may become master,
+	// and changes nothing about who is. The error wraps ErrDenied where the provider
+	// says no.
+	RehearseClaim(ctx context.Context) error
 }
 
 // MaxRecordSize bounds the value of a Record: 512 KiB, the smallest limit of the

@@ -84,8 +84,8 @@ func (r *run) registers(ctx context.Context, name string, registry *discovery.Re
 	return ok(check, "instances of %s may be registered and removed", r.Config.Cluster)
 }
 
-// grants writes, reads and deletes a record where mastership stands, and looks who is
-// master.
+// grants looks who is master and rehearses that this node becomes it, and writes, reads
+// and deletes a record.
 func (r *run) grants(ctx context.Context, name string, registry *discovery.Registry) (f Finding) {
 	check := name + ".mastership"
 	authorities := r.Node.Mastership.Authority
@@ -120,20 +120,29 @@ func (r *run) grants(ctx context.Context, name string, registry *discovery.Regis
 		r.mu.Unlock()
 		break
 	}
-	store, can := authority.(driver.Store)
-	if !can || r.Node.Mastership.Ineligible {
-		return ok(check, "who is master can be read")
+	if r.Node.Mastership.Ineligible {
+		return ok(check, "who is master can be read; mastership.eligible is false")
 	}
-	if err := scratch(ctx, store, self.InstanceID); err != nil {
-		return r.refused(check, registry.Name(), err)
+	if rehearser, can := authority.(driver.ClaimRehearser); can {
+		if err := rehearser.RehearseClaim(ctx); err != nil {
+			return r.refused(check, registry.Name(), err)
+		}
 	}
-	return ok(check, "its keys can be read, written and deleted")
+	if store, can := authority.(driver.Store); can {
+		if err := scratch(ctx, store, self.InstanceID); err != nil {
+			return r.refused(check, registry.Name(), err)
+		}
+	}
+	return ok(check, "this node may become master; a record can be written, read and deleted")
 }
 
 // scratch writes a record and deletes it. What may be left of it is removed after the
 // time of the check as well.
 func scratch(ctx context.Context, store driver.Store, key string) error {
 	revision, err := store.Set(ctx, key, []byte("written by muster doctor to see whether it may"), 0)
+	if err == nil {
+		_, err = store.Get(ctx, key)
+	}
 	if err == nil {
 		err = store.Delete(ctx, key, revision)
 	}

@@ -10,8 +10,12 @@ import (
 	"github.com/musterhq/muster/discovery/driver"
 )
 
-// rehearsal is the name of what is never there.
-const rehearsal = "muster-rehearsal"
+const (
+	// rehearsal is the name of what is not there, or not for long.
+	rehearsal = "muster-rehearsal"
+	// never is no index of anything: it is below the first of a new datacenter.
+	never = 1
+)
 
 // Rehearse asks for a transaction that cannot come about, since it wants what is not
 // there to be as it was at some index. Consul looks first at what the token may do.
@@ -19,7 +23,6 @@ func (d *Driver) Rehearse(ctx context.Context, service string) error {
 	if service == "" {
 		return errNoService()
 	}
-	const never = 1 // no index of anything: it is below the first of a new datacenter
 	var ops api.TxnOps
 	switch {
 	case d.kv != nil:
@@ -39,4 +42,29 @@ func (d *Driver) Rehearse(ctx context.Context, service string) error {
 		return nil
 	}
 	return err
+}
+
+// RehearseClaim does the same with the keys that a grant writes, and makes and ends what
+// a lock hangs on, which can only be tried: a service with a check, and a session. Its tag
+// is not that of the cluster, so that nobody finds it as the master's.
+func (a *authority) RehearseClaim(ctx context.Context) error {
+	ctx, cancel, err := a.call(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	var ops api.TxnOps
+	for _, key := range []string{masterKey, termKey, idKey} {
+		ops = append(ops, &api.TxnOp{KV: &api.KVTxnOp{Verb: api.KVCAS, Key: a.prefix + key, Index: never}})
+	}
+	_, err = a.driver.transact(ctx, "rehearse a claim below "+a.prefix, a.driver.config.Datacenter, ops)
+	if err != nil && !errors.Is(err, driver.ErrConflict) {
+		return err
+	}
+	p, err := a.driver.startPulse(ctx, a.service(), rehearsal, a.ttl)
+	if err != nil {
+		return err
+	}
+	p.stop(context.WithoutCancel(ctx))
+	return nil
 }

@@ -15,13 +15,23 @@ func (d *Driver) Rehearse(ctx context.Context, service string) error {
 	if service == "" {
 		return fmt.Errorf("etcd: %w: rehearsal without a service", driver.ErrInvalid)
 	}
-	key := d.layout.Prefix(service) + "rehearsal"
-	_, err := d.client.Txn(ctx).
-		If(clientv3.Compare(clientv3.Version(key), "<", 0)).
-		Then(clientv3.OpPut(key, "")).
-		Commit()
+	prefix := d.layout.Prefix(service)
+	return d.rehearse(ctx, "rehearse a registration below "+prefix, prefix+"rehearsal")
+}
+
+// RehearseClaim does the same with the keys that a grant writes.
+func (a *authority) RehearseClaim(ctx context.Context) error {
+	return a.driver.rehearse(ctx, "rehearse a claim below "+a.prefix, a.prefix+masterKey, a.prefix+termKey, a.prefix+idKey)
+}
+
+func (d *Driver) rehearse(ctx context.Context, what string, keys ...string) error {
+	var writes []clientv3.Op
+	for _, key := range keys {
+		writes = append(writes, clientv3.OpPut(key, ""))
+	}
+	_, err := d.client.Txn(ctx).If(clientv3.Compare(clientv3.Version(keys[0]), "<", 0)).Then(writes...).Commit()
 	if err != nil {
-		return d.failed(ctx, "rehearse a registration below "+d.layout.Prefix(service), err)
+		return d.failed(ctx, what, err)
 	}
 	return nil
 }
