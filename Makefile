@@ -8,6 +8,7 @@
 #   make lint       formatting, go.mod, vet, staticcheck
 #   make cross      that it compiles for every system we support, tests included
 #   make bench      the benchmarks; BENCH=Name for some, PKG=./dir for one
+#   make fuzz       every fuzz target in turn for FUZZTIME; FUZZ=Name for some, PKG=./dir for one
 #   make fmt        formats the sources
 
 GO      ?= go
@@ -18,13 +19,15 @@ BENCH   ?= .
 # with so few, and BENCHTIME=1s measures them better.
 BENCHTIME ?= 20x
 TIMEOUT ?= 20m
+FUZZ     ?= .
+FUZZTIME ?= 30s
 TARGETS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 # Modules beside the main one whose go.mod is checked. Not that of tools/consul: to
 # tidy it takes hundreds of modules that are needed for nothing else, some of whose
 # versions the checksum database has never seen (GONOSUMDB='*' for the first time).
 NESTED  := tools/etcd tools/lint
 
-.PHONY: all build test lint format tidy vet staticcheck cross bench fmt clean
+.PHONY: all build test lint format tidy vet staticcheck cross bench fuzz fmt clean
 
 all: build lint test
 
@@ -98,6 +101,15 @@ cross:
 
 bench:
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -p 1 -timeout 2h $(PKG)
+
+# Go fuzzes one target of one package at a time.
+fuzz:
+	@$(GO) list -f '{{.ImportPath}}' $(PKG) | while read -r p; do \
+		for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' | grep -E '$(FUZZ)'); do \
+			echo "fuzz $$p $$f"; \
+			$(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s $$p || exit 1; \
+		done; \
+	done
 
 fmt:
 	gofmt -w .

@@ -72,7 +72,9 @@ type Config struct {
 	Bootstrap  Bootstrap
 	Mastership Mastership
 
-	// TLS secures the traffic between nodes, mutually, with TLS 1.3. Zero: none.
+	// TLS secures the traffic between nodes, mutually, with TLS 1.3. Its files are
+	// followed: what is written to them comes into force within seconds, and what is
+	// no good leaves the last good ones in force, as Status.TLS says. Zero: none.
 	TLS driver.TLS
 
 	// Logger takes the node's records. Default: none are written.

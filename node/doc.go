@@ -17,11 +17,20 @@
 //
 // [Start] listens, works out the address to advertise, joins, registers and then
 // takes part in mastership; it returns as soon as the node runs, before any peer or
-// provider was reached, and [Node.WaitReady] waits for the rest. [Node.Leave] goes
+// provider was reached, and [Node.Status] says what it waits for. [Node.Leave] goes
 // the other way: it gives mastership up once the functions of WhileMaster have
 // returned, takes the registrations away, says goodbye to the members, and closes.
 // Each step is bounded in time, and a step that fails does not keep the next from
 // being taken.
+//
+// # Can it be reached?
+//
+// That a node listens does not mean that others can dial what it advertises. So it asks up
+// to three members to reach for it there, over the one port, and is not ready before
+// one has found it: [Status].Reach says who did, or who did not and why. It asks for as
+// long as none has. Members of a version that does not know the question do not keep
+// it from being ready, nor does an answer that is only missing once it was. Mastership
+// does not depend on it.
 //
 // # Several providers
 //

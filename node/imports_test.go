@@ -39,7 +39,8 @@ func TestImportsGoOneWay(t *testing.T) {
 		"providers/etcd":   {"providers/static", "providers/consul", "registrar", "node", "cmd/"},
 		"providers/consul": {"providers/static", "providers/etcd", "registrar", "node", "cmd/"},
 		"registrar":        {"providers/", "node", "cmd/"},
-		"node":             {"providers/", "cmd/"},
+		"node":             {"providers/", "cmd/", "registrar/docker"},
+		"node/config":      {"providers/", "cmd/", "registrar/docker"},
 	} {
 		for _, dep := range goList(t, module+importer) {
 			for _, f := range forbidden {

@@ -40,6 +40,7 @@ type Node struct {
 	providers []*provider // the first is one that grants mastership
 
 	link      *link.Link
+	tls       *driver.LiveTLS // nil without TLS
 	members   *membership.Membership
 	authority driver.Authority
 	elector   *mastership.Elector
@@ -108,11 +109,11 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 func (n *Node) listen(ctx context.Context) error {
 	linkConfig := link.Config{Bind: n.cfg.Bind, Cluster: n.cfg.Cluster, Logger: n.log, Dial: n.cfg.dial}
 	if n.cfg.TLS.Enabled() {
-		tlsConfig, err := n.cfg.TLS.MutualConfig()
+		live, err := n.cfg.TLS.Live(n.cfg.TLS.MutualConfig)
 		if err != nil {
 			return err
 		}
-		linkConfig.TLS = tlsConfig
+		n.tls, linkConfig.CurrentTLS = live, live.Config
 	}
 	var err error
 	if n.link, err = link.Listen(linkConfig); err != nil {
@@ -191,6 +192,9 @@ func (n *Node) run() {
 	}
 	n.wg.Go(n.askReach)
 	n.wg.Go(n.reconcile)
+	if n.tls != nil {
+		n.wg.Go(func() { n.tls.Watch(n.ctx, n.log.With("use", "nodes")) })
+	}
 	n.wg.Go(func() {
 		for range n.members.Watch(n.ctx) {
 			n.wake()

@@ -4,6 +4,7 @@ import (
 	"cmp"
 
 	"github.com/musterhq/muster/discovery"
+	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/node/link"
 	"github.com/musterhq/muster/node/mastership"
 	"github.com/musterhq/muster/node/membership"
@@ -43,6 +44,10 @@ type Status struct {
 	// Counters of the layers.
 	Membership membership.Stats
 	Link       link.Stats
+
+	// TLS says which certificate other nodes are shown, and whether its files can be
+	// used as they are now. Nil without TLS.
+	TLS *driver.TLSState
 }
 
 // Provider is what a node knows about one of its providers.
@@ -74,6 +79,10 @@ func (n *Node) Status() Status {
 		Mastership: n.elector.Status(),
 		Membership: n.members.Stats(),
 		Link:       n.link.Stats(),
+	}
+	if n.tls != nil {
+		state := n.tls.State()
+		s.TLS = &state
 	}
 	s.Explained, _ = n.explained.Load()
 	for i, p := range n.providers {

@@ -2,12 +2,13 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,12 +21,6 @@ import (
 // apiStopTimeout bounds the wait for answers that are under way when the agent
 // stops.
 const apiStopTimeout = time.Second
-
-// apiReadTimeout bounds how long a client may take to say what it wants.
-const apiReadTimeout = 5 * time.Second
-
-// apiIdleTimeout is how long a connection is kept that asks for nothing.
-const apiIdleTimeout = 2 * time.Minute
 
 func newAgentCommand() *cobra.Command {
 	var file string
@@ -70,24 +65,20 @@ func runAgent(ctx context.Context, cfg *config.Config, logs io.Writer) (err erro
 	nodeConfig.Detectors = append(found, nodeConfig.Detectors...)
 
 	// The API's port comes first: whoever cannot be asked shall not be a member.
-	listener, err := net.Listen("tcp", cfg.HTTP.Addr)
+	listener, options, err := listenAPI(cfg.HTTP)
 	if err != nil {
-		return fmt.Errorf("http.addr: %q: %w; name an address of this host and a free port", cfg.HTTP.Addr, err)
+		return err
 	}
 	defer listener.Close()
 	n, err := node.Start(ctx, nodeConfig)
 	if err != nil {
 		return err
 	}
-	api := &http.Server{
-		Handler:           httpapi.New(n),
-		ReadHeaderTimeout: apiReadTimeout,
-		IdleTimeout:       apiIdleTimeout,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
+	defer watchTLS(options, log)()
+	api := httpapi.NewServer(httpapi.NewWith(n, options), log)
 	served := make(chan error, 1)
 	go func() { served <- api.Serve(listener) }()
-	log.Info("agent ready to be asked", "http", listener.Addr().String())
+	log.Info("agent ready to be asked", "http", listener.Addr().String(), "tls", options.TLS != nil, "token", options.Token != nil)
 
 	var failed error
 	select {
@@ -107,4 +98,55 @@ func runAgent(ctx context.Context, cfg *config.Config, logs io.Writer) (err erro
 	}
 	log.Info("agent stopped")
 	return errors.Join(failed, left)
+}
+
+// watchTLS tells of what becomes of the API's certificate, until stop is called.
+func watchTLS(options httpapi.Options, log *slog.Logger) (stop func()) {
+	if options.TLS == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var watcher sync.WaitGroup
+	watcher.Go(func() { options.TLS.Watch(ctx, log.With("use", "http")) })
+	return func() {
+		cancel()
+		watcher.Wait()
+	}
+}
+
+// listenAPI opens the API's port, as h has it.
+func listenAPI(h config.HTTP) (net.Listener, httpapi.Options, error) {
+	options := httpapi.Options{ClientCertificates: h.TLS.CAFile != ""}
+	if h.Token != "" || h.TokenFile != "" {
+		options.Token = httpapi.TokenOf(h.Token, h.TokenFile)
+	}
+	if h.TLS.Enabled() {
+		files := h.TLS.Files()
+		live, err := files.Live(files.ServerConfig)
+		if err != nil {
+			return nil, options, usageError(fmt.Errorf("http.%w", err))
+		}
+		options.TLS = live
+	}
+	listener, err := net.Listen("tcp", h.Addr)
+	if err != nil {
+		return nil, options, fmt.Errorf("http.addr: %q: %w; name an address of this host and a free port", h.Addr, err)
+	}
+	// The configuration was checked by its text. Here it is by where it has led, for a
+	// host whose localhost is something else.
+	a, ok := listener.Addr().(*net.TCPAddr)
+	local := ok && a.IP.IsLoopback()
+	if !local && (options.TLS == nil || options.Token == nil) {
+		listener.Close()
+		return nil, options, usageError(fmt.Errorf("http.addr: %q: leads to %s, beyond this host; configure http.tls and http.token_file, or write 127.0.0.1",
+			h.Addr, listener.Addr()))
+	}
+	options.LocalNames = local && options.Token == nil
+	listener = httpapi.Bounded(listener)
+	if options.TLS != nil {
+		listener = tls.NewListener(listener, &tls.Config{
+			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return options.TLS.Config(), nil },
+		})
+	}
+	return listener, options, nil
 }

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,10 +14,12 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/node/httpapi"
 )
 
@@ -24,32 +28,109 @@ const (
 	askTimeout = 5 * time.Second
 	// maxAnswer bounds its answer, well above that of thousands of members.
 	maxAnswer = 64 << 20
-	// httpAddrVariable names the agent where --http does not. It is also the form
-	// of the key http.addr, so that agent and commands agree.
-	httpAddrVariable = "MUSTER_HTTP_ADDR"
+
+	// What takes the place of the flags that are not given. The first three are also
+	// the forms of keys of the agent, so that agent and commands agree.
+	httpAddrVariable      = "MUSTER_HTTP_ADDR"
+	httpTokenVariable     = "MUSTER_HTTP_TOKEN"
+	httpTokenFileVariable = "MUSTER_HTTP_TOKEN_FILE"
+	httpCAFileVariable    = "MUSTER_HTTP_CA_FILE"
+	httpCertFileVariable  = "MUSTER_HTTP_CERT_FILE"
+	httpKeyFileVariable   = "MUSTER_HTTP_KEY_FILE"
+	// agentTLSVariable is set where the agent of this environment has TLS.
+	agentTLSVariable = "MUSTER_HTTP_TLS_CERT_FILE"
 )
 
-// addHTTPFlag adds --http, the address of the agent to ask.
-func addHTTPFlag(cmd *cobra.Command, addr *string) {
-	cmd.Flags().StringVar(addr, "http", "", "HOST:PORT of the agent's HTTP API (default $"+httpAddrVariable+" or "+httpapi.DefaultAddr+")")
+// askFlags say which agent is asked, and how it is spoken to.
+type askFlags struct {
+	addr, tokenFile           string
+	caFile, certFile, keyFile string
+}
+
+func (f *askFlags) addTo(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.addr, "http", "", "HOST:PORT or https://HOST:PORT of the agent's HTTP API (default $"+httpAddrVariable+" or "+httpapi.DefaultAddr+")")
+	flags.StringVar(&f.tokenFile, "token-file", "", "file of the token that the agent wants (default $"+httpTokenFileVariable+", or the token in $"+httpTokenVariable+")")
+	flags.StringVar(&f.caFile, "ca-file", "", "PEM file of the authorities of the agent's certificate (default $"+httpCAFileVariable+" or the system's)")
+	flags.StringVar(&f.certFile, "cert-file", "", "PEM file of a certificate to show, with --key-file (default $"+httpCertFileVariable+")")
+	flags.StringVar(&f.keyFile, "key-file", "", "PEM file of its key (default $"+httpKeyFileVariable+")")
+}
+
+// agent is one to ask.
+type agent struct {
+	addr  string      // HOST:PORT
+	tls   *tls.Config // nil for plain HTTP
+	token driver.Secret
+}
+
+// agent works out the agent to ask, from the flags, else the environment, else the
+// default.
+func (f askFlags) agent() (agent, error) {
+	addr, secure, err := agentAddr(f.addr)
+	if err != nil {
+		return agent{}, err
+	}
+	a := agent{addr: addr}
+	files := driver.TLS{
+		CAFile:   cmp.Or(f.caFile, os.Getenv(httpCAFileVariable)),
+		CertFile: cmp.Or(f.certFile, os.Getenv(httpCertFileVariable)),
+		KeyFile:  cmp.Or(f.keyFile, os.Getenv(httpKeyFileVariable)),
+	}
+	switch {
+	case secure || files.Enabled() && !strings.HasPrefix(f.addr, "http://"):
+		if a.tls, err = files.ClientConfig(); err != nil {
+			return agent{}, usageError(flagNames(err))
+		}
+	case f.caFile != "" || f.certFile != "" || f.keyFile != "":
+		return agent{}, usageError(fmt.Errorf("--http: %q: plain HTTP beside --ca-file or --cert-file; write https://%s", f.addr, addr))
+	}
+	if f.tokenFile != "" {
+		a.token, err = driver.Secret("").Or(f.tokenFile)
+	} else {
+		a.token, err = driver.Secret(os.Getenv(httpTokenVariable)).Or(os.Getenv(httpTokenFileVariable))
+	}
+	if err != nil {
+		return agent{}, usageError(fmt.Errorf("--token-file: %w; name a file that holds the token", err))
+	}
+	if host, _, _ := net.SplitHostPort(addr); a.token != "" && a.tls == nil && !loopback(host) {
+		return agent{}, usageError(fmt.Errorf("--http: %q: the token would travel in the clear; write https://%s", addr, addr))
+	}
+	return a, nil
+}
+
+// flagNames has errors about the files of TLS speak of flags.
+func flagNames(err error) error {
+	return errors.New(strings.NewReplacer("tls.ca_file", "--ca-file", "tls.cert_file", "--cert-file", "tls.key_file", "--key-file").Replace(err.Error()))
+}
+
+func loopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return strings.EqualFold(host, "localhost") || err == nil && ip.Unmap().IsLoopback()
 }
 
 // agentAddr is the address to ask: that of the flag, else the environment's, else
-// the default.
-func agentAddr(flag string) (string, error) {
+// the default; and whether it is asked over TLS.
+func agentAddr(flag string) (addr string, secure bool, err error) {
 	name, addr := "--http", flag
 	if addr == "" {
 		name, addr = httpAddrVariable, os.Getenv(httpAddrVariable)
+		secure = os.Getenv(agentTLSVariable) != ""
 	}
 	if addr == "" {
-		return httpapi.DefaultAddr, nil
+		return httpapi.DefaultAddr, secure, nil
+	}
+	given := addr
+	if rest, ok := strings.CutPrefix(addr, "https://"); ok {
+		addr, secure = strings.TrimSuffix(rest, "/"), true
+	} else if rest, ok := strings.CutPrefix(addr, "http://"); ok {
+		addr, secure = strings.TrimSuffix(rest, "/"), false
 	}
 	host, port, err := net.SplitHostPort(addr)
 	if err == nil {
 		_, err = net.LookupPort("tcp", port)
 	}
-	if err != nil || port == "" || port == "0" {
-		return "", usageError(fmt.Errorf("%s: %q: not the address of an agent; write HOST:PORT, as %s", name, addr, httpapi.DefaultAddr))
+	if err != nil || port == "" || port == "0" || strings.ContainsAny(host, "/@") {
+		return "", false, usageError(fmt.Errorf("%s: %q: not the address of an agent; write HOST:PORT, as %s, or https://HOST:PORT", name, hidden(given), httpapi.DefaultAddr))
 	}
 	// What an agent listens on need not be what can be dialled.
 	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip == netip.IPv4Unspecified() {
@@ -57,42 +138,87 @@ func agentAddr(flag string) (string, error) {
 	} else if err == nil && ip == netip.IPv6Unspecified() {
 		host = "::1"
 	}
-	return net.JoinHostPort(host, port), nil
+	return net.JoinHostPort(host, port), secure, nil
 }
 
-// ask reads path of the HTTP API of the agent at addr into value and returns the
-// answer as it came, with the fields that this program does not know.
-func ask(ctx context.Context, addr, path string, value any) (json.RawMessage, error) {
+// hidden is an address without what may be a password.
+func hidden(addr string) string {
+	if i := strings.LastIndexByte(addr, '@'); i >= 0 {
+		return "[redacted]" + addr[i:]
+	}
+	return addr
+}
+
+// ask reads path of the HTTP API of an agent into value and returns the answer as it
+// came, with the fields that this program does not know.
+func (a agent) ask(ctx context.Context, path string, value any) (json.RawMessage, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, (&url.URL{Scheme: "http", Host: addr, Path: path}).String(), nil)
+	u := &url.URL{Scheme: "http", Host: a.addr, Path: path}
+	if a.tls != nil {
+		u.Scheme = "https"
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return nil, err
 	}
 	request.Header.Set("Accept", "application/json")
+	if a.token != "" {
+		request.Header.Set("Authorization", "Bearer "+string(a.token))
+	}
 	// No proxy stands between a command and its agent.
-	transport := &http.Transport{DisableKeepAlives: true}
+	transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: a.tls}
 	defer transport.CloseIdleConnections()
-	response, err := (&http.Client{Transport: transport}).Do(request)
+	client := &http.Client{
+		Transport: transport,
+		// An agent sends nobody elsewhere. What answers is none, and gets no token.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	response, err := client.Do(request)
 	if err != nil {
-		return nil, fmt.Errorf("no agent answers at %s: %s; start one with muster agent or name it with --http", addr, cause(err))
+		return nil, a.unanswered(err)
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil {
-		return nil, fmt.Errorf("the answer of the agent at %s broke off: %s", addr, cause(err))
+		return nil, fmt.Errorf("the answer of the agent at %s broke off: %s", a.addr, cause(err))
 	}
 	if response.StatusCode != http.StatusOK {
-		var told httpapi.Error
-		if json.Unmarshal(body, &told) != nil || told.Error == "" {
-			return nil, fmt.Errorf("what answers at %s is no agent: %s for %s; name the agent with --http", addr, response.Status, path)
-		}
-		return nil, errors.New(told.Error)
+		return nil, a.refused(response, path, body)
 	}
 	if err := json.Unmarshal(body, value); err != nil {
-		return nil, fmt.Errorf("what answers at %s is no agent: %s is not what was expected: %v; name the agent with --http", addr, path, err)
+		return nil, fmt.Errorf("what answers at %s is no agent: %s is not what was expected: %v; name the agent with --http", a.addr, path, err)
 	}
 	return bytes.TrimSpace(body), nil
+}
+
+// unanswered explains that there was no answer.
+func (a agent) unanswered(err error) error {
+	var cert *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	switch {
+	case errors.As(err, &cert):
+		return fmt.Errorf("the certificate of the agent at %s is not believed: %w; name its authority with --ca-file, and a host that it is for with --http", a.addr, cert.Err)
+	case a.tls != nil && (errors.As(err, &record) || strings.Contains(err.Error(), "server gave HTTP response")):
+		return fmt.Errorf("the agent at %s speaks no TLS; write --http http://%s, without --ca-file", a.addr, a.addr)
+	}
+	return fmt.Errorf("no agent answers at %s: %s; start one with muster agent or name it with --http", a.addr, cause(err))
+}
+
+// refused explains an answer that is none to the question.
+func (a agent) refused(response *http.Response, path string, body []byte) error {
+	var told httpapi.Error
+	switch {
+	case response.StatusCode == http.StatusBadRequest && bytes.Contains(body, []byte("HTTP request to an HTTPS server")):
+		return fmt.Errorf("the agent at %s speaks TLS; write --http https://%s, and --ca-file for its authority", a.addr, a.addr)
+	case json.Unmarshal(body, &told) != nil || told.Error == "":
+		return fmt.Errorf("what answers at %s is no agent: %s for %s; name the agent with --http", a.addr, response.Status, path)
+	case response.StatusCode == http.StatusUnauthorized:
+		return fmt.Errorf("the agent at %s: %s; name its file with --token-file or %s", a.addr, told.Error, httpTokenFileVariable)
+	case response.StatusCode == http.StatusForbidden:
+		return fmt.Errorf("the agent at %s: %s; name it with --cert-file and --key-file", a.addr, told.Error)
+	}
+	return errors.New(told.Error)
 }
 
 // cause is the innermost reason of a failed request, without the address and the

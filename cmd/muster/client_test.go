@@ -150,7 +150,7 @@ func TestAgentAddr(t *testing.T) {
 		{"[::]:80", "", "[::1]:80"},
 	} {
 		t.Setenv(httpAddrVariable, v.env)
-		if got, err := agentAddr(v.flag); got != v.want || err != nil {
+		if got, secure, err := agentAddr(v.flag); got != v.want || secure || err != nil {
 			t.Errorf("flag %q, variable %q: %q, %v, want %q", v.flag, v.env, got, err, v.want)
 		}
 	}

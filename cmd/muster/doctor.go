@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -39,7 +41,8 @@ that failed is not checked, and says so with a warning. Where the configuration 
 that is all that is said.
 
 Nothing stays of what is done. A record is written and deleted; a registration and a
-claim of mastership are only rehearsed, so that no reader sees a node or a master.
+claim of mastership are only rehearsed, so that no reader sees a node or a master. The
+ports of an agent that does not run are opened for a moment: do not start it just then.
 
 The status is 0 where nothing has failed, 1 where something has, the configuration
 included, and 2 where the command line is wrong.`,
@@ -81,9 +84,9 @@ func examine(ctx context.Context, cmd *cobra.Command, file string) (_ []doctor.F
 	}
 	defer func() { err = errors.Join(err, closeRegistries()) }()
 	o := doctor.Options{Config: cfg, Providers: aboutProviders(cfg), Ask: func(ctx context.Context) (s httpapi.Status, err error) {
-		addr, err := agentAddr(cfg.HTTP.Addr)
+		a, err := ownAgent(cfg.HTTP)
 		if err == nil {
-			_, err = ask(ctx, addr, httpapi.PathStatus, &s)
+			_, err = a.ask(ctx, httpapi.PathStatus, &s)
 		}
 		return s, err
 	}}
@@ -103,6 +106,35 @@ func examine(ctx context.Context, cmd *cobra.Command, file string) (_ []doctor.F
 	}
 	o.Node = nodeConfig
 	return doctor.Run(ctx, o), nil
+}
+
+// ownAgent is the agent of a configuration, of which the token and the very certificate
+// are known.
+func ownAgent(h config.HTTP) (agent, error) {
+	addr, _, err := agentAddr(h.Addr)
+	if err != nil {
+		return agent{}, err
+	}
+	a := agent{addr: addr}
+	if a.token, err = h.Token.Or(h.TokenFile); err != nil || !h.TLS.Enabled() {
+		return a, err
+	}
+	own, err := tls.LoadX509KeyPair(h.TLS.CertFile, h.TLS.KeyFile)
+	if err != nil {
+		return agent{}, err
+	}
+	a.tls = &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		Certificates:       []tls.Certificate{own}, // where the API wants one of its clients
+		InsecureSkipVerify: true,                   // of the name and the authority
+		VerifyConnection: func(s tls.ConnectionState) error {
+			if !bytes.Equal(s.PeerCertificates[0].Raw, own.Certificate[0]) {
+				return fmt.Errorf("it is not the one in %s", h.TLS.CertFile)
+			}
+			return nil
+		},
+	}
+	return a, nil
 }
 
 // aboutProviders says of the configured providers what only their packages know.

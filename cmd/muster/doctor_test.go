@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -297,6 +298,36 @@ func TestDoctorReadsCertificates(t *testing.T) {
 	f = consult(t, patient(t, map[string]any{"tls": section}))
 	f.want(t, "certificates.tls.names", doctor.Fail, "unknown authority")
 	f.want(t, "reach", doctor.Fail)
+}
+
+// The agent is asked with the token and over the TLS of its own configuration.
+func TestDoctorAsksAnAgentThatIsSecured(t *testing.T) {
+	c := emptyCluster(t)
+	addrs := testAddrs(t, 2)
+	cert, key := testserver.NewCA(t).Issue(t, "api", testserver.PKCS8)
+	config := staticProvider(addrs[:1])
+	config["http"] = map[string]any{"addr": addrs[1], "token": "a token of some length", "tls": map[string]any{"cert_file": cert, "key_file": key}}
+	agent := c.add("node-1", addrs[0], addrs[1], config)
+	c.start(agent)
+	c.eventually("it has its ports, which the doctor would open otherwise", func(context.Context) bool {
+		log, _ := os.ReadFile(agent.logFile)
+		return strings.Contains(string(log), "agent ready to be asked")
+	})
+	c.eventually("it is ready", func(context.Context) bool {
+		_, stdout, _ := execute(t, "doctor", "-c", agent.config)
+		return strings.Contains(stdout, "the agent of node node-1 of cluster demo runs and is ready")
+	})
+	_, stdout, _ := execute(t, "doctor", "-c", agent.config)
+	if !strings.Contains(stdout, "certificates.http") {
+		t.Errorf("it does not look at the API's certificate:\n%s", stdout)
+	}
+	// Another certificate than that of the configuration gets no token.
+	other, otherKey := testserver.NewCA(t).Issue(t, "api", testserver.PKCS8)
+	status, stdout, _ := execute(t, "doctor", "-c", agent.config, "--http-tls-cert-file", other, "--http-tls-key-file", otherKey)
+	if status != statusFailed || !strings.Contains(stdout, "it is not the one in "+other) {
+		t.Errorf("status %d\n%s", status, stdout)
+	}
+	c.stopAll()
 }
 
 func TestDoctorOfAWrongConfiguration(t *testing.T) {

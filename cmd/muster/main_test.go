@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(runMainVariable) != "" {
 		os.Exit(mainStatus())
 	}
-	os.Exit(testserver.Main(testdocker.Main(m)).Run())
+	os.Exit(testdocker.Main(testserver.Main(m)).Run())
 }
 
 // execute runs a command line in this process.
@@ -112,6 +112,7 @@ func TestHelp(t *testing.T) {
 	for _, args := range [][]string{
 		{}, {"--help"}, {"agent", "--help"}, {"config", "--help"}, {"config", "check", "--help"}, {"config", "show", "--help"}, {"doctor", "--help"},
 		{"demo", "--help"}, {"discover", "--help"}, {"members", "--help"}, {"master", "--help"}, {"view", "--help"}, {"version", "--help"},
+		{"tls", "--help"}, {"tls", "ca", "--help"}, {"tls", "cert", "--help"},
 	} {
 		status, stdout, stderr := execute(t, args...)
 		if status != statusDone || stderr != "" {
@@ -120,7 +121,7 @@ func TestHelp(t *testing.T) {
 		if !strings.Contains(stdout, "Usage:") {
 			t.Errorf("muster %v prints no usage:\n%s", args, stdout)
 		}
-		group := len(args) == 2 && args[0] == "config"
+		group := len(args) == 2 && (args[0] == "config" || args[0] == "tls")
 		if !group && !strings.Contains(stdout, "Examples:") {
 			t.Errorf("muster %v prints no examples:\n%s", args, stdout)
 		}

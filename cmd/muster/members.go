@@ -18,7 +18,7 @@ func newMembersCommand() *cobra.Command {
 		Long: `List the members of the cluster, as the agent that is asked sees them: the star
 under MASTER is the one that it knows as master, the star under SELF is itself.`,
 		Example: `  muster members
-  muster members --http 10.0.0.5:7980
+  muster members --http https://10.0.0.5:7980 --ca-file ca.pem --token-file token
   muster members -o json | jq -r '.[] | select(.master) | .addr'`,
 	}, httpapi.PathMembers, printMembers)
 }
@@ -43,24 +43,25 @@ func newViewCommand() *cobra.Command {
 whether the agent sees a majority, the members, and those that left or died a short
 while ago.`,
 		Example: `  muster view
-  muster view --http 10.0.0.5:7980 -o json`,
+  muster view --http 127.0.0.1:7981 -o json`,
 	}, httpapi.PathView, printView)
 }
 
 // newAskCommand completes a command that asks an agent for a T and prints it.
 func newAskCommand[T any](cmd *cobra.Command, path string, print func(io.Writer, T) error) *cobra.Command {
-	var addr, output string
+	var flags askFlags
+	var output string
 	cmd.Args = cobra.NoArgs
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := checkOutput(output, "table", "json"); err != nil {
 			return err
 		}
-		addr, err := agentAddr(addr)
+		agent, err := flags.agent()
 		if err != nil {
 			return err
 		}
 		var value T
-		answer, err := ask(cmd.Context(), addr, path, &value)
+		answer, err := agent.ask(cmd.Context(), path, &value)
 		if err != nil {
 			return err
 		}
@@ -69,7 +70,7 @@ func newAskCommand[T any](cmd *cobra.Command, path string, print func(io.Writer,
 		}
 		return print(cmd.OutOrStdout(), value)
 	}
-	addHTTPFlag(cmd, &addr)
+	flags.addTo(cmd)
 	addOutputFlag(cmd, &output, "table", "json")
 	return cmd
 }

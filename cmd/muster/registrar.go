@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"net/http"
+	"os"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -15,10 +15,15 @@ import (
 
 	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/node/config"
+	"github.com/musterhq/muster/node/httpapi"
 	"github.com/musterhq/muster/registrar"
 	"github.com/musterhq/muster/registrar/docker"
 	"github.com/musterhq/muster/registrar/host"
 )
+
+// registrarGCPercent trades processor time, of which a registrar needs next to none, for
+// memory, which it takes from those that it shares a host with.
+const registrarGCPercent = 25
 
 func newRegistrarCommand() *cobra.Command {
 	var file string
@@ -42,6 +47,9 @@ to the next start where registrar.on_exit is keep. A second signal ends it at on
 			cfg, err := loadConfigFor(cmd, file, config.ForRegistrar)
 			if err != nil {
 				return err
+			}
+			if _, set := os.LookupEnv("GOGC"); !set {
+				debug.SetGCPercent(registrarGCPercent)
 			}
 			return runRegistrar(cmd.Context(), cfg, cmd.ErrOrStderr())
 		},
@@ -129,13 +137,13 @@ func startRegistrar(cfg *config.Config, log *slog.Logger) (_ *host.Registrar, _ 
 // runRegistrar runs a registrar and its API until ctx ends.
 func runRegistrar(ctx context.Context, cfg *config.Config, logs io.Writer) (err error) {
 	log := cfg.Logger(logs)
-	addr := cfg.HTTP.Addr
+	h := cfg.HTTP
 	if cfg.Source("http.addr") == (config.Source{}) {
-		addr = host.DefaultAddr // beside an agent of this host
+		h.Addr = host.DefaultAddr // beside an agent of this host
 	}
-	listener, err := net.Listen("tcp", addr)
+	listener, options, err := listenAPI(h)
 	if err != nil {
-		return fmt.Errorf("http.addr: %q: %w; name an address of this host and a free port", addr, err)
+		return err
 	}
 	defer listener.Close()
 	r, closeAll, err := startRegistrar(cfg, log)
@@ -143,12 +151,8 @@ func runRegistrar(ctx context.Context, cfg *config.Config, logs io.Writer) (err 
 		return err
 	}
 	defer func() { err = errors.Join(err, closeAll()) }()
-	api := &http.Server{
-		Handler:           r.Handler(),
-		ReadHeaderTimeout: apiReadTimeout,
-		IdleTimeout:       apiIdleTimeout,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
+	defer watchTLS(options, log)()
+	api := httpapi.NewServer(options.Protect(r.Handler()), log)
 	served := make(chan error, 1)
 	go func() { served <- api.Serve(listener) }()
 	log.Info("registrar ready to be asked", "http", listener.Addr().String())

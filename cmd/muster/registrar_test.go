@@ -62,8 +62,14 @@ func (p *registrarProcess) end(s syscall.Signal) int {
 
 func (p *registrarProcess) ready() {
 	p.Helper()
-	testdocker.Eventually(p, func() error {
-		answer, err := http.Get("http://" + p.addr + "/readyz")
+	awaitReady(p, p.addr)
+}
+
+// awaitReady waits until the registrar whose API is at addr is ready.
+func awaitReady(t testing.TB, addr string) {
+	t.Helper()
+	testdocker.Eventually(t, func() error {
+		answer, err := http.Get("http://" + addr + "/readyz")
 		if err != nil {
 			return err
 		}

@@ -78,6 +78,7 @@ or the configuration is wrong.`,
 		newMembersCommand(),
 		newRegistrarCommand(),
 		newStatusCommand(),
+		newTLSCommand(),
 		newVersionCommand(),
 		newViewCommand(),
 	)

@@ -40,6 +40,11 @@ func printStatus(w io.Writer, s httpapi.Status) error {
 	if s.View.Warning != "" {
 		fmt.Fprintln(w, "warning:", cell(s.View.Warning))
 	}
+	for _, c := range s.Certificates {
+		if c.Error != "" {
+			fmt.Fprintln(w, "warning:", cell(fmt.Sprintf("certificate for %s, the last good one stays in use: %s", c.Use, c.Error)))
+		}
+	}
 	fmt.Fprintln(w)
 	t := newTable(w, "STEP", "OUTCOME", "ADDRESS", "REASON")
 	for _, step := range s.Advertise.Steps {

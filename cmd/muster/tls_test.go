@@ -7,11 +7,12 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 
-	"github.com/musterhq/muster/internal/testserver"
 	"github.com/musterhq/muster/node/httpapi"
 )
 
@@ -21,12 +22,12 @@ func TestTLS(t *testing.T) {
 	c := emptyCluster(t)
 	addrs := testAddrs(t, 12)
 	peers := addrs[:3]
-	ca, otherCA := testserver.NewCA(t), testserver.NewCA(t)
-	prepare := func(i int, name string, trusted, issuer *testserver.CA) *agentProcess {
+	ca, otherCA := newCommandCA(t), newCommandCA(t)
+	prepare := func(i int, name string, trusted, issuer commandCA) *agentProcess {
 		config := staticProvider(peers)
-		if trusted != nil {
-			cert, key := issuer.Issue(t, name, testserver.PKCS8)
-			config["tls"] = map[string]any{"ca_file": trusted.CAFile, "cert_file": cert, "key_file": key}
+		if trusted != "" {
+			cert, key := issuer.issue(t, name, "--host", "127.0.0.1")
+			config["tls"] = map[string]any{"ca_file": trusted.file(), "cert_file": cert, "key_file": key}
 		}
 		return c.add(name, addrs[i], addrs[6+i], config)
 	}
@@ -38,7 +39,7 @@ func TestTLS(t *testing.T) {
 	first := c.waitMaster(0, 3, members...)
 
 	strangers := []*agentProcess{
-		prepare(3, "plain", nil, nil),
+		prepare(3, "plain", "", ""),
 		prepare(4, "of-another-ca", otherCA, otherCA),
 		prepare(5, "forged", ca, otherCA), // trusts ours, and is not trusted
 	}
@@ -68,6 +69,106 @@ func TestTLS(t *testing.T) {
 	}
 	c.stopAll()
 	c.checkHistory(t, 2)
+}
+
+// The steps of docs/security.md, on agents that run: to another authority and back to
+// being able to restart, with no member lost and no master changed. The connections of
+// the voters stand all the while.
+func TestAuthorityIsChanged(t *testing.T) {
+	c := emptyCluster(t)
+	addrs := testAddrs(t, 6)
+	old, next := newCommandCA(t), newCommandCA(t)
+	dir := t.TempDir()
+	in := func(name, file string) string { return filepath.Join(dir, name+"-"+file) }
+	put := func(path string, from ...string) {
+		t.Helper()
+		var all []byte
+		for _, file := range from {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, text...)
+		}
+		if err := os.WriteFile(path, all, 0o600); err != nil { // in place, and not as a whole
+			t.Fatal(err)
+		}
+	}
+	certify := func(name string, ca commandCA) {
+		t.Helper()
+		cert, key := ca.issue(t, name, "--host", "127.0.0.1")
+		put(in(name, "cert.pem"), cert)
+		put(in(name, "key.pem"), key)
+	}
+	for i := range 3 {
+		name := fmt.Sprintf("node-%d", i+1)
+		put(in(name, "ca.pem"), old.file())
+		certify(name, old)
+		config := staticProvider(addrs[:3])
+		config["tls"] = map[string]any{"ca_file": in(name, "ca.pem"), "cert_file": in(name, "cert.pem"), "key_file": in(name, "key.pem")}
+		c.add(name, addrs[i], addrs[3+i], config)
+	}
+	c.start(c.agents...)
+	first := c.waitMaster(0, 3, c.agents...)
+
+	step := func(what string, change func(name string)) {
+		t.Helper()
+		before := make([]float64, len(c.agents))
+		for i, agent := range c.agents {
+			before[i], _ = agent.metric(t.Context(), `muster_certificate_reloads_total{use="nodes"}`)
+			change(agent.name)
+		}
+		for i, agent := range c.agents {
+			c.waitMetric(agent, `muster_certificate_reloads_total{use="nodes"}`, before[i]+1)
+			c.eventually(agent.name+" "+what, func(ctx context.Context) bool {
+				s, err := c.status(ctx, agent)
+				return err == nil && len(s.Certificates) == 1 && s.Certificates[0].Error == ""
+			})
+		}
+		if m := c.waitMaster(first.Term-1, 3, c.agents...); m.Term != first.Term {
+			t.Errorf("%s: term %d, and it was %d", what, m.Term, first.Term)
+		}
+	}
+	step("trusts both", func(name string) { put(in(name, "ca.pem"), old.file(), next.file()) })
+	step("shows the new certificate", func(name string) { certify(name, next) })
+	step("trusts the new authority alone", func(name string) { put(in(name, "ca.pem"), next.file()) })
+	for _, agent := range c.agents {
+		if s, err := c.status(t.Context(), agent); err != nil || len(s.View.Departed) != 0 {
+			t.Errorf("%s has lost a member: %+v, %v", agent.name, s.View.Departed, err)
+		}
+	}
+
+	// Whoever starts anew makes all its connections with the new authority.
+	_, others := c.split(first)
+	c.kill(others[0])
+	c.start(others[0])
+	c.waitMaster(first.Term-1, 3, c.agents...)
+	c.stopAll()
+	c.checkHistory(t, 1)
+}
+
+// commandCA is the directory of an authority that muster tls has made.
+type commandCA string
+
+func newCommandCA(t testing.TB) commandCA {
+	t.Helper()
+	dir := t.TempDir()
+	if status, _, stderr := execute(t, "tls", "ca", "--dir", dir); status != statusDone {
+		t.Fatal(stderr)
+	}
+	return commandCA(dir)
+}
+
+func (ca commandCA) file() string { return filepath.Join(string(ca), "ca.pem") }
+
+// issue makes a certificate with muster tls cert and the flags.
+func (ca commandCA) issue(t testing.TB, name string, flags ...string) (certFile, keyFile string) {
+	t.Helper()
+	args := append([]string{"tls", "cert", name, "--dir", string(ca)}, flags...)
+	if status, _, stderr := execute(t, args...); status != statusDone {
+		t.Fatal(stderr)
+	}
+	return filepath.Join(string(ca), name+".pem"), filepath.Join(string(ca), name+"-key.pem")
 }
 
 // waitMetric waits until a metric of the agent, named with its labels, has at

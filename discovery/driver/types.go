@@ -85,7 +85,8 @@ func ValidateAddr(addr string) error {
 	if err != nil && strings.ContainsFunc(host, notInName) {
 		return fmt.Errorf("%w: address %q: host %q is neither an IP address nor a name", ErrInvalid, addr, host)
 	}
-	if err == nil && ip.Unmap().IsUnspecified() {
+	// Resolvers take 0 and 0.0 for 0.0.0.0 too.
+	if err == nil && ip.Unmap().IsUnspecified() || strings.Trim(host, "0.") == "" {
 		return fmt.Errorf("%w: address %q: nobody can dial %s; name an address of this host", ErrInvalid, addr, host)
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {

@@ -15,11 +15,12 @@ import (
 func (r *run) lookForAgent(ctx context.Context) []Finding {
 	const name = "agent"
 	addr := r.Config.HTTP.Addr
-	status, err := r.Ask(ctx)
-	if err != nil {
+	status, unasked := r.Ask(ctx)
+	if unasked != nil {
 		listener, err := net.Listen("tcp", addr)
 		if err != nil {
-			return []Finding{{name, Fail, fmt.Sprintf("http.addr %s: no agent answers there, and it cannot be listened on: %v", addr, err),
+			why, _ := split(unasked.Error())
+			return []Finding{{name, Fail, fmt.Sprintf("http.addr %s cannot be listened on (%v), and what is there is not the agent of this node: %s", addr, err, why),
 				"stop what holds it, or set http.addr to an address of this host and a free port"}}
 		}
 		_ = listener.Close()

@@ -25,6 +25,9 @@ func (r *run) certificates(context.Context) []Finding {
 	if r.Config.TLS.Enabled() {
 		found = append(found, dates("certificates.tls", r.Config.TLS, time.Now()), r.nodeCertificate("certificates.tls.names"))
 	}
+	if r.Config.HTTP.TLS.Enabled() {
+		found = append(found, dates("certificates.http", r.Config.HTTP.TLS.Files(), time.Now()))
+	}
 	for _, name := range r.Config.Providers() {
 		if t := r.Providers[name].TLS; t.Enabled() {
 			found = append(found, dates("certificates.provider."+name, t, time.Now()))
@@ -34,7 +37,7 @@ func (r *run) certificates(context.Context) []Finding {
 		found = append(found, dates("certificates.docker", t, time.Now()))
 	}
 	if len(found) == 0 {
-		return []Finding{ok("certificates", "none are configured: nodes speak in the clear with each other")}
+		return []Finding{ok("certificates", "none is configured: nodes speak in the clear with each other")}
 	}
 	return found
 }

@@ -112,9 +112,33 @@ type Mastership struct {
 
 // HTTP is the API of an agent.
 type HTTP struct {
-	// Addr is the HOST:PORT to serve on. Port 0 takes a free one.
+	// Addr is the HOST:PORT to serve on. Port 0 takes a free one. One that is not of
+	// loopback wants TLS and a token.
 	Addr string `yaml:"addr" usage:"HOST:PORT of the HTTP API"`
+	// Token is what a client has to show, as a bearer token; TokenFile is read in its
+	// place, again and again, so that a new token is picked up. Empty: none.
+	Token     driver.Secret `yaml:"token"`
+	TokenFile string        `yaml:"token_file" usage:"file of the token that clients of the HTTP API show"`
+	// TLS secures the API. Zero: none.
+	TLS HTTPTLS `yaml:"tls"`
 }
+
+// HTTPTLS names the files of the API's TLS, in PEM.
+type HTTPTLS struct {
+	// CertFile and KeyFile hold the chain and the key of the API. Both or none.
+	CertFile string `yaml:"cert_file" usage:"PEM file of the HTTP API's certificate"`
+	KeyFile  string `yaml:"key_file" usage:"PEM file of its key"`
+	// CAFile holds the authorities of clients, which then have to show a certificate.
+	CAFile string `yaml:"ca_file" usage:"PEM file of the authorities of clients"`
+}
+
+// Files returns the files in the form of driver, whose ServerConfig reads them.
+func (t HTTPTLS) Files() driver.TLS {
+	return driver.TLS{CAFile: t.CAFile, CertFile: t.CertFile, KeyFile: t.KeyFile}
+}
+
+// Enabled reports whether any file is named.
+func (t HTTPTLS) Enabled() bool { return t != HTTPTLS{} }
 
 // Log says what is logged and how.
 type Log struct {

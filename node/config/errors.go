@@ -68,7 +68,7 @@ type Error struct {
 func (e *Error) Error() string {
 	var b strings.Builder
 	if place := e.Source.place(); place != "" {
-		b.WriteString(place + ": ")
+		b.WriteString(oneLine(place) + ": ") // a variable's name may hold anything
 	}
 	if e.Key != "" {
 		fmt.Fprintf(&b, "%s: %q: ", e.Key, e.Value)

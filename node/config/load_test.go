@@ -117,7 +117,7 @@ services:
   - {name: web, id: w1, address: "web.example:80", tags: [a], meta: {B: c},
     check: {http: /h, method: HEAD, header: {X-Key: k}, interval: 5s, timeout: 1s, rise: 2, fall: 4, tls_skip_verify: true}}
   - {name: s, address: ":1", check: {script: [check, "$SERVICE_PORT"]}}
-http: {addr: ":0"}
+http: {addr: "127.0.0.1:0", token: "hush, this is the token"}
 log: {level: debug, format: json}
 `, nil)
 	want := &Config{
@@ -151,7 +151,7 @@ log: {level: debug, format: json}
 			}},
 			{Name: "s", Address: ":1", Check: declared.Check{Script: []string{"check", "$SERVICE_PORT"}}},
 		},
-		HTTP: HTTP{Addr: ":0"},
+		HTTP: HTTP{Addr: "127.0.0.1:0", Token: "hush, this is the token"},
 		Log:  Log{Level: "debug", Format: "json"},
 	}
 	if diff := cmp.Diff(want, c, ignored); diff != "" {
@@ -207,8 +207,8 @@ func TestEveryKeyFromTheEnvironmentAlone(t *testing.T) {
 }
 
 func TestFlagBeatsEnvironmentBeatsFileBeatsDefault(t *testing.T) {
-	file := least + "node: {zone: file, tags: [file]}\nlog: {level: debug}\nhttp: {addr: \":1\"}\n"
-	env := []string{"MUSTER_NODE_ZONE=env", "MUSTER_HTTP_ADDR=:2", "MUSTER_PROVIDER_STUB_RETRIES=2"}
+	file := least + "node: {zone: file, tags: [file]}\nlog: {level: debug}\nhttp: {addr: \"127.0.0.1:1\"}\n"
+	env := []string{"MUSTER_NODE_ZONE=env", "MUSTER_HTTP_ADDR=127.0.0.1:2", "MUSTER_PROVIDER_STUB_RETRIES=2"}
 	c := mustLoad(t, file, env,
 		"--node-zone=flag", "--node-tags=a,b", "--node-tags=c", "--provider-stub-region=eu", "--mastership-eligible=false")
 	p := c.Provider["stub"].(*stubConfig)
@@ -220,7 +220,7 @@ func TestFlagBeatsEnvironmentBeatsFileBeatsDefault(t *testing.T) {
 		{"node.tags", "flag --node-tags", c.Node.Tags, []string{"a", "b", "c"}},
 		{"mastership.eligible", "flag --mastership-eligible", c.Mastership.Eligible, false},
 		{"provider.stub.region", "flag --provider-stub-region", p.Common.Region, "eu"},
-		{"http.addr", "env MUSTER_HTTP_ADDR", c.HTTP.Addr, ":2"},
+		{"http.addr", "env MUSTER_HTTP_ADDR", c.HTTP.Addr, "127.0.0.1:2"},
 		{"provider.stub.retries", "env MUSTER_PROVIDER_STUB_RETRIES", p.Retries, 2},
 		{"log.level", "muster.yaml:4", c.Log.Level, "debug"},
 		{"provider.stub.peers", "muster.yaml:2", p.Peers, []string{"10.0.0.5:7946"}},
@@ -270,7 +270,7 @@ func TestEveryNameIsUnique(t *testing.T) {
 			}
 			seen[name] = e.key
 		}
-		if e.provider == "" && e.usage == "" && !strings.Contains("."+e.key, ".tls.") {
+		if e.provider == "" && e.usage == "" && !strings.Contains("."+e.key, ".tls.") && !e.secret() {
 			t.Errorf("%s has no usage text", e.key)
 		}
 	}

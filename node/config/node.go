@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/musterhq/muster/discovery"
+	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/node"
 	"github.com/musterhq/muster/registrar/advertise"
 	"github.com/musterhq/muster/registrar/lookup"
@@ -70,10 +71,10 @@ func (c *Config) ProviderLabel(name string) string {
 		switch field := e.in(v); field.Kind() {
 		case reflect.Slice:
 			for i := range field.Len() {
-				parts = append(parts, hidePassword(fmt.Sprint(field.Index(i).Interface())))
+				parts = append(parts, driver.RedactURL(fmt.Sprint(field.Index(i).Interface())))
 			}
 		default:
-			parts = append(parts, hidePassword(fmt.Sprint(field.Interface())))
+			parts = append(parts, driver.RedactURL(fmt.Sprint(field.Interface())))
 		}
 		return label + " (" + key + " " + strings.Join(parts, ", ") + ")"
 	}

@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/musterhq/muster/discovery/driver"
 )
 
 // WriteYAML writes the effective configuration, with its defaults filled in and
@@ -120,7 +122,7 @@ func scalarNode(v reflect.Value) *yaml.Node {
 		return textNode(string(text))
 	}
 	if v.Kind() == reflect.String {
-		return textNode(hidePassword(v.String()))
+		return textNode(driver.RedactURL(v.String()))
 	}
 	return &yaml.Node{Kind: yaml.ScalarNode, Value: fmt.Sprint(v.Interface())}
 }

@@ -122,6 +122,12 @@ services:
       interval: 5s # muster.yaml:15
 http:
   addr: 127.0.0.1:7980 # default
+  token: "" # default
+  token_file: "" # default
+  tls:
+    cert_file: "" # default
+    key_file: "" # default
+    ca_file: "" # default
 log:
   level: warn # env MUSTER_LOG_LEVEL
   format: text # default

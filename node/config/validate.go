@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net"
 	"net/netip"
@@ -49,13 +50,74 @@ func (l *loader) validate() {
 	}
 	l.validateRegistrar(c.Registrar)
 	l.validateServices()
-	l.listenAddr("http.addr", c.HTTP.Addr)
+	l.validateHTTP(c.HTTP)
 	l.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	l.oneOf("log.format", c.Log.Format, "text", "json")
 	if c.TLS.Enabled() {
 		_, err := c.TLS.MutualConfig()
 		l.driverErrors("", err)
 	}
+}
+
+// minToken is the length of the shortest token that nobody guesses.
+const minToken = 16
+
+// validateHTTP checks the API. What it tells would help whoever means harm, so that
+// beyond this host only those learn it who show that they may.
+func (l *loader) validateHTTP(h HTTP) {
+	l.listenAddr("http.addr", h.Addr)
+	if h.TLS.Enabled() {
+		_, err := h.TLS.Files().ServerConfig()
+		l.driverErrors("http", err)
+	}
+	const mend = "; write a random one, as openssl rand -hex 32 makes"
+	switch token, err := h.Token.Or(h.TokenFile); {
+	case h.Token != "" && h.TokenFile != "":
+		l.bad("http.token_file", h.TokenFile, "set beside http.token; keep one of the two")
+	case err != nil:
+		l.driverErrors("http", &driver.ConfigError{Key: "token_file", Value: h.TokenFile, Problem: "cannot be read: " + fileProblem(err)})
+	case h.TokenFile != "" && len(token) < minToken:
+		l.bad("http.token_file", h.TokenFile, fmt.Sprintf("holds fewer than %d characters, which can be guessed"+mend, minToken))
+	case h.Token != "" && len(token) < minToken:
+		l.bad("http.token", h.Token.String(), fmt.Sprintf("has fewer than %d characters, which can be guessed"+mend, minToken))
+	}
+	if l.faults.has("http.addr") || loopback(h.Addr) {
+		return
+	}
+	var missing []string
+	if !h.TLS.Enabled() {
+		missing = append(missing, "http.tls")
+	}
+	if h.Token == "" && h.TokenFile == "" {
+		missing = append(missing, "http.token_file")
+	}
+	if len(missing) > 0 {
+		l.bad("http.addr", h.Addr, "reaches beyond this host, where the API is served over TLS and for a token alone; configure "+
+			strings.Join(missing, " and ")+", or write an address of loopback, as 127.0.0.1:7980")
+	}
+}
+
+// loopback reports whether an address to listen on is of this host alone. Of names
+// only localhost is, whatever others may resolve to now.
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
+}
+
+// fileProblem strips the path that an *fs.PathError repeats.
+func fileProblem(err error) string {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err.Error()
+	}
+	return err.Error()
 }
 
 func (l *loader) validateNode(n Node) {

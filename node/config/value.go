@@ -2,14 +2,14 @@ package config
 
 import (
 	"encoding"
-	"fmt"
-	"net/url"
 	"reflect"
 	"strconv"
 	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/musterhq/muster/discovery/driver"
 )
 
 // parse turns the text of a scalar into a value of type t. What it returns
@@ -149,38 +149,12 @@ func wanted(t reflect.Type) string {
 
 // shown is a value as errors have it: clipped, and without the password of a URL.
 func shown(text string) string {
-	text = hidePassword(text)
+	text = driver.RedactURL(text)
 	const most = 200
 	if runes := []rune(text); len(runes) > most {
 		text = string(runes[:most]) + "..."
 	}
 	return text
-}
-
-// hidePassword redacts the password of a URL.
-func hidePassword(text string) string {
-	if !strings.Contains(text, "@") || !strings.Contains(text, "://") {
-		return text
-	}
-	u, err := url.Parse(text)
-	switch {
-	case err != nil:
-		return redacted // not quite a URL, and so not known where its password ends
-	case u.User == nil:
-		return text
-	default:
-		return withoutPassword(u)
-	}
-}
-
-func withoutPassword(u *url.URL) string {
-	if _, has := u.User.Password(); !has {
-		return u.String()
-	}
-	name := u.User.Username()
-	u.User = nil
-	rest := strings.TrimPrefix(u.String(), u.Scheme+":")
-	return fmt.Sprintf("%s://%s:%s@%s", u.Scheme, url.PathEscape(name), redacted, strings.TrimPrefix(rest, "//"))
 }
 
 const redacted = "[redacted]"

@@ -4,15 +4,21 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/musterhq/muster/discovery"
+	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/node"
 	"github.com/musterhq/muster/node/mastership"
 )
 
 // collector reads the node's counters when it is scraped, so that nothing is
 // counted twice and nothing is kept up to date for nobody.
-type collector struct{ node *node.Node }
+type collector struct {
+	node         *node.Node
+	certificates func() map[string]driver.TLSState
+}
 
-func newCollector(n *node.Node) prometheus.Collector { return collector{n} }
+func newCollector(n *node.Node, certificates func() map[string]driver.TLSState) prometheus.Collector {
+	return collector{n, certificates}
+}
 
 func describe(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("muster_"+name, help, labels, nil)
@@ -58,6 +64,10 @@ var (
 	bytesDesc       = describe("link_bytes_total", "Bytes of gossip by direction.", "direction")
 	queueDropsDesc  = describe("link_queue_drops_total", "Gossip packets dropped because a peer's queue was full.")
 	droppedDesc     = describe("link_dropped_total", "Gossip packets that could not be sent, for whatever reason.")
+
+	certificateExpiryDesc  = describe("certificate_expiry_timestamp_seconds", "End of the certificate in force, in Unix time, by use.", "use")
+	certificateReloadsDesc = describe("certificate_reloads_total", "Changes of the certificate, or of the authorities, that came into force, by use.", "use")
+	certificateStaleDesc   = describe("certificate_reload_failing", "1 while the files cannot be used as they are and the last good ones are, by use.", "use")
 
 	joinsDesc   = describe("membership_joins_total", "Dials of the merge loop by outcome.", "outcome")
 	refusedDesc = describe("membership_refused_total", "Strangers turned away by reason.", "reason")
@@ -144,6 +154,12 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	counter(bytesDesc, s.Link.BytesReceived, "in")
 	counter(queueDropsDesc, s.Link.QueueDrops)
 	counter(droppedDesc, s.Link.PacketsDropped)
+
+	for use, state := range c.certificates() {
+		gauge(certificateExpiryDesc, float64(state.Expiry.Unix()), use)
+		counter(certificateReloadsDesc, state.Reloads, use)
+		gauge(certificateStaleDesc, one(state.Err != nil), use)
+	}
 
 	counter(joinsDesc, s.Membership.Joins, "ok")
 	counter(joinsDesc, s.Membership.JoinFailures, "failed")

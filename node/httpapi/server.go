@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/internal/clock"
 	"github.com/musterhq/muster/node"
 	"github.com/musterhq/muster/node/membership"
@@ -19,12 +21,19 @@ import (
 // that proxies keep it open and a client that is gone is noticed.
 const keepAlive = 15 * time.Second
 
-// New returns the API of a node. Serve it where only those who may know the
-// cluster can reach it: it has no authentication, and it changes nothing.
-func New(n *node.Node) http.Handler {
-	s := &server{node: n}
+// defaultStreams is Options.MaxStreams where that is 0.
+const defaultStreams = 64
+
+// New returns the API of a node for everyone who can reach it. Serve it where only
+// those can who may know the cluster, or use NewWith. It changes nothing.
+func New(n *node.Node) http.Handler { return NewWith(n, Options{}) }
+
+// NewWith returns the API of a node for those who show what o demands. Serve it with
+// NewServer, which bounds what a client can cost.
+func NewWith(n *node.Node, o Options) http.Handler {
+	s := &server{node: n, options: o, streams: make(chan struct{}, cmp.Or(o.MaxStreams, defaultStreams))}
 	metrics := prometheus.NewRegistry()
-	metrics.MustRegister(newCollector(n), collectors.NewGoCollector(),
+	metrics.MustRegister(newCollector(n, s.certificates), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
 	mux := http.NewServeMux()
@@ -44,10 +53,27 @@ func New(n *node.Node) http.Handler {
 		}
 		writeError(w, http.StatusNotFound, fmt.Errorf("no such path: %s %s", r.Method, r.URL.Path))
 	})
-	return mux
+	return o.Protect(mux)
 }
 
-type server struct{ node *node.Node }
+type server struct {
+	node    *node.Node
+	options Options
+	// streams has an element for each stream of events that is read.
+	streams chan struct{}
+}
+
+// certificates returns the states of the TLS configurations that there are, by use.
+func (s *server) certificates() map[string]driver.TLSState {
+	states := make(map[string]driver.TLSState)
+	if nodes := s.node.Status().TLS; nodes != nil {
+		states[useNodes] = *nodes
+	}
+	if s.options.TLS != nil {
+		states[useHTTP] = s.options.TLS.State()
+	}
+	return states
+}
 
 func (s *server) members(w http.ResponseWriter, _ *http.Request) {
 	view := s.node.View()
@@ -68,7 +94,9 @@ func (s *server) view(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *server) status(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, statusOf(s.node.Status(), s.node.IsMaster()))
+	status := statusOf(s.node.Status(), s.node.IsMaster())
+	status.Certificates = certificatesOf(s.certificates())
+	writeJSON(w, http.StatusOK, status)
 }
 
 // health answers as long as the process can.
@@ -88,7 +116,17 @@ func (s *server) ready(w http.ResponseWriter, _ *http.Request) {
 // events streams the events of the node as server-sent events, each with the name
 // of its kind and an Event as data. The first ones tell what there is.
 func (s *server) events(w http.ResponseWriter, r *http.Request) {
+	select {
+	case s.streams <- struct{}{}:
+		defer func() { <-s.streams }()
+	default:
+		w.Header().Set("Retry-After", "10")
+		writeError(w, http.StatusServiceUnavailable, fmt.Errorf("%d streams of events are read already; close one of them", cap(s.streams)))
+		return
+	}
 	stream := http.NewResponseController(w)
+	// The server's bound is for requests that end.
+	_ = stream.SetReadDeadline(time.Time{})
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusOK)

@@ -2,7 +2,11 @@ package httpapi
 
 import (
 	"cmp"
+	"maps"
+	"slices"
+	"time"
 
+	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/node"
 )
 
@@ -35,6 +39,37 @@ type Status struct {
 	// Degraded says that one of them fails, or does not list this node though it
 	// should.
 	Degraded bool `json:"degraded"`
+
+	// Certificates are those that the agent shows; missing without TLS.
+	Certificates []Certificate `json:"certificates,omitempty"`
+}
+
+// The uses of a certificate.
+const (
+	useNodes = "nodes"
+	useHTTP  = "http"
+)
+
+// Certificate is one that the agent shows, and how its files are followed.
+type Certificate struct {
+	// Use is nodes, for the traffic between them, or http, for the API.
+	Use string `json:"use"`
+	// Expiry is the end of the certificate in force.
+	Expiry time.Time `json:"expiry"`
+	// Reloads counts the changes of its files and those of the authorities that came
+	// into force.
+	Reloads uint64 `json:"reloads"`
+	// Error is why the files as they are now are not in force; what was before them is.
+	Error string `json:"error,omitempty"`
+}
+
+func certificatesOf(states map[string]driver.TLSState) []Certificate {
+	var out []Certificate
+	for _, use := range slices.Backward(slices.Sorted(maps.Keys(states))) {
+		s := states[use]
+		out = append(out, Certificate{Use: use, Expiry: s.Expiry, Reloads: s.Reloads, Error: text(s.Err)})
+	}
+	return out
 }
 
 // Advertise is the address that other nodes dial and how it is found.

@@ -31,6 +31,12 @@ type Config struct {
 	// ServerName means the host that is dialled. Nil: no TLS.
 	TLS *tls.Config
 
+	// CurrentTLS takes the place of TLS where certificates and authorities change
+	// while the link is open: it is called for each handshake, and returns what TLS
+	// would hold, never nil and the same pointer as long as nothing has changed. The
+	// link copies it. driver.LiveTLS.Config is one. Nil: TLS serves for ever.
+	CurrentTLS func() *tls.Config
+
 	// Logger takes the link's records. Strangers are logged at most once a minute
 	// for each reason. Default: none are written.
 	Logger *slog.Logger
@@ -138,7 +144,15 @@ func (c Config) Validate() error {
 			bad("bind %q: want HOST:PORT with a port from 0 to 65535 and IPv6 in brackets", c.Bind)
 		}
 	}
-	if t := c.TLS; t != nil {
+	t := c.TLS
+	if c.CurrentTLS != nil {
+		if t != nil {
+			bad("TLS: set beside CurrentTLS; keep one of the two")
+		} else if t = c.CurrentTLS(); t == nil {
+			bad("CurrentTLS: returned nil; want a configuration")
+		}
+	}
+	if t != nil {
 		if t.ClientCAs == nil || t.RootCAs == nil {
 			bad("TLS: want ClientCAs and RootCAs, or any public certificate would be let in")
 		}

@@ -27,7 +27,8 @@
 // Whoever dials speaks first, and waits for one byte of answer before it sends
 // anything else.
 //
-// With TLS (1.3 only, certificates on both sides) it offers one ALPN protocol:
+// With TLS (1.3 only, certificates on both sides, both as they are at that moment:
+// see Config.CurrentTLS) it offers one ALPN protocol:
 //
 //	muster/1/<protocol>/<cluster>
 //

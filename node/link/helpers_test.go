@@ -56,7 +56,7 @@ func newAuthority(t testing.TB) *authority {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: fmt.Sprintf("authority %d", time.Now().UnixNano())},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
@@ -79,16 +79,33 @@ func (a *authority) pool() *x509.CertPool {
 
 func (a *authority) issue(t testing.TB, notAfter time.Time) tls.Certificate {
 	t.Helper()
+	return a.issueFor(t, func(c *certificate) { c.begin, c.end = time.Now().Add(-2*time.Hour), notAfter })
+}
+
+// certificate is what may be wrong with one.
+type certificate struct {
+	begin, end time.Time
+	usages     []x509.ExtKeyUsage
+}
+
+// issueFor issues a good certificate, adjusted.
+func (a *authority) issueFor(t testing.TB, adjust func(*certificate)) tls.Certificate {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
+	c := certificate{
+		begin: time.Now().Add(-time.Hour), end: time.Now().Add(time.Hour),
+		usages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+	}
+	adjust(&c)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "node"},
-		NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: notAfter,
+		NotBefore: c.begin, NotAfter: c.end,
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
 		KeyUsage:    x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+		ExtKeyUsage: c.usages,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
 	if err != nil {

@@ -73,8 +73,11 @@ func serve(cfg Config, ln net.Listener) *Link {
 		accepted:  make(map[string]uint64),
 		conns:     make(map[*conn]struct{}),
 	}
-	if cfg.TLS != nil {
-		l.tls = newTLSEnds(cfg.TLS)
+	switch {
+	case cfg.CurrentTLS != nil:
+		l.tls = newTLSEnds(cfg.CurrentTLS)
+	case cfg.TLS != nil:
+		l.tls = newTLSEnds(func() *tls.Config { return cfg.TLS })
 	}
 	l.wg.Add(1)
 	go l.acceptLoop()

@@ -3,6 +3,7 @@ package link
 import (
 	"bytes"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"log/slog"
@@ -129,12 +130,19 @@ func TestStrangersAreTurnedAwayWithAReason(t *testing.T) {
 		{"no certificate", dialTLS(func(_ *testing.T, _ *world, c *tls.Config) { c.Certificates = nil }), "failed", ReasonNoCertificate},
 		{"certificate of another authority", dialFrom("x", func(t *testing.T, _ *world, c *Config) {
 			c.TLS.Certificates = newAuthority(t).mutual(t).Certificates
-			// crypto/tls would send none rather than one that was not asked for.
-			cert := c.TLS.Certificates[0]
-			c.TLS.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil }
 		}), string(ReasonDistrust), ReasonCertificate},
 		{"expired certificate", dialFrom("x", func(t *testing.T, w *world, c *Config) {
 			c.TLS.Certificates = []tls.Certificate{w.ca.issue(t, time.Now().Add(-time.Hour))}
+		}), string(ReasonDistrust), ReasonCertificate},
+		{"certificate of tomorrow", dialFrom("x", func(t *testing.T, w *world, c *Config) {
+			c.TLS.Certificates = []tls.Certificate{w.ca.issueFor(t, func(c *certificate) {
+				c.begin, c.end = time.Now().Add(time.Hour), time.Now().Add(2*time.Hour)
+			})}
+		}), string(ReasonDistrust), ReasonCertificate},
+		{"certificate that serves and may not dial", dialFrom("x", func(t *testing.T, w *world, c *Config) {
+			c.TLS.Certificates = []tls.Certificate{w.ca.issueFor(t, func(c *certificate) {
+				c.usages = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+			})}
 		}), string(ReasonDistrust), ReasonCertificate},
 		{"one that distrusts us", dialFrom("x", func(t *testing.T, _ *world, c *Config) {
 			c.TLS.RootCAs = newAuthority(t).pool()
@@ -165,6 +173,9 @@ func TestStrangersAreTurnedAwayWithAReason(t *testing.T) {
 				want[s.reason] += 3
 				eventually(t, fmt.Sprintf("rejected as %s", s.reason), func() bool { return l.Stats().Rejected[s.reason] == want[s.reason] })
 			})
+		}
+		if got := l.Stats().Accepted; len(got) != 0 {
+			t.Errorf("accepted %v", got)
 		}
 		if got := l.Stats().Rejected; !maps.Equal(got, want) {
 			t.Errorf("rejected %v, want %v", got, want)

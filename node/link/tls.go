@@ -7,12 +7,31 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 )
 
-// tlsEnds makes the configurations of both ends from the user's.
-type tlsEnds struct{ base *tls.Config }
+// tlsEnds makes the configurations of both ends from the user's, as it is at the
+// time of the handshake.
+type tlsEnds struct {
+	user func() *tls.Config
 
-func newTLSEnds(user *tls.Config) *tlsEnds { return &tlsEnds{harden(user)} }
+	mu   sync.Mutex
+	from *tls.Config // what hard was made from
+	hard *tls.Config
+}
+
+func newTLSEnds(user func() *tls.Config) *tlsEnds { return &tlsEnds{user: user} }
+
+// base returns the configuration in force, hardened.
+func (e *tlsEnds) base() *tls.Config {
+	user := e.user()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if user != e.from {
+		e.from, e.hard = user, harden(user)
+	}
+	return e.hard
+}
 
 // harden returns a copy that speaks TLS 1.3 and demands a certificate. There are
 // no tickets: every connection proves anew who it is, and handshakes are rare.
@@ -32,10 +51,10 @@ var errNoALPN = errors.New("no ALPN protocol of muster offered")
 // server returns the configuration for one handshake, which leaves in v what the
 // client asked for.
 func (e *tlsEnds) server(cluster string, v *tlsVerdict) *tls.Config {
-	c := e.base.Clone()
+	base := e.base()
+	c := base.Clone()
 	c.GetConfigForClient = func(info *tls.ClientHelloInfo) (*tls.Config, error) {
-		base := e.base
-		if user := e.base.GetConfigForClient; user != nil {
+		if user := base.GetConfigForClient; user != nil {
 			fresh, err := user(info)
 			if err != nil {
 				return nil, err
@@ -76,9 +95,16 @@ func (e *tlsEnds) server(cluster string, v *tlsVerdict) *tls.Config {
 }
 
 func (e *tlsEnds) client(h hello, addr string) *tls.Config {
-	c := e.base.Clone()
+	c := e.base().Clone()
 	c.GetConfigForClient = nil
 	c.NextProtos = []string{h.alpn()}
+	if c.GetClientCertificate == nil && len(c.Certificates) > 0 {
+		// A certificate of an authority that the other end does not name is left out by
+		// crypto/tls. The other end would say that there was none, which sends its
+		// operator the wrong way.
+		own := &c.Certificates[0]
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return own, nil }
+	}
 	if c.ServerName == "" {
 		host, _, err := net.SplitHostPort(addr)
 		if err != nil {

@@ -61,6 +61,7 @@ func (m *Membership) serve(ln net.Listener) *http.Server {
 	server := &http.Server{
 		Handler:           m.handler(),
 		ReadHeaderTimeout: serveTimeout,
+		ReadTimeout:       serveTimeout,
 		WriteTimeout:      serveTimeout,
 		IdleTimeout:       serveTimeout,
 		MaxHeaderBytes:    8 << 10,

@@ -116,6 +116,36 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
+// FuzzMeta holds of what anyone may gossip about himself: it is refused, or it is a
+// member that can be told of in turn.
+func FuzzMeta(f *testing.F) {
+	d, err := encodeDetails(Details{Zone: "eu-1", Tags: []string{"web"}, Meta: map[string]string{"v": "1"}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add("a~"+someInstance[:shortInstance], meta{InstanceID: someInstance, Claim: 1, ClusterID: "c1"}.encode(d))
+	f.Add("a~"+someInstance[:shortInstance], []byte(`{"v":1,"i":"`+someInstance+`","c":-1,"d":null,"h":"x"}`))
+	f.Add("a", []byte(`{"v":2}`))
+	f.Add("~", []byte(`null`))
+	f.Fuzz(func(t *testing.T, name string, raw []byte) {
+		id, md, reason, err := identify(&memberlist.Node{Name: name, Meta: raw})
+		if reason != "" {
+			if err == nil {
+				t.Fatalf("refused for %s without a word", reason)
+			}
+			return
+		}
+		if memberName(id.nodeID, id.instanceID) != name {
+			t.Fatalf("%q is known as %+v", name, id)
+		}
+		if md.Details != nil {
+			if _, err := json.Marshal(md.Details); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
 func TestSplitName(t *testing.T) {
 	for _, id := range []string{"a", "a~b", "~", "host.example"} {
 		nodeID, short, ok := splitName(memberName(id, someInstance))

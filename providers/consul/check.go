@@ -30,10 +30,10 @@ type Check struct {
 
 	// HTTP and HTTPS are a URL, or the path of one on the service. Method is GET
 	// unless set.
-	HTTP   string            `yaml:"http"`
-	HTTPS  string            `yaml:"https"`
-	Method string            `yaml:"method"`
-	Header map[string]string `yaml:"header"`
+	HTTP   string                   `yaml:"http"`
+	HTTPS  string                   `yaml:"https"`
+	Method string                   `yaml:"method"`
+	Header map[string]driver.Secret `yaml:"header"`
 
 	// TCP is a HOST:PORT that must accept a connection; "true" stands for the
 	// service's own.
@@ -136,7 +136,7 @@ func (c Check) For(addr string) (*api.AgentServiceCheck, error) {
 			if check.Header == nil {
 				check.Header = make(map[string][]string)
 			}
-			check.Header[name] = []string{at.fill(value)}
+			check.Header[name] = []string{at.fill(string(value))}
 		}
 	case c.TCP != "":
 		check.TCP = at.target(c.TCP)

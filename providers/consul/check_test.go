@@ -28,7 +28,7 @@ func TestCheckFor(t *testing.T) {
 		},
 		{
 			"HTTP with everything",
-			Check{Name: "alive", HTTP: "/health", Method: "HEAD", Header: map[string]string{"Host": "#MYIP:#MYPORT"}, Interval: 15 * time.Second, Timeout: time.Second, Status: "passing", DeregisterAfter: 10 * time.Minute}, v4,
+			Check{Name: "alive", HTTP: "/health", Method: "HEAD", Header: map[string]driver.Secret{"Host": "#MYIP:#MYPORT"}, Interval: 15 * time.Second, Timeout: time.Second, Status: "passing", DeregisterAfter: 10 * time.Minute}, v4,
 			api.AgentServiceCheck{
 				Name: "alive", HTTP: "http://192.168.1.102:8000/health", Method: "HEAD", Header: map[string][]string{"Host": {"192.168.1.102:8000"}},
 				Interval: "15s", Timeout: "1s", Status: "passing", DeregisterCriticalServiceAfter: "10m0s",

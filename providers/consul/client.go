@@ -25,7 +25,7 @@ const tokenHeader = "X-Consul-Token"
 
 // newClient returns a client that is configured by c alone: the variables that
 // Consul's own library reads from the environment have no effect.
-func newClient(c Config, e endpoint, secure *tls.Config) (*api.Client, *http.Transport, error) {
+func newClient(c Config, e endpoint, secure *driver.LiveTLS) (*api.Client, *http.Transport, error) {
 	dialer := net.Dialer{Timeout: dialTimeout, KeepAliveConfig: keepAlive}
 	base := &http.Transport{
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -34,8 +34,13 @@ func newClient(c Config, e endpoint, secure *tls.Config) (*api.Client, *http.Tra
 			}
 			return dialer.DialContext(ctx, network, addr)
 		},
-		TLSClientConfig:     secure,
-		TLSHandshakeTimeout: dialTimeout,
+		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := dialer.DialContext(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			return shakeHands(ctx, conn, addr, secure.Config())
+		},
 		MaxIdleConnsPerHost: 4,
 		IdleConnTimeout:     time.Minute,
 	}
@@ -48,6 +53,27 @@ func newClient(c Config, e endpoint, secure *tls.Config) (*api.Client, *http.Tra
 		Token: "unused",
 	})
 	return client, base, err
+}
+
+// shakeHands makes a TLS connection of conn, whose configuration is the one of this
+// moment: http.Transport would keep the one that it was made with.
+func shakeHands(ctx context.Context, conn net.Conn, addr string, c *tls.Config) (net.Conn, error) {
+	c = c.Clone()
+	if c.ServerName == "" {
+		host, _, err := net.SplitHostPort(addr)
+		if err != nil {
+			host = addr
+		}
+		c.ServerName = host
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	secure := tls.Client(conn, c)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return secure, nil
 }
 
 // transact makes a transaction in a datacenter, and returns ErrConflict if it did not

@@ -135,9 +135,9 @@ type endpoint struct {
 }
 
 // check returns c with its defaults, where the API is, and the TLS configuration of
-// the client, nil for plain http. The error joins one *driver.ConfigError for each
+// the client, nil for plain http, as its files have it at each handshake. The error joins one *driver.ConfigError for each
 // thing that is wrong.
-func (c Config) check() (Config, endpoint, *tls.Config, error) {
+func (c Config) check() (Config, endpoint, *driver.LiveTLS, error) {
 	var errs []error
 	bad := func(key, value, problem string) {
 		errs = append(errs, &driver.ConfigError{Key: key, Value: value, Problem: problem})
@@ -172,7 +172,7 @@ func (c Config) check() (Config, endpoint, *tls.Config, error) {
 	if c.Check.enabled() {
 		errs = append(errs, c.Check.validate("check"))
 	}
-	secure, err := c.TLS.config(e.scheme)
+	secure, err := c.TLS.live(e.scheme)
 	errs = append(errs, err)
 	return c, e, secure, errors.Join(errs...)
 }
@@ -231,8 +231,8 @@ func parseAddress(address string) (e endpoint, problem string) {
 	return endpoint{scheme: u.Scheme, host: u.Host}, ""
 }
 
-// config reads the files. Errors are joined *driver.ConfigError values.
-func (t TLS) config(scheme string) (*tls.Config, error) {
+// live checks t and reads the files. Errors are joined *driver.ConfigError values.
+func (t TLS) live(scheme string) (*driver.LiveTLS, error) {
 	switch {
 	case scheme != "https":
 		if t != (TLS{}) {
@@ -242,6 +242,11 @@ func (t TLS) config(scheme string) (*tls.Config, error) {
 	case t.CAPEM != "" && t.CAFile != "":
 		return nil, &driver.ConfigError{Key: "tls.ca_pem", Value: "(a certificate)", Problem: "set beside tls.ca_file; keep one of the two"}
 	}
+	return t.TLS.Live(t.config)
+}
+
+// config reads the files as they are.
+func (t TLS) config() (*tls.Config, error) {
 	c, err := t.ClientConfig()
 	if err != nil {
 		return nil, err

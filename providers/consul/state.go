@@ -124,12 +124,25 @@ func (s *state) parse(name string, pair *api.KVPair) error {
 		if s.master.InstanceID == "" {
 			return fmt.Errorf("no instance_id")
 		}
+		return storable(s.master.Term)
 	case termKey:
 		term, err := strconv.ParseUint(string(pair.Value), 10, 64)
+		if err != nil {
+			return err
+		}
 		s.term = driver.Term(term)
-		return err
+		return storable(s.term)
 	case idKey:
 		s.id = string(pair.Value)
+	}
+	return nil
+}
+
+// storable refuses a term that was written by hand and leaves no room to count on from
+// it: the next one would be 0. Those that were only heard of are bounded far below.
+func storable(t driver.Term) error {
+	if t > 2*driver.MaxTerm {
+		return fmt.Errorf("term %d is out of bounds", t)
 	}
 	return nil
 }

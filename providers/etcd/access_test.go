@@ -58,6 +58,29 @@ func TestTLS(t *testing.T) {
 			t.Errorf("%v, want ErrUnavailable that says why", err)
 		}
 	})
+	t.Run("files that become right", func(t *testing.T) {
+		own := driver.TLS{CAFile: filepath.Join(t.TempDir(), "ca.pem"), CertFile: cert, KeyFile: key}
+		copyFile(t, testserver.NewCA(t).CAFile, own.CAFile)
+		d := open(t, Config{Endpoints: []string{server.Endpoint()}, TLS: own})
+		if _, err := d.List(within(t), driver.Query{Service: "orders"}); err == nil {
+			t.Fatal("a server of a stranger was believed")
+		}
+		copyFile(t, ca.CAFile, own.CAFile)
+		ctx := within(t)
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			_, err := d.List(ctx, driver.Query{Service: "orders"})
+			if err == nil {
+				return
+			}
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				t.Fatal("the authority that was written is not seen: ", err)
+			}
+		}
+	})
 	t.Run("plain to a server with TLS", func(t *testing.T) {
 		err := list(t, driver.TLS{}, "http://"+server.Addr())
 		if !errors.Is(err, driver.ErrUnavailable) {
@@ -307,5 +330,16 @@ func TestAuthIsSwitchedOnLater(t *testing.T) {
 	}
 	if err := everything(within(t), d, "orders", "i1"); err != nil {
 		t.Fatalf("with authentication on: %v", err)
+	}
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	text, err := os.ReadFile(from)
+	if err == nil {
+		err = os.WriteFile(to, text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -2,7 +2,6 @@ package etcd
 
 import (
 	"cmp"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -66,9 +65,9 @@ type Config struct {
 }
 
 // check returns c with its defaults and the TLS configuration of the client, nil
-// for plain http. The error joins one *driver.ConfigError for each thing that is
+// for plain http, as its files have it at each handshake. The error joins one *driver.ConfigError for each thing that is
 // wrong.
-func (c Config) check() (Config, *tls.Config, error) {
+func (c Config) check() (Config, *driver.LiveTLS, error) {
 	errs := c.checkEndpoints()
 	errs = append(errs, c.checkUser()...)
 
@@ -82,9 +81,9 @@ func (c Config) check() (Config, *tls.Config, error) {
 		c.DialTimeout = DefaultDialTimeout
 	}
 
-	var secure *tls.Config
+	var secure *driver.LiveTLS
 	if len(c.Endpoints) > 0 && strings.HasPrefix(c.Endpoints[0], "https://") {
-		if secure, err = c.TLS.ClientConfig(); err != nil {
+		if secure, err = c.TLS.Live(c.TLS.ClientConfig); err != nil {
 			errs = append(errs, err)
 		}
 	}

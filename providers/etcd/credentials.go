@@ -10,7 +10,8 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// secureTransport is gRPC's TLS with two corrections.
+// secureTransport is gRPC's TLS with the files as they are at each handshake, and
+// with two corrections.
 //
 // gRPC takes the name that it expects in the server's certificate from the
 // address that it dials, and overwrites the one that was configured.
@@ -19,19 +20,20 @@ import (
 // its certificate. If it is refused, gRPC may notice by a write that fails
 // ("broken pipe") before it has read why.
 type secureTransport struct {
-	credentials.TransportCredentials
-	serverName string
+	credentials.TransportCredentials // of the configuration at first: for what is no handshake
+	config                           func() *tls.Config
 }
 
-func newSecureTransport(c *tls.Config) credentials.TransportCredentials {
-	return secureTransport{credentials.NewTLS(c), c.ServerName}
+func newSecureTransport(config func() *tls.Config) credentials.TransportCredentials {
+	return secureTransport{credentials.NewTLS(config()), config}
 }
 
 func (s secureTransport) ClientHandshake(ctx context.Context, authority string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	if s.serverName != "" {
-		authority = s.serverName
+	config := s.config()
+	if config.ServerName != "" {
+		authority = config.ServerName
 	}
-	secure, info, err := s.TransportCredentials.ClientHandshake(ctx, authority, conn)
+	secure, info, err := credentials.NewTLS(config).ClientHandshake(ctx, authority, conn)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -39,7 +41,7 @@ func (s secureTransport) ClientHandshake(ctx context.Context, authority string, 
 }
 
 func (s secureTransport) Clone() credentials.TransportCredentials {
-	return secureTransport{s.TransportCredentials.Clone(), s.serverName}
+	return secureTransport{s.TransportCredentials.Clone(), s.config}
 }
 
 // explained is a connection whose Write fails with the alert of the other end, if

@@ -78,7 +78,7 @@ func New(c Config) (*Driver, error) {
 	}, nil
 }
 
-func newClient(c Config, secure *tls.Config, t *transport) (*clientv3.Client, error) {
+func newClient(c Config, secure *driver.LiveTLS, t *transport) (*clientv3.Client, error) {
 	reconnect := grpc.ConnectParams{
 		Backoff: backoff.Config{
 			BaseDelay:  firstReconnect,
@@ -89,12 +89,14 @@ func newClient(c Config, secure *tls.Config, t *transport) (*clientv3.Client, er
 		MinConnectTimeout: c.DialTimeout,
 	}
 	options := append(t.dialOptions(), grpc.WithConnectParams(reconnect))
+	var first *tls.Config // by which the etcd client sees that there is TLS
 	if secure != nil {
-		options = append(options, grpc.WithTransportCredentials(newSecureTransport(secure)))
+		first = secure.Config()
+		options = append(options, grpc.WithTransportCredentials(newSecureTransport(secure.Config)))
 	}
 	return clientv3.New(clientv3.Config{
 		Endpoints:            c.Endpoints,
-		TLS:                  secure,
+		TLS:                  first,
 		DialKeepAliveTime:    pingAfter,
 		DialKeepAliveTimeout: pingTimeout,
 		MaxUnaryRetries:      1, // one attempt: who calls us tries again

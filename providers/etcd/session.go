@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -51,6 +52,9 @@ func (s *session) Renew(ctx context.Context) error {
 		return s.lost()
 	}
 	_, err := s.driver.keepAlive(ctx, s.lease)
+	if errors.Is(err, driver.ErrSessionLost) {
+		s.end()
+	}
 	return err
 }
 
@@ -86,6 +90,7 @@ func (s *session) put(ctx context.Context, key, value string) error {
 	}
 	if _, err := s.driver.client.Put(ctx, key, value, clientv3.WithLease(s.lease)); err != nil {
 		if leaseGone(err) {
+			s.end()
 			return s.lost()
 		}
 		return s.driver.failed(ctx, "register "+key, err)
@@ -144,10 +149,15 @@ func (s *session) Close(ctx context.Context) error {
 	if err := s.driver.revoke(ctx, s.lease); err != nil {
 		return err
 	}
+	s.end()
+	return nil
+}
+
+// end records that the lease is gone, of which etcd need not be told again.
+func (s *session) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
-	return nil
 }
 
 func (s *session) over() bool {

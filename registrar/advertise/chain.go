@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -150,31 +151,40 @@ func failed(s step, err error) Step {
 }
 
 // inside returns why an address of an interface leads nowhere from outside, which the
-// steps before did not make good.
+// steps before did not make good. Why no detector did is told even where it does not
+// apply: that there is no engine to ask may be what is to be mended.
 func inside(spec string, c candidate, asked []Step, o Options) error {
 	where := o.Isolated(c.iface)
 	if where == "" {
 		return nil
 	}
 	problem := fmt.Sprintf("%v is an address within %s, and nothing says at which address of its host others reach it", c.addr, where)
-	return &noAddress{spec, problem + told(asked) + "; publish the port, write HOST:PORT or set " + EnvAddr +
-		", or set detect.require_external: false where all others are in that network", nil}
+	detector := func(name string) bool {
+		return slices.ContainsFunc(o.Detectors, func(d Detector) bool { return d.Name() == name })
+	}
+	said := told(asked, func(s Step) bool { return s.Outcome == Failed || detector(s.Name) })
+	return &noAddress{spec, problem + said + "; publish the port, write HOST:PORT or set " + EnvAddr +
+		", or set detect.require_external: false where all others are in that network", errInside}
 }
 
-// blame adds to the error of the last step what the ones before have said.
+// errInside marks the error of inside, which has told all.
+var errInside = errors.New("an address within a container")
+
+// blame adds to the error of the last step what has failed before it.
 func blame(spec string, last error, asked []Step) error {
 	var n *noAddress
-	if !errors.As(last, &n) || strings.Contains(n.problem, told(asked[:len(asked)-1])) {
+	said := told(asked[:len(asked)-1], func(s Step) bool { return s.Outcome == Failed })
+	if errors.Is(last, errInside) || said == "" || !errors.As(last, &n) {
 		return last
 	}
-	return &noAddress{spec, n.problem + told(asked[:len(asked)-1]), n}
+	return &noAddress{spec, n.problem + said, n}
 }
 
-// told lists what has failed, and otherwise nothing.
-func told(asked []Step) string {
+// told lists what some of the steps have said.
+func told(asked []Step, which func(Step) bool) string {
 	var b strings.Builder
 	for _, s := range asked {
-		if s.Outcome == Failed {
+		if which(s) {
 			fmt.Fprintf(&b, "; %s: %s", s.Name, s.Reason)
 		}
 	}

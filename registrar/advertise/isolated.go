@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 	"runtime"
+	"slices"
 	"strings"
 )
 
@@ -43,6 +44,10 @@ func isolated(root fs.FS, lookupEnv func(string) (string, bool), iface string) s
 	return fmt.Sprintf("a container with a network of its own (%s; %s is %s)", mark, iface, how)
 }
 
+// machines are what calls itself a container and is a machine: its end of a pair may
+// well lead into the network of all others.
+var machines = []string{"lxc", "lxc-libvirt", "systemd-nspawn", "wsl"}
+
 // containerMark is what shows that this process is in a container, or nothing.
 func containerMark(root fs.FS, lookupEnv func(string) (string, bool)) string {
 	for _, file := range []string{".dockerenv", "run/.containerenv"} {
@@ -50,11 +55,11 @@ func containerMark(root fs.FS, lookupEnv func(string) (string, bool)) string {
 			return "/" + file
 		}
 	}
-	if v, _ := lookupEnv("container"); v != "" { // Podman, systemd-nspawn, LXC
+	if v, _ := lookupEnv("container"); v != "" && !slices.Contains(machines, v) { // as Podman sets it
 		return "container=" + v
 	}
 	cgroup := line(root, "proc/1/cgroup")
-	for _, tool := range []string{"docker", "containerd", "libpod", "kubepods", "crio", "lxc"} {
+	for _, tool := range []string{"docker", "containerd", "libpod", "kubepods", "crio"} {
 		if strings.Contains(cgroup, tool) {
 			return tool + " in /proc/1/cgroup"
 		}

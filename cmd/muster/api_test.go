@@ -1,0 +1,148 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/node/httpapi"
+)
+
+// An API that other hosts can reach is refused at the start unless it has TLS and a
+// token.
+func TestAPIBeyondLoopback(t *testing.T) {
+	ca := newCommandCA(t)
+	cert, key := ca.issue(t, "api", "--host", "127.0.0.1")
+	token := writeFile(t, "token", "0123456789abcdef-token\n")
+	withTLS, withToken := "tls: {cert_file: "+cert+", key_file: "+key+"}", "token_file: "+token
+	for _, v := range []struct{ http, want string }{
+		{`addr: "0.0.0.0:0"`, "configure http.tls and http.token_file, or write an address of loopback"},
+		{`addr: ":0"`, "configure http.tls and http.token_file"},
+		{`addr: "[::]:0"`, "configure http.tls and http.token_file"},
+		{`addr: "0.0.0.0:0", ` + withTLS, "configure http.token_file, or"},
+		{`addr: "0.0.0.0:0", ` + withToken, "configure http.tls, or"},
+	} {
+		file := writeFile(t, "muster.yaml", goodFile+"http: {"+v.http+"}\n")
+		status, stdout, stderr := executeProcess(t, "agent", "-c", file)
+		if status != statusUsage || stdout != "" || !strings.HasPrefix(stderr, "muster: "+file+":4: http.addr: \"") || !strings.Contains(stderr, v.want) {
+			t.Errorf("%s: status %d, stderr %q", v.http, status, stderr)
+		}
+	}
+	file := writeFile(t, "muster.yaml", goodFile+`http: {addr: "0.0.0.0:0", `+withTLS+", "+withToken+"}\n")
+	if status, _, stderr := execute(t, "config", "check", "-c", file); status != statusDone {
+		t.Errorf("with both: %s", stderr)
+	}
+}
+
+// The commands reach an agent whose API has TLS and a token, by flags and by the
+// environment, and say what is missing where something is.
+func TestCommandsOverTLSWithAToken(t *testing.T) {
+	c := emptyCluster(t)
+	addrs := testAddrs(t, 2)
+	ca := newCommandCA(t)
+	cert, key := ca.issue(t, "api", "--host", "127.0.0.1")
+	token := writeFile(t, "token", "0123456789abcdef-token\n")
+	config := staticProvider(addrs[:1])
+	config["http"] = map[string]any{
+		"addr":       "0.0.0.0:" + addrs[1][strings.LastIndexByte(addrs[1], ':')+1:],
+		"token_file": token,
+		"tls":        map[string]any{"cert_file": cert, "key_file": key},
+	}
+	agent := c.add("node-1", addrs[0], addrs[1], config)
+	c.start(agent)
+	flags := []string{"--http", "https://" + agent.httpAddr, "--ca-file", ca.file(), "--token-file", token}
+	c.eventually("the agent knows its master", func(context.Context) bool {
+		status, stdout, _ := execute(t, append([]string{"master"}, flags...)...)
+		return status == statusDone && strings.Contains(stdout, "node-1")
+	})
+	for _, command := range []string{"members", "view"} {
+		if status, stdout, stderr := execute(t, append([]string{command}, flags...)...); status != statusDone || !strings.Contains(stdout, "node-1") {
+			t.Errorf("%s: status %d, stdout %q, stderr %q", command, status, stdout, stderr)
+		}
+	}
+	for _, v := range []struct{ name, want string }{
+		{"no token", "a token is wanted, as Authorization: Bearer TOKEN; name its file with --token-file or MUSTER_HTTP_TOKEN_FILE"},
+		{"wrong token", "the token is not the one that is wanted"},
+		{"no TLS", "speaks TLS; write --http https://"},
+		{"another CA", "is not believed"},
+		{"no token file", "--token-file: "},
+	} {
+		args := append([]string{"members"}, flags...)
+		switch v.name {
+		case "no token":
+			args = args[:5]
+		case "wrong token":
+			args[6] = writeFile(t, "other", "another")
+		case "no TLS":
+			args = []string{"members", "--http", agent.httpAddr}
+		case "another CA":
+			args[4] = newCommandCA(t).file()
+		case "no token file":
+			args[6] = filepath.Join(t.TempDir(), "none")
+		}
+		status, stdout, stderr := execute(t, args...)
+		if status == statusDone || stdout != "" || !strings.Contains(stderr, v.want) || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("%s: status %d, stdout %q, stderr %q, want %s", v.name, status, stdout, stderr, v.want)
+		}
+	}
+	t.Setenv(httpAddrVariable, config["http"].(map[string]any)["addr"].(string))
+	t.Setenv(agentTLSVariable, cert)
+	t.Setenv(httpTokenFileVariable, token)
+	t.Setenv(httpCAFileVariable, ca.file())
+	if status, _, stderr := execute(t, "members"); status != statusDone {
+		t.Errorf("by the environment of the agent: %s", stderr)
+	}
+	// What probes a container has no token.
+	known, err := driver.TLS{CAFile: ca.file()}.ClientConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{TLSClientConfig: known}
+	defer transport.CloseIdleConnections()
+	response, err := (&http.Client{Transport: transport}).Get("https://" + agent.httpAddr + httpapi.PathReady)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		t.Errorf("%s without a token: status %d", httpapi.PathReady, response.StatusCode)
+	}
+	if _, err := tls.Dial("tcp", agent.httpAddr, &tls.Config{RootCAs: known.RootCAs, MaxVersion: tls.VersionTLS11}); err == nil {
+		t.Error("TLS 1.1 is spoken")
+	}
+	c.stopAll()
+	log, err := os.ReadFile(agent.logFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(log), "0123456789abcdef-token") {
+		t.Error("the token is in the log")
+	}
+}
+
+func TestAskUsage(t *testing.T) {
+	token := writeFile(t, "token", "0123456789abcdef-token\n")
+	for _, v := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--http", "10.0.0.5:7980", "--token-file", token}, "the token would travel in the clear; write https://10.0.0.5:7980"},
+		{[]string{"--http", "http://10.0.0.5:7980", "--ca-file", token}, "plain HTTP beside --ca-file"},
+		{[]string{"--http", "https://127.0.0.1:7980", "--ca-file", token}, `--ca-file: "` + token + `": holds no PEM certificate`},
+		{[]string{"--http", "https://127.0.0.1:7980", "--cert-file", token}, `--key-file: "": missing`},
+		{[]string{"--http", "https://me:hush@127.0.0.1:7980"}, `"[redacted]@127.0.0.1:7980": not the address of an agent`},
+		{[]string{"--http", "https://127.0.0.1"}, "not the address of an agent"},
+	} {
+		status, stdout, stderr := execute(t, append([]string{"members"}, v.args...)...)
+		if status != statusUsage || stdout != "" || !strings.Contains(stderr, v.want) || strings.Contains(stderr, "hush") {
+			t.Errorf("%v: status %d, stdout %q, stderr %q, want %s", v.args, status, stdout, stderr, v.want)
+		}
+	}
+}

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+func TestTLSCommand(t *testing.T) {
+	dir := t.TempDir()
+	status, stdout, stderr := execute(t, "tls", "ca", "--dir", dir)
+	if status != statusDone || stderr != "" || strings.Count(stdout, "\n") != 2 || !strings.Contains(stdout, "good until 20") {
+		t.Fatalf("tls ca: status %d, stdout %q, stderr %q", status, stdout, stderr)
+	}
+	cert := []string{"tls", "cert", "node-1", "--dir", dir, "--host", "10.0.0.5,orders-1", "--host", "::1"}
+	if status, stdout, stderr := execute(t, cert...); status != statusDone || stderr != "" || strings.Count(stdout, "\n") != 2 {
+		t.Fatalf("tls cert: status %d, stdout %q, stderr %q", status, stdout, stderr)
+	}
+	for _, name := range []string{"ca-key.pem", "node-1-key.pem"} {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil || runtime.GOOS != "windows" && info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v; want it for its owner alone", name, info, err)
+		}
+	}
+	before, err := os.ReadFile(filepath.Join(dir, "node-1-key.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"tls", "ca", "--dir", dir}, cert} {
+		status, stdout, stderr := execute(t, args...)
+		if status != statusFailed || stdout != "" || !strings.Contains(stderr, "file already exists; write it over with --force") {
+			t.Errorf("%v again: status %d, stdout %q, stderr %q", args, status, stdout, stderr)
+		}
+	}
+	if after, _ := os.ReadFile(filepath.Join(dir, "node-1-key.pem")); string(after) != string(before) {
+		t.Error("a key was written over")
+	}
+	if status, _, stderr := execute(t, append(cert, "--force")...); status != statusDone {
+		t.Errorf("tls cert --force: status %d, stderr %q", status, stderr)
+	}
+	if after, _ := os.ReadFile(filepath.Join(dir, "node-1-key.pem")); string(after) == string(before) {
+		t.Error("the key is the same with --force")
+	}
+	file := writeFile(t, "muster.yaml", goodFile+"tls:\n  ca_file: "+filepath.Join(dir, "ca.pem")+
+		"\n  cert_file: "+filepath.Join(dir, "node-1.pem")+"\n  key_file: "+filepath.Join(dir, "node-1-key.pem")+"\n")
+	if status, _, stderr := execute(t, "config", "check", "-c", file); status != statusDone {
+		t.Errorf("config check: %s", stderr)
+	}
+}
+
+func TestTLSCommandUsage(t *testing.T) {
+	dir := t.TempDir()
+	for _, v := range []struct {
+		args   []string
+		status int
+		want   string
+	}{
+		{[]string{"tls"}, statusUsage, "muster tls wants one of its commands: ca, cert"},
+		{[]string{"tls", "ca", "--days", "0"}, statusUsage, `--days: "0": write a number of days`},
+		{[]string{"tls", "cert"}, statusUsage, "accepts 1 arg"},
+		{[]string{"tls", "cert", "../node-1", "--host", "a"}, statusUsage, `"../node-1": no name for files`},
+		{[]string{"tls", "cert", "node-1"}, statusUsage, `--host: "": missing`},
+		{[]string{"tls", "cert", "node-1", "--host", "10.0.0.5:7946"}, statusUsage, `--host: "10.0.0.5:7946": neither an IP address nor a DNS name`},
+		{[]string{"tls", "cert", "node-1", "--host", "0.0.0.0"}, statusUsage, `--host: "0.0.0.0": is dialled by nobody`},
+		{[]string{"tls", "cert", "node-1", "--host", "a", "--dir", dir}, statusFailed, "the authority cannot be read"},
+		{[]string{"tls", "ca", "--dir", filepath.Join(dir, "none")}, statusFailed, "none"},
+	} {
+		status, stdout, stderr := execute(t, v.args...)
+		if status != v.status || stdout != "" || !strings.Contains(stderr, v.want) {
+			t.Errorf("muster %s: status %d, stdout %q, stderr %q; want status %d and %s", strings.Join(v.args, " "), status, stdout, stderr, v.status, v.want)
+		}
+	}
+}

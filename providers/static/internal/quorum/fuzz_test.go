@@ -1,0 +1,135 @@
+package quorum
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/raft"
+
+	"github.com/musterhq/muster/discovery/driver"
+)
+
+// FuzzHello holds that the first line of a connection is read or refused, and never
+// more of it than is allowed.
+func FuzzHello(f *testing.F) {
+	f.Add([]byte(`{"version":1,"cluster":"orders","from":"a","to":"b"}` + "\n"))
+	f.Add([]byte("\n"))
+	f.Add([]byte("null\n{"))
+	f.Add(bytes.Repeat([]byte("x"), maxHelloBytes+2))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		r := bufio.NewReaderSize(bytes.NewReader(in), 16)
+		if _, err := readHello(r); err != nil {
+			return
+		}
+		line, _, ended := bytes.Cut(in, []byte("\n"))
+		if !ended || len(line) > maxHelloBytes {
+			t.Fatalf("%d bytes are taken for a hello", len(line))
+		}
+		if rest, _ := io.ReadAll(r); string(rest) != string(in[len(line)+1:]) {
+			t.Fatalf("%q is left of %q", rest, in)
+		}
+	})
+}
+
+// FuzzCommands holds of any log: each voter comes to the same state, one that has it
+// from a snapshot too, and terms only rise.
+func FuzzCommands(f *testing.F) {
+	f.Add([]byte(`{"v":1,"op":"claim","server":"a","holder":{"node_id":"a","instance_id":"a1"},"cluster_id":"c"}
+{"v":1,"op":"set","key":"k","value":"dg=="}
+{"v":1,"op":"release","server":"a","term":1}
+{"v":1,"op":"delete","key":"k","prev":2}
+{"v":1,"op":"claim","min_term":18446744073709551615}`))
+	f.Add([]byte("{\"op\":\"claim\",\"min_term\":4611686018427387904}\n{\"op\":\"claim\"}\nnull\n[]\n{\"op\":\"later\"}"))
+	f.Fuzz(func(t *testing.T, log []byte) {
+		a, b := newState(func() {}), newState(func() {})
+		var term driver.Term
+		for n, line := range bytes.Split(log, []byte("\n")) {
+			entry := &raft.Log{Index: uint64(n + 1), Term: uint64(n/3 + 1), Data: line}
+			a.Apply(entry)
+			b.Apply(entry)
+			now := a.current()
+			if now.Term < term {
+				t.Fatalf("term %d after %d", now.Term, term)
+			}
+			term = now.Term
+			snapshot, err := b.Snapshot()
+			if err != nil {
+				t.Fatal(err)
+			}
+			image, err := json.Marshal(snapshot)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b = newState(func() {})
+			if err := b.Restore(io.NopCloser(bytes.NewReader(image))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if diff := cmp.Diff(a.current(), b.current()); diff != "" {
+			t.Fatal(diff)
+		}
+		if len(a.records) != len(b.records) {
+			t.Fatalf("%d records and %d", len(a.records), len(b.records))
+		}
+		for key, r := range a.records {
+			if got := b.records[strings.ToValidUTF8(key, "\ufffd")]; got.Revision != r.Revision || !bytes.Equal(got.Value, r.Value) {
+				t.Fatalf("%q is %+v and %+v", key, r, got)
+			}
+		}
+	})
+}
+
+// FuzzSnapshot holds that no snapshot makes a voter panic, then or later.
+func FuzzSnapshot(f *testing.F) {
+	f.Add([]byte(`{"v":1,"claim":{"term":3,"cluster_id":"c","holder":{"instance_id":"a1"},"server":"a","raft_term":2},"records":{"k":{"value":"dg==","revision":4}}}`))
+	f.Add([]byte(`{"v":1}`))
+	f.Add([]byte(`{"v":2}`))
+	f.Add([]byte(`null`))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		s := newState(func() {})
+		if s.Restore(io.NopCloser(bytes.NewReader(in))) != nil {
+			return
+		}
+		s.list("")
+		s.Apply(&raft.Log{Index: 1, Term: 1, Data: []byte(`{"v":1,"op":"set","key":"new"}`)})
+		s.Apply(&raft.Log{Index: 2, Term: 1, Data: []byte(`{"v":1,"op":"claim","holder":{"instance_id":"b1"}}`)})
+	})
+}
+
+// FuzzPromises holds that what is asked on a connection for promises is answered line
+// by line, or ends the connection.
+func FuzzPromises(f *testing.F) {
+	f.Add([]byte(`{"to":"a","leader":"b","start":"s","raft_term":2,"round":1,"for_ns":1000}` + "\n" + `{"round":2,"withdraw":true,"released":1}` + "\n"))
+	f.Add([]byte("{}\n{"))
+	f.Add([]byte("null\n\n"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		asked := 0
+		p := &pledges{timeout: time.Minute, answer: func(promiseRequest) promiseReply { asked++; return promiseReply{Given: true} }}
+		ours, theirs := net.Pipe()
+		done := make(chan struct{})
+		go func() { defer close(done); p.serve(theirs) }()
+		go func() {
+			_, _ = ours.Write(in)
+			_, _ = ours.Write([]byte("\nthe end\n"))
+		}()
+		answered := 0
+		for lines := bufio.NewScanner(ours); lines.Scan(); answered++ {
+			var reply promiseReply
+			if err := json.Unmarshal(lines.Bytes(), &reply); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = ours.Close()
+		<-done
+		if asked != answered {
+			t.Fatalf("%d asked, %d answered", asked, answered)
+		}
+	})
+}
