@@ -3,6 +3,7 @@
 #   make            build, lint and test
 #   make build      all packages, and bin/muster
 #   make bin/etcd bin/consul   real servers, to try things with
+#   make image      the images muster and muster-etcd, of static programs and nothing else
 #   make test       all tests with the race detector, over real servers; RUN=Name for some, PKG=./dir for one
 #   make lint       formatting, go.mod, vet, staticcheck
 #   make cross      that it compiles for every system we support, tests included
@@ -44,6 +45,26 @@ bin/etcd:
 
 bin/consul:
 	CGO_ENABLED=0 $(GO) build -C tools/consul -o ../../$@ github.com/hashicorp/consul
+
+# Nothing is pulled: what an image holds is built here and handed to the engine. IMAGE
+# names that of muster; ARCH is the engine's own unless it is said.
+IMAGE  ?= muster
+DOCKER ?= docker
+ARCH   ?= $(shell $(DOCKER) version --format '{{.Server.Arch}}' 2>/dev/null || $(GO) env GOARCH)
+
+.PHONY: image dist/image
+image: dist/image
+	$(DOCKER) build -q -t $(IMAGE) dist/image/muster
+	$(DOCKER) build -q -t muster-etcd dist/image/etcd
+	@$(DOCKER) images --format '{{.Repository}}:{{.Tag}} {{.Size}}' $(IMAGE)
+
+# What the images are built from, for whoever builds them in another way.
+dist/image:
+	mkdir -p $@/muster/state $@/etcd/state
+	CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) $(GO) build -trimpath -ldflags '-s -w' -o $@/muster/muster ./cmd/muster
+	CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) $(GO) build -C tools/etcd -ldflags '-s -w' -o ../../$@/etcd/etcd go.etcd.io/etcd/server/v3
+	cp deploy/Dockerfile $@/muster/Dockerfile
+	cp deploy/etcd.Dockerfile $@/etcd/Dockerfile
 
 test:
 	$(GO) test -race -timeout $(TIMEOUT) -run '$(RUN)' $(PKG)

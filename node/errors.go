@@ -17,6 +17,14 @@ var (
 	// as where its name resolves differently. Start it again.
 	ErrAddressChanged = errors.New("the address to advertise has changed")
 
+	// ErrRefused means that a node answers at an address and will not have us, or that
+	// we will not have it: it may be of another cluster, or demand another certificate.
+	ErrRefused = errors.New("refused")
+
+	// ErrNoAnswer means that a node of the cluster answers at an address and is of a
+	// version that cannot be asked who it is.
+	ErrNoAnswer = errors.New("it cannot say who it is")
+
 	// ErrNoMaster means that no master is known.
 	ErrNoMaster = mastership.ErrNoMaster
 )

@@ -93,6 +93,8 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"discover", "-c", file, "-o", "xml"}, `--output: "xml"`},
 		{[]string{"config", "show", "-c", file, "--log-level", "loud"}, `muster: --log-level: log.level: "loud": unknown; write debug, info, warn or error`},
 		{[]string{"config", "check"}, `cluster: "": missing`},
+		{[]string{"doctor", "-c", file, "-o", "xml"}, `--output: "xml"`},
+		{[]string{"doctor", "-c", file, "--timeout", "0s"}, `--timeout: "0s"`},
 	} {
 		status, stdout, stderr := execute(t, v.args...)
 		if status != statusUsage || stdout != "" || !strings.Contains(stderr, v.want) {
@@ -108,7 +110,7 @@ func TestWrongUsage(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	for _, args := range [][]string{
-		{}, {"--help"}, {"agent", "--help"}, {"config", "--help"}, {"config", "check", "--help"}, {"config", "show", "--help"},
+		{}, {"--help"}, {"agent", "--help"}, {"config", "--help"}, {"config", "check", "--help"}, {"config", "show", "--help"}, {"doctor", "--help"},
 		{"demo", "--help"}, {"discover", "--help"}, {"members", "--help"}, {"master", "--help"}, {"view", "--help"}, {"version", "--help"},
 		{"tls", "--help"}, {"tls", "ca", "--help"}, {"tls", "cert", "--help"},
 	} {

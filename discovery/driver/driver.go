@@ -19,8 +19,9 @@
 //   - Every method honours its context, and is safe for concurrent use.
 //
 // [Driver] is mandatory and small. Later abilities are optional interfaces found
-// by type assertion on the Driver: [Registrar], [Reducer], [Watcher], [Cataloger],
-// [Authorizer], [TTLBounder]; and on the [Authority]: [Store].
+// by type assertion on the Driver: [Registrar], [Reducer], [Rehearser], [Watcher],
+// [Cataloger], [Authorizer], [TTLBounder]; and on the
+// [Authority]: [Store], [ClaimRehearser].
 //
 // The conformance suite in discovery/discoverytest holds a driver to all of this
 // and explains the clause that it broke.
@@ -115,6 +116,15 @@ type Reducer interface {
 	Reduce(i Instance) Instance
 }
 
+// Rehearser is implemented by a Registrar whose provider can be asked whether a
+// registration would be permitted.
+type Rehearser interface {
+	// Rehearse makes one attempt to find out whether instances of service may be
+	// registered and deregistered, and changes nothing that anybody could see. The
+	// error wraps ErrDenied where the provider says no.
+	Rehearse(ctx context.Context, service string) error
+}
+
 // Authorizer is implemented by a Driver whose provider can say no: it grants
 // mastership to one holder at a time.
 type Authorizer interface {
@@ -194,6 +204,15 @@ type Store interface {
 
 	// Records returns every record whose key starts with prefix, by key.
 	Records(ctx context.Context, prefix string) ([]Record, error)
+}
+
+// ClaimRehearser is implemented by an Authority that can be asked whether an Acquire
+// would be permitted.
+type ClaimRehearser interface {
+	// RehearseClaim makes one attempt to find out whether the node may become master,
+	// and changes nothing about who is. The error wraps ErrDenied where the provider
+	// says no.
+	RehearseClaim(ctx context.Context) error
 }
 
 // MaxRecordSize bounds the value of a Record: 512 KiB, the smallest limit of the

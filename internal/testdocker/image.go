@@ -94,3 +94,15 @@ func pack(program string) (*bytes.Buffer, error) {
 	}
 	return archive, w.Close()
 }
+
+// BuildContext builds an image from a directory with a Dockerfile, which must be from
+// scratch, and returns its name.
+func (e *Engine) BuildContext(dir string) string {
+	e.t.Helper()
+	name := unique()
+	e.Docker(append(append([]string{"build", "-q", "-t", name}, labels()...), dir)...)
+	return name
+}
+
+// Arch is the architecture of the engine's programs, as GOARCH has it.
+func (e *Engine) Arch() string { return process.arch }

@@ -40,7 +40,7 @@ func (Provider) Open(config any) (driver.Driver, error) {
 }
 
 // Driver is a client of one Consul agent. It implements driver.Driver,
-// driver.Watcher, driver.Cataloger, driver.Registrar, driver.Reducer,
+// driver.Watcher, driver.Cataloger, driver.Registrar, driver.Reducer, driver.Rehearser,
 // driver.Authorizer and driver.TTLBounder; its authorities implement driver.Store.
 type Driver struct {
 	config    Config
@@ -67,6 +67,7 @@ var (
 	_ driver.Cataloger  = (*Driver)(nil)
 	_ driver.Registrar  = (*Driver)(nil)
 	_ driver.Reducer    = (*Driver)(nil)
+	_ driver.Rehearser  = (*Driver)(nil)
 	_ driver.Authorizer = (*Driver)(nil)
 	_ driver.TTLBounder = (*Driver)(nil)
 )

@@ -63,6 +63,8 @@ type authority struct {
 var (
 	_ driver.Authority = (*authority)(nil)
 	_ driver.Store     = (*authority)(nil)
+
+	_ driver.ClaimRehearser = (*authority)(nil)
 )
 
 // token is what Grant.Token holds.

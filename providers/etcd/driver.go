@@ -19,7 +19,7 @@ import (
 )
 
 // Driver is a client of one etcd cluster. It implements driver.Driver,
-// driver.Watcher, driver.Cataloger, driver.Registrar, driver.Reducer and
+// driver.Watcher, driver.Cataloger, driver.Registrar, driver.Reducer, driver.Rehearser and
 // driver.Authorizer; its authorities implement driver.Store.
 type Driver struct {
 	keys      keys   // of the authority and its records
@@ -37,6 +37,7 @@ var (
 	_ driver.Cataloger  = (*Driver)(nil)
 	_ driver.Registrar  = (*Driver)(nil)
 	_ driver.Reducer    = (*Driver)(nil)
+	_ driver.Rehearser  = (*Driver)(nil)
 	_ driver.Authorizer = (*Driver)(nil)
 )
 

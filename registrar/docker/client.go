@@ -189,6 +189,8 @@ func (c *Client) Network(ctx context.Context, id string) (Network, error) {
 
 // Info is what an engine says of itself and its host.
 type Info struct {
+	// Version is that of the engine, such as 28.2.2.
+	Version string
 	// SwarmAddress is that of the host in its Swarm, empty where it is in none.
 	SwarmAddress string
 	// Rootless says that the engine runs as a user, in a network of its own.
@@ -206,6 +208,7 @@ func (c *Client) Info(ctx context.Context) (Info, error) {
 		return Info{}, err
 	}
 	var info struct {
+		ServerVersion   string
 		SecurityOptions []string
 		Swarm           struct{ NodeAddr string }
 	}
@@ -215,7 +218,7 @@ func (c *Client) Info(ctx context.Context) (Info, error) {
 	rootless := slices.ContainsFunc(info.SecurityOptions, func(o string) bool {
 		return strings.HasPrefix(o, "name=rootless") || o == "rootless"
 	})
-	return Info{SwarmAddress: info.Swarm.NodeAddr, Rootless: rootless}, nil
+	return Info{Version: info.ServerVersion, SwarmAddress: info.Swarm.NodeAddr, Rootless: rootless}, nil
 }
 
 // Events implements Engine. Some that have happened within the second before the first may

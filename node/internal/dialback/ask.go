@@ -35,13 +35,13 @@ func Ask(ctx context.Context, network driver.Network, self, peer Member) error {
 	defer cancel()
 	c, err := network.Dial(ctx, Protocol, peer.Addr)
 	if err != nil {
-		return fmt.Errorf("node %s cannot be asked: %s", peer.NodeID, cause(err))
+		return fmt.Errorf("node %s cannot be asked: %s", peer.NodeID, Cause(err))
 	}
 	defer bind(ctx, c)()
 	r, err := exchange(c, question{Version: version, Op: opReach, Instance: self.InstanceID})
 	switch {
 	case err != nil:
-		return fmt.Errorf("node %s does not answer: %s", peer.NodeID, cause(err))
+		return fmt.Errorf("node %s does not answer: %s", peer.NodeID, Cause(err))
 	case r.Outcome == reached && r.Addr == self.Addr:
 		return nil
 	case r.Outcome == failed && r.Addr == self.Addr:
@@ -63,8 +63,8 @@ func (e *UnreachableError) Error() string {
 	return fmt.Sprintf("advertised %s, which node %s cannot reach: %s; publish the port or set node.advertise", e.Addr, e.Peer, e.Reason)
 }
 
-// who asks whoever answers at addr who it is.
-func who(ctx context.Context, network driver.Network, addr string) (Member, error) {
+// Who asks whoever answers at addr who it is.
+func Who(ctx context.Context, network driver.Network, addr string) (Member, error) {
 	c, err := network.Dial(ctx, Protocol, addr)
 	if err != nil {
 		return Member{}, err
@@ -82,8 +82,8 @@ func bind(ctx context.Context, c net.Conn) (release func() bool) {
 	return context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 }
 
-// cause is the heart of an error of the network, as people search for it.
-func cause(err error) string {
+// Cause is the heart of an error of the network, as people search for it.
+func Cause(err error) string {
 	var refused *link.RefusedError
 	var errno syscall.Errno
 	var timeout net.Error

@@ -98,7 +98,7 @@ func (s *Server) answer(ctx context.Context, q question) reply {
 	defer s.end()
 	ctx, cancel := context.WithTimeout(ctx, DialTimeout)
 	defer cancel()
-	there, err := who(ctx, s.Network, m.Addr)
+	there, err := Who(ctx, s.Network, m.Addr)
 	var refused *link.RefusedError
 	r := reply{Version: version, Outcome: failed, Addr: m.Addr}
 	switch {
@@ -111,7 +111,7 @@ func (s *Server) answer(ctx context.Context, q question) reply {
 	case errors.Is(err, net.ErrClosed), errors.Is(ctx.Err(), context.Canceled):
 		return decline("the node is leaving")
 	default:
-		r.Reason = cause(err)
+		r.Reason = Cause(err)
 	}
 	return r
 }

@@ -1,0 +1,165 @@
+package doctor
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/musterhq/muster/discovery"
+	"github.com/musterhq/muster/discovery/driver"
+)
+
+// tidyTimeout bounds the removal of what was written, after the check's own time.
+const tidyTimeout = 1500 * time.Millisecond
+
+// provider finds out whether a provider can be reached and lets the node do all that
+// it will do.
+func (r *run) provider(ctx context.Context, registry *discovery.Registry) []Finding {
+	name := "provider." + registry.Name()
+	d := registry.Driver()
+	snapshot, err := d.List(ctx, driver.Query{Service: r.Config.Cluster})
+	found := []Finding{r.listed(name, registry.Name(), snapshot, err)}
+	if err != nil && !errors.Is(err, driver.ErrDenied) {
+		const why, mend = "it cannot be reached", "see what is said of reading"
+		return append(found, skipped(name+".register", why, mend), skipped(name+".mastership", why, mend))
+	}
+	r.mu.Lock()
+	r.known[registry.Name()] = known{read: err == nil, instances: snapshot.Instances}
+	r.mu.Unlock()
+	return append(found, r.registers(ctx, name, registry), r.grants(ctx, name, registry))
+}
+
+func (r *run) listed(name, provider string, s driver.Snapshot, err error) Finding {
+	check, label := name+".read", r.Config.ProviderLabel(provider)
+	switch {
+	case err != nil:
+		return r.refused(check, provider, fmt.Errorf("%s: %w", label, err))
+	case len(s.Skipped) > 0:
+		return Finding{check, Warn, fmt.Sprintf("%s: %s, and %d entries that cannot be read, as %s: %v", label,
+			counted(len(s.Instances), "instance"), len(s.Skipped), s.Skipped[0].Key, s.Skipped[0].Reason), "correct or remove these entries"}
+	}
+	return ok(check, "%s: %s of %s", label, counted(len(s.Instances), "instance"), r.Config.Cluster)
+}
+
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// refused names the permission to grant, or what to look at where there is no answer.
+func (r *run) refused(check, provider string, err error) Finding {
+	text := strings.Join(strings.Fields(err.Error()), " ")
+	switch {
+	case errors.Is(err, driver.ErrDenied):
+		mend := r.Providers[provider].Permission
+		if mend == "" {
+			mend = "grant the permission, or configure another user"
+		}
+		return Finding{check, Fail, text, mend}
+	case errors.Is(err, driver.ErrInvalid):
+		return Finding{check, Fail, text, "correct the section provider." + provider}
+	}
+	return Finding{check, Fail, text, "start it, correct its address in provider." + provider + ", or let this host through to it"}
+}
+
+// registers rehearses the registration of the node.
+func (r *run) registers(ctx context.Context, name string, registry *discovery.Registry) Finding {
+	check := name + ".register"
+	if !registry.CanRegister() {
+		return ok(check, "it takes no registrations")
+	}
+	rehearser, can := registry.Driver().(driver.Rehearser)
+	if !can {
+		return ok(check, "it takes registrations; whether it takes those of this node is seen when that runs")
+	}
+	if err := rehearser.Rehearse(ctx, r.Config.Cluster); err != nil {
+		return r.refused(check, registry.Name(), err)
+	}
+	return ok(check, "instances of %s may be registered and removed", r.Config.Cluster)
+}
+
+// grants looks who is master and rehearses that this node becomes it, and writes, reads
+// and deletes a record.
+func (r *run) grants(ctx context.Context, name string, registry *discovery.Registry) (f Finding) {
+	check := name + ".mastership"
+	authorities := r.Node.Mastership.Authority
+	if len(authorities) > 0 && !slices.Contains(authorities, registry.Name()) {
+		return ok(check, "it grants none: that is for %s", strings.Join(authorities, " and "))
+	}
+	if _, can := registry.Driver().(driver.Authorizer); !can {
+		return Finding{check, Warn, "it grants none, so that no node is ever master", "configure a provider that does, if a master is wanted"}
+	}
+	if !registry.CanRegister() {
+		// The grants of a provider that keeps nothing come from the nodes themselves.
+		return ok(check, "the listed nodes vote for it: see cluster")
+	}
+	self := driver.Holder{NodeID: r.Config.Node.ID, InstanceID: "doctor-" + strings.ToLower(rand.Text())}
+	authority, err := registry.OpenAuthority(ctx, driver.AuthorityOptions{Cluster: r.Config.Cluster, Self: self, TTL: r.Config.Mastership.TTL})
+	if err != nil {
+		return r.refused(check, registry.Name(), err)
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTimeout)
+		defer cancel()
+		_ = authority.Close(ctx) // it holds nothing
+	}()
+	for m, err := range authority.Observe(ctx) {
+		if err != nil {
+			return r.refused(check, registry.Name(), err)
+		}
+		r.mu.Lock()
+		k := r.known[registry.Name()]
+		k.master = &m
+		r.known[registry.Name()] = k
+		r.mu.Unlock()
+		break
+	}
+	if r.Node.Mastership.Ineligible {
+		return ok(check, "who is master can be read; mastership.eligible is false")
+	}
+	if rehearser, can := authority.(driver.ClaimRehearser); can {
+		if err := rehearser.RehearseClaim(ctx); err != nil {
+			return r.refused(check, registry.Name(), err)
+		}
+	}
+	if store, can := authority.(driver.Store); can {
+		if err := scratch(ctx, store, self.InstanceID); err != nil {
+			return r.refused(check, registry.Name(), err)
+		}
+	}
+	return ok(check, "this node may become master; a record can be written, read and deleted")
+}
+
+// scratch writes a record and deletes it. What may be left of it is removed after the
+// time of the check as well.
+func scratch(ctx context.Context, store driver.Store, key string) error {
+	revision, err := store.Set(ctx, key, []byte("written by muster doctor to see whether it may"), 0)
+	if err == nil {
+		_, err = store.Get(ctx, key)
+	}
+	if err == nil {
+		err = store.Delete(ctx, key, revision)
+	}
+	if err == nil || errors.Is(err, driver.ErrDenied) && revision == 0 {
+		return err
+	}
+	tidy, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTimeout)
+	defer cancel()
+	record, left := store.Get(tidy, key)
+	switch {
+	case errors.Is(left, driver.ErrNotFound):
+		return err
+	case left == nil:
+		left = store.Delete(tidy, key, record.Revision)
+	}
+	if left != nil {
+		return fmt.Errorf("%w (the record %s may be left behind)", err, key)
+	}
+	return err
+}

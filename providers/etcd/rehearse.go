@@ -1,0 +1,37 @@
+package etcd
+
+import (
+	"context"
+	"fmt"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/musterhq/muster/discovery/driver"
+)
+
+// Rehearse asks for a transaction whose condition never holds: etcd refuses it where
+// the user may not do what it would do, and otherwise does nothing.
+func (d *Driver) Rehearse(ctx context.Context, service string) error {
+	if service == "" {
+		return fmt.Errorf("etcd: %w: rehearsal without a service", driver.ErrInvalid)
+	}
+	prefix := d.layout.Prefix(service)
+	return d.rehearse(ctx, "rehearse a registration below "+prefix, prefix+"rehearsal")
+}
+
+// RehearseClaim does the same with the keys that a grant writes.
+func (a *authority) RehearseClaim(ctx context.Context) error {
+	return a.driver.rehearse(ctx, "rehearse a claim below "+a.prefix, a.prefix+masterKey, a.prefix+termKey, a.prefix+idKey)
+}
+
+func (d *Driver) rehearse(ctx context.Context, what string, keys ...string) error {
+	var writes []clientv3.Op
+	for _, key := range keys {
+		writes = append(writes, clientv3.OpPut(key, ""))
+	}
+	_, err := d.client.Txn(ctx).If(clientv3.Compare(clientv3.Version(keys[0]), "<", 0)).Then(writes...).Commit()
+	if err != nil {
+		return d.failed(ctx, what, err)
+	}
+	return nil
+}
