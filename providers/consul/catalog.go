@@ -79,11 +79,10 @@ func (s *catalogSession) Renew(ctx context.Context) error {
 	}
 	ctx, cancel := s.driver.call(ctx)
 	defer cancel()
-	entry, _, err := s.driver.client.Session().Renew(s.id, s.driver.write(ctx))
-	switch {
+	switch there, err := s.driver.renewSession(ctx, s.id, s.driver.config.Datacenter); {
 	case err != nil:
-		return s.driver.failed(ctx, "renew session "+s.id, err)
-	case entry == nil:
+		return err
+	case !there:
 		return s.lost()
 	}
 	return nil

@@ -125,7 +125,7 @@ func (p *pulse) beat(ctx context.Context) error {
 	}
 	err := p.driver.client.Agent().UpdateTTLOpts(p.id.CheckID, "", api.HealthPassing, (&api.QueryOptions{}).WithContext(ctx))
 	switch {
-	case notFound(err):
+	case unknown(err):
 		return p.lost()
 	case err != nil:
 		return p.driver.failed(ctx, "renew check "+p.id.CheckID, err)
@@ -144,11 +144,10 @@ func (p *pulse) beat(ctx context.Context) error {
 
 // keep renews the session itself.
 func (p *pulse) keep(ctx context.Context, now clock.Instant) error {
-	entry, _, err := p.driver.client.Session().Renew(p.session, (&api.WriteOptions{}).WithContext(ctx))
-	switch {
+	switch there, err := p.driver.renewSession(ctx, p.session, ""); {
 	case err != nil:
-		return p.driver.failed(ctx, "renew session "+p.session, err)
-	case entry == nil:
+		return err
+	case !there:
 		return p.lost()
 	}
 	p.mu.Lock()

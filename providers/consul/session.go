@@ -124,7 +124,7 @@ func (s *session) Renew(ctx context.Context) error {
 		err := s.driver.client.Agent().UpdateTTLOpts(checkID(s.id, id), "", api.HealthPassing, (&api.QueryOptions{}).WithContext(ctx))
 		switch {
 		case err == nil:
-		case notFound(err):
+		case unknown(err):
 			s.doubt(id)
 		default:
 			return s.driver.failed(ctx, "renew the check of "+id, err)
@@ -242,7 +242,7 @@ func (d *Driver) service(ctx context.Context, id string) (*api.AgentService, err
 	switch {
 	case err == nil:
 		return have, nil
-	case notFound(err):
+	case unknown(err):
 		return nil, nil
 	}
 	return nil, d.failed(ctx, "read service "+id, err)
@@ -278,7 +278,7 @@ func (s *session) remove(ctx context.Context, id string) error {
 	}
 	if have != nil && have.Meta[metaSession] == s.id {
 		err := s.driver.client.Agent().ServiceDeregisterOpts(id, (&api.QueryOptions{}).WithContext(ctx))
-		if err != nil && !notFound(err) {
+		if err != nil && !unknown(err) {
 			return s.driver.failed(ctx, "deregister "+id, err)
 		}
 	}

@@ -87,8 +87,11 @@ func (d *Driver) consistent(ctx context.Context, index uint64) *api.QueryOptions
 // index is not 0.
 func (a *authority) read(ctx context.Context, index uint64) (state, uint64, error) {
 	pairs, meta, err := a.driver.client.KV().List(a.prefix, a.driver.consistent(ctx, index))
-	if err != nil {
+	switch {
+	case err != nil:
 		return state{}, 0, a.driver.failed(ctx, "read "+a.prefix, err)
+	case meta.LastIndex == 0:
+		return state{}, 0, errForeign("read " + a.prefix)
 	}
 	if meta.ResultsFilteredByACLs {
 		return state{}, 0, fmt.Errorf("consul: read %s: %w: the token needs key_prefix %q write", a.prefix, driver.ErrDenied, a.driver.config.AuthorityPrefix+"/")

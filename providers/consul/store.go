@@ -18,10 +18,10 @@ func (a *authority) Get(ctx context.Context, key string) (driver.Record, error) 
 		return driver.Record{}, err
 	}
 	defer cancel()
-	pair, _, err := a.driver.client.KV().Get(a.records+key, a.driver.consistent(ctx, 0))
+	pair, err := a.driver.readKey(ctx, a.records+key)
 	switch {
 	case err != nil:
-		return driver.Record{}, a.driver.failed(ctx, "read "+a.records+key, err)
+		return driver.Record{}, err
 	case pair == nil:
 		return driver.Record{}, fmt.Errorf("consul: record %q: %w", key, driver.ErrNotFound)
 	}
@@ -122,8 +122,11 @@ func (a *authority) Records(ctx context.Context, prefix string) ([]driver.Record
 	}
 	defer cancel()
 	pairs, meta, err := a.driver.client.KV().List(a.records+prefix, a.driver.consistent(ctx, 0))
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, a.driver.failed(ctx, "list "+a.records+prefix, err)
+	case meta.LastIndex == 0:
+		return nil, errForeign("list " + a.records + prefix)
 	}
 	if meta.ResultsFilteredByACLs {
 		return nil, fmt.Errorf("consul: list %s: %w: the token may not read all of it", a.records+prefix, driver.ErrDenied)
