@@ -58,7 +58,7 @@ func ask[T any](ctx context.Context, d *Driver, q question, o *api.QueryOptions,
 
 // isNobody reports whether requests have no token, neither ours nor the agent's.
 func (d *Driver) isNobody(ctx context.Context) (bool, error) {
-	token, err := d.config.Token.Or(d.config.TokenFile)
+	token, err := d.config.token()
 	if err != nil || token != "" {
 		return false, err
 	}

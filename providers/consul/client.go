@@ -43,7 +43,7 @@ func newClient(c Config, e endpoint, secure *tls.Config) (*api.Client, *http.Tra
 		Address:    e.host,
 		Scheme:     e.scheme,
 		Transport:  base,
-		HttpClient: &http.Client{Transport: &authorized{base: base, token: c.Token, file: c.TokenFile}},
+		HttpClient: &http.Client{Transport: &authorized{base: base, token: c.token}},
 		// Any other is taken from the environment; authorized sets the true one.
 		Token: "unused",
 	})
@@ -108,12 +108,11 @@ func (d *Driver) renewSession(ctx context.Context, id, dc string) (there bool, e
 // authorized sends the token along, as the file has it at that moment.
 type authorized struct {
 	base  http.RoundTripper
-	token driver.Secret
-	file  string
+	token func() (driver.Secret, error)
 }
 
 func (a *authorized) RoundTrip(r *http.Request) (*http.Response, error) {
-	token, err := a.token.Or(a.file)
+	token, err := a.token()
 	if err != nil {
 		return nil, err
 	}

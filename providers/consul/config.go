@@ -152,7 +152,10 @@ func (c Config) check() (Config, endpoint, *tls.Config, error) {
 	if c.Token != "" && c.TokenFile != "" {
 		bad("token_file", c.TokenFile, "set beside token; keep one of the two")
 	}
-	if _, err := c.Token.Or(c.TokenFile); err != nil {
+	switch _, err := c.token(); {
+	case errors.Is(err, errEmpty):
+		bad("token_file", c.TokenFile, "is empty; write a token into it, or take token_file out")
+	case err != nil:
 		bad("token_file", c.TokenFile, "cannot be read: "+reason(err))
 	}
 	c = c.checkFormat(bad)
@@ -175,6 +178,19 @@ func (c Config) check() (Config, endpoint, *tls.Config, error) {
 	secure, err := c.TLS.config(e.scheme)
 	errs = append(errs, err)
 	return c, e, secure, errors.Join(errs...)
+}
+
+// errEmpty says that a file has no token. It may be about to be written.
+var errEmpty = errors.New("token_file is empty")
+
+// token returns what is to be sent along, empty for none. A file that is empty is an
+// error: without a token Consul shows less than there is, and often does not say so.
+func (c Config) token() (driver.Secret, error) {
+	token, err := c.Token.Or(c.TokenFile)
+	if err == nil && token == "" && c.TokenFile != "" {
+		err = errEmpty
+	}
+	return token, err
 }
 
 func (c Config) checkMode(bad func(key, value, problem string)) Config {

@@ -181,7 +181,7 @@ func (s *session) Register(ctx context.Context, i driver.Instance) error {
 
 // put tells the agent of a service unless it knows.
 func (s *session) put(ctx context.Context, want *api.AgentServiceRegistration) error {
-	token, err := s.driver.config.Token.Or(s.driver.config.TokenFile)
+	token, err := s.driver.config.token()
 	if err != nil {
 		return s.driver.failed(ctx, "register "+want.ID, err)
 	}

@@ -121,15 +121,9 @@ func (a *authority) Records(ctx context.Context, prefix string) ([]driver.Record
 		return nil, err
 	}
 	defer cancel()
-	pairs, meta, err := a.driver.client.KV().List(a.records+prefix, a.driver.consistent(ctx, 0))
-	switch {
-	case err != nil:
-		return nil, a.driver.failed(ctx, "list "+a.records+prefix, err)
-	case meta.LastIndex == 0:
-		return nil, errForeign("list " + a.records + prefix)
-	}
-	if meta.ResultsFilteredByACLs {
-		return nil, fmt.Errorf("consul: list %s: %w: the token may not read all of it", a.records+prefix, driver.ErrDenied)
+	pairs, _, err := a.list(ctx, "list", a.records+prefix, 0)
+	if err != nil {
+		return nil, err
 	}
 	var records []driver.Record
 	for _, pair := range pairs {
