@@ -91,7 +91,11 @@ func (d *Driver) sort(entries []*api.ServiceEntry, index uint64, alive liveness)
 				continue
 			}
 			if !alive[key] {
-				r.dead = append(r.dead, grave{node: entry.Node.Node, key: key})
+				if g, err := d.graveOf(entry); err != nil {
+					skip(err)
+				} else {
+					r.dead = append(r.dead, g)
+				}
 				continue
 			}
 		}
