@@ -3,6 +3,8 @@ package consul
 import (
 	"context"
 	"errors"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -32,6 +34,7 @@ func startIngress(t testing.TB, consul *testserver.Consul) *ingress {
 	transport := &http.Transport{}
 	proxy := httputil.NewSingleHostReverseProxy(backend)
 	proxy.Transport = transport
+	proxy.ErrorLog = log.New(io.Discard, "", 0) // of requests that we give up
 	i := new(ingress)
 	i.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		i.requests.Add(1)
