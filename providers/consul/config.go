@@ -147,7 +147,7 @@ func (c Config) check() (Config, endpoint, *tls.Config, error) {
 	}
 	e, problem := parseAddress(c.Address)
 	if problem != "" {
-		bad("address", c.Address, problem)
+		bad("address", redacted(c.Address), problem)
 	}
 	if c.Token != "" && c.TokenFile != "" {
 		bad("token_file", c.TokenFile, "set beside token; keep one of the two")
@@ -245,6 +245,21 @@ func parseAddress(address string) (e endpoint, problem string) {
 		return e, want
 	}
 	return endpoint{scheme: u.Scheme, host: u.Host}, ""
+}
+
+// redacted returns address as it may be shown: without what may be a password.
+func redacted(address string) string {
+	scheme, rest, found := strings.Cut(address, "://")
+	if !found {
+		scheme, rest = "", address
+	}
+	if at := strings.LastIndex(rest, "@"); at >= 0 {
+		rest = "[redacted]" + rest[at:]
+	}
+	if found {
+		return scheme + "://" + rest
+	}
+	return rest
 }
 
 // config reads the files. Errors are joined *driver.ConfigError values.
