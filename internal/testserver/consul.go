@@ -32,7 +32,7 @@ type Consul struct {
 
 	name              string
 	httpPort, rpcPort int
-	serfPort          int
+	serfPort, wanPort int
 	join              []string // addresses of the others' serf
 	expect            int      // servers of the cluster, 0 for a client agent
 	process           *process
@@ -42,6 +42,8 @@ type consulOptions struct {
 	ca    *CA
 	acl   bool
 	state bool
+	dc    string
+	wan   *Consul
 }
 
 // ConsulOption changes how an agent is started.
@@ -59,6 +61,13 @@ func WithConsulTLS(ca *CA) ConsulOption { return func(o *consulOptions) { o.ca =
 // it, as with `consul agent -dev`, a restart begins with nothing.
 func WithState() ConsulOption { return func(o *consulOptions) { o.state = true } }
 
+// WithDatacenter names the datacenter, which is joined to that of other, a server that
+// was itself started WithDatacenter, unless other is nil. A second server can so be asked
+// of what is in the first one's datacenter.
+func WithDatacenter(name string, other *Consul) ConsulOption {
+	return func(o *consulOptions) { o.dc, o.wan = name, other }
+}
+
 // StartConsul starts a server that is a datacenter by itself, and waits until it
 // answers. It is killed, and its data removed, when the test ends; its log is shown
 // if the test failed.
@@ -72,7 +81,7 @@ func StartConsul(t testing.TB, options ...ConsulOption) *Consul {
 // has its state on disk, and forgets it with Wipe.
 func StartConsulAgent(t testing.TB, server *Consul) *Consul {
 	t.Helper()
-	c, err := newConsul(t, 0, []string{server.serfAddr()}, []ConsulOption{WithState()})
+	c, err := newConsul(t, 0, []string{server.serfAddr()}, []ConsulOption{WithState(), WithDatacenter(server.options.dc, nil)})
 	return c.orFail(err)
 }
 
@@ -135,7 +144,7 @@ func prepareConsul(t testing.TB, expect int, join []string, options []ConsulOpti
 			c.close()
 		})
 	}
-	for _, port := range []*int{&c.httpPort, &c.rpcPort, &c.serfPort} {
+	for _, port := range []*int{&c.httpPort, &c.rpcPort, &c.serfPort, &c.wanPort} {
 		if *port, err = freePort(); err != nil {
 			return c, err
 		}
@@ -186,6 +195,16 @@ func (c *Consul) launch() error {
 		"performance": map[string]any{"raft_multiplier": 1},
 		"limits":      map[string]any{"http_max_conns_per_client": 10_000},
 		"addresses":   map[string]any{"http": "127.0.0.1 unix://" + c.Socket()},
+	}
+	if dc := c.options.dc; dc != "" {
+		config["datacenter"] = dc
+		if c.expect > 0 {
+			ports["serf_wan"] = c.wanPort
+		}
+	}
+	if other := c.options.wan; other != nil {
+		config["retry_join_wan"] = []string{fmt.Sprintf("127.0.0.1:%d", other.wanPort)}
+		config["retry_interval_wan"] = "200ms"
 	}
 	if len(c.join) > 0 {
 		config["retry_join"] = c.join
