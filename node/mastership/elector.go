@@ -74,7 +74,7 @@ func New(c Config) (*Elector, error) {
 			callTimeout:    c.CallTimeout,
 			cooldown:       c.ResignCooldown,
 			random:         rand.N[time.Duration],
-		}, soundRules()),
+		}, rulesInForce()),
 	}
 	e.publish(c.Clock())
 	return e, nil
