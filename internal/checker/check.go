@@ -175,7 +175,7 @@ func (c *check) majority() {
 type span struct{ begin, end int64 }
 
 // isolated returns the times in which a host reached no majority of the voters: they
-// were dead, paused, or cut off from it, one way or both.
+// were dead, paused, or cut off from it.
 func (c *check) isolated(host string) []span {
 	moments := map[int64]bool{}
 	note := func(times ...int64) {
@@ -210,22 +210,29 @@ func (c *check) isolated(host string) []span {
 	return spans
 }
 
-// reaches reports whether host and voter hear each other from t on, until the next
-// fault begins or ends.
+// reaches reports whether host and voter can say something to each other from t on,
+// until the next fault begins or ends. One way is enough: a voter that is not heard
+// may still hear, and one that is heard may still promise.
 func (c *check) reaches(host, voter string, t int64) bool {
-	alive := slices.ContainsFunc(c.Lives, func(l Life) bool { return l.Host == voter && l.Begin <= t && t < endOf(l.End) })
-	return alive && !slices.ContainsFunc(c.Faults, func(f Fault) bool {
+	if !slices.ContainsFunc(c.Lives, func(l Life) bool { return l.Host == voter && l.Begin <= t && t < endOf(l.End) }) {
+		return false
+	}
+	var there, back bool
+	for _, f := range c.Faults {
 		if t < f.Begin || t >= endOf(f.End) {
-			return false
+			continue
 		}
 		switch f.Kind {
 		case Pause:
-			return f.Host == voter || f.Host == host
+			if f.Host == voter || f.Host == host {
+				return false
+			}
 		case Cut:
-			return f.From == host && f.To == voter || f.From == voter && f.To == host
+			there = there || f.From == host && f.To == voter
+			back = back || f.From == voter && f.To == host
 		}
-		return false
-	})
+	}
+	return !there || !back
 }
 
 // samples verifies I6.

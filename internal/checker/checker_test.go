@@ -136,8 +136,8 @@ func TestBrokenRuns(t *testing.T) {
 		}},
 		{"a master by itself", "I5", "reached no majority of 3", func(r *Run) {
 			r.Faults = append(r.Faults,
-				Fault{Kind: Cut, From: "hb", To: "ha", Begin: 10 * second},
-				Fault{Kind: Cut, From: "hb", To: "hc", Begin: 10 * second})
+				Fault{Kind: Cut, From: "hb", To: "ha", Begin: 10 * second}, Fault{Kind: Cut, From: "ha", To: "hb", Begin: 10 * second},
+				Fault{Kind: Cut, From: "hb", To: "hc", Begin: 10 * second}, Fault{Kind: Cut, From: "hc", To: "hb", Begin: 10 * second})
 		}},
 		{"a master whose voters are dead", "I5", "reached no majority", func(r *Run) {
 			r.Lives[0].End, r.Lives[2].End = 10*second, 10*second
@@ -308,6 +308,7 @@ func TestIsolated(t *testing.T) {
 	c.Lives = append(c.Lives, Life{"hb", 30, 0})
 	c.Faults = []Fault{
 		{Kind: Cut, From: "hc", To: "ha", Begin: 10, End: 25},
+		{Kind: Cut, From: "ha", To: "hc", Begin: 5, End: 45},
 		{Kind: Cut, From: "ha", To: "hb", Begin: 40},
 	}
 	if got, want := c.isolated("ha"), []span{{20, 25}}; !slices.Equal(got, want) {
