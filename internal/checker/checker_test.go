@@ -2,6 +2,7 @@ package checker
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -316,5 +317,32 @@ func TestIsolated(t *testing.T) {
 	}
 	if got, want := c.isolated("hc"), []span{{20, 25}}; !slices.Equal(got, want) {
 		t.Errorf("isolated = %v, want %v", got, want)
+	}
+}
+
+// A long run is looked at in pieces, and what is wrong in the last is found.
+func TestLongRegister(t *testing.T) {
+	r := sound()
+	r.Notes, r.Applied = nil, nil
+	at, seen := 10*second, ""
+	for i := range 5 * pieceSize {
+		value := strconv.Itoa(i)
+		// Every operation is under way with the next one, but for a pause now and then.
+		at += 10
+		if i%100 == 0 {
+			at += 100
+		}
+		r.Notes = append(r.Notes,
+			Note{Kind: Write, BootNS: at, ReturnNS: at + 15, InstanceID: "b1", Term: 2, Value: value, Accepted: true, Seen: seen},
+			Note{Kind: Read, BootNS: at + 1, ReturnNS: at + 14, InstanceID: "c1", Seen: value, SeenTerm: 2})
+		r.Applied = append(r.Applied, Applied{at + 5, 2, value})
+		seen = value
+	}
+	if got := Check(*r); len(got.Violations) > 0 {
+		t.Errorf("violations: %v", got.Violations)
+	}
+	r.Notes[len(r.Notes)-1].Seen = "4990"
+	if got := Check(*r).Broken(); !slices.Equal(got, []string{"REG"}) {
+		t.Errorf("broken: %v, want REG", got)
 	}
 }

@@ -1,7 +1,9 @@
 package checker
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/anishathalye/porcupine"
@@ -74,10 +76,58 @@ func (c *check) linearisable() {
 		}
 		operations = append(operations, porcupine.Operation{ClientId: client, Input: n, Call: n.BootNS, Output: n, Return: returned})
 	}
-	switch porcupine.CheckOperationsTimeout(fencedRegister, operations, searchLimit) {
-	case porcupine.Illegal:
-		c.violate("REG", "no order of the %d operations explains what the register answered", len(operations))
-	case porcupine.Unknown:
-		c.violate("REG", "no order of the %d operations was found within %v", len(operations), searchLimit)
+	slices.SortStableFunc(operations, func(a, b porcupine.Operation) int { return cmp.Compare(a.Call, b.Call) })
+	before := content{}
+	for begin := 0; begin < len(operations); {
+		end, over := pieceOf(operations[begin:])
+		end += begin
+		after := c.contentAt(over)
+		if !c.explained(operations[begin:end], before, after, over) {
+			return
+		}
+		begin, before = end, after
 	}
+}
+
+// pieceSize is how many operations are looked at together, at least: the search
+// takes memory by the square of it.
+const pieceSize = 1000
+
+// pieceOf returns how many operations to look at first: up to a moment at which none
+// was under way, which is the second result.
+func pieceOf(operations []porcupine.Operation) (n int, over int64) {
+	for n < len(operations) && (n < pieceSize || operations[n].Call <= over) {
+		over = max(over, operations[n].Return)
+		n++
+	}
+	return n, over
+}
+
+// contentAt is what the register held at a moment, by its own log.
+func (c *check) contentAt(t int64) content {
+	i := len(c.Applied)
+	for i > 0 && c.Applied[i-1].BootNS > t {
+		i--
+	}
+	if i == 0 {
+		return content{}
+	}
+	return content{c.Applied[i-1].Term, c.Applied[i-1].Value}
+}
+
+// explained reports whether there is an order of the operations that leads from one
+// content to the other.
+func (c *check) explained(operations []porcupine.Operation, before, after content, over int64) bool {
+	model := fencedRegister
+	model.Init = func() any { return before }
+	last := Note{Kind: Read, BootNS: over + 1, ReturnNS: over + 2, Seen: after.value, SeenTerm: after.term}
+	operations = append(slices.Clone(operations), porcupine.Operation{ClientId: len(operations), Input: last, Call: last.BootNS, Output: last, Return: last.ReturnNS})
+	verdict := porcupine.CheckOperationsTimeout(model, operations, searchLimit)
+	switch verdict {
+	case porcupine.Illegal:
+		c.violate("REG", "no order of %d operations from %s to %s explains what the register answered", len(operations)-1, stamp(operations[0].Call), stamp(over))
+	case porcupine.Unknown:
+		c.violate("REG", "no order of %d operations from %s to %s was found within %v", len(operations)-1, stamp(operations[0].Call), stamp(over), searchLimit)
+	}
+	return verdict == porcupine.Ok
 }

@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -71,7 +72,7 @@ func (h *Host) Start() {
 		"cluster":   h.lab.cluster,
 		"node":      map[string]any{"id": h.NodeID, "bind": h.Addr(), "data_dir": h.dataDir()},
 		"http":      map[string]any{"addr": h.IP() + ":7980"},
-		"log":       map[string]any{"level": "debug", "format": "json"},
+		"log":       map[string]any{"level": cmp.Or(h.lab.options.LogLevel, "debug"), "format": "json"},
 		"bootstrap": map[string]any{"expect": h.lab.expect},
 	}
 	for key, value := range h.lab.store.config(h) {

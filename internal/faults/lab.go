@@ -38,6 +38,8 @@ type Options struct {
 	Proxied bool
 	// TTL is that of mastership. 0: 2 s, or of a static list its default.
 	TTL time.Duration
+	// LogLevel is that of the nodes. Empty: debug.
+	LogLevel string
 }
 
 // Lab is a cluster under attack.
@@ -487,4 +489,22 @@ func (l *Lab) Heal() {
 	}
 	l.store.restore()
 	l.StartAll()
+}
+
+// masterNow is the host that says itself that it is master, nil if none does.
+func (l *Lab) masterNow() *Host {
+	for _, h := range l.running() {
+		h.mu.Lock()
+		paused := h.paused
+		h.mu.Unlock()
+		if paused {
+			continue
+		}
+		if v, err := h.view(context.Background()); err == nil {
+			if m, ok := masterOf(v); ok && m.Self {
+				return h
+			}
+		}
+	}
+	return nil
 }
