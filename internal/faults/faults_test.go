@@ -9,15 +9,3 @@ import (
 )
 
 func TestMain(m *testing.M) { os.Exit(netlab.Main(testserver.Main(m))) }
-
-func TestSmoke(t *testing.T) {
-	for _, p := range []string{"static", "etcd", "consul"} {
-		t.Run(p, func(t *testing.T) {
-			l := New(t, Options{Name: "smoke", Provider: p})
-			m := l.Form()
-			m.Kill()
-			l.Master(l.Others(m), m)
-			l.Finish()
-		})
-	}
-}

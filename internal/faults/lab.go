@@ -45,9 +45,10 @@ type Options struct {
 // Lab is a cluster under attack.
 type Lab struct {
 	Net   *netlab.Net
-	Hosts []*Host
+	Hosts []*Host // all that are to run
 	Rand  *rand.Rand
 
+	retired     []*Host // those that are not to run any more
 	t           testing.TB
 	options     Options
 	cluster     string
@@ -108,7 +109,7 @@ func New(t testing.TB, o Options) *Lab {
 		l.bounds.Voters = append(l.bounds.Voters, h.Name())
 	}
 	t.Cleanup(func() {
-		for _, h := range l.Hosts {
+		for _, h := range slices.Concat(l.Hosts, l.retired) {
 			if h.Running() {
 				h.process.Kill()
 			}

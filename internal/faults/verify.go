@@ -103,7 +103,7 @@ func (l *Lab) listed(ctx context.Context, run *checker.Run) bool {
 func (l *Lab) load(run *checker.Run) error {
 	run.Applied = l.register.log()
 	run.Faults = slices.Clone(l.cuts)
-	for _, h := range l.Hosts {
+	for _, h := range slices.Concat(l.Hosts, l.retired) {
 		run.Lives = append(run.Lives, h.lives...)
 		run.Faults = append(run.Faults, h.pauses...)
 		log, err := h.readHistory()
@@ -198,7 +198,7 @@ func (l *Lab) keep() string {
 	if err == nil {
 		err = os.WriteFile(filepath.Join(dir, "events"), []byte(strings.Join(l.events, "\n")+"\n"), 0o644)
 	}
-	for _, h := range l.Hosts {
+	for _, h := range slices.Concat(l.Hosts, l.retired) {
 		for _, suffix := range []string{".yaml", ".history", ".notes", ".log"} {
 			text, readErr := os.ReadFile(h.file(suffix))
 			if readErr == nil && err == nil {
