@@ -131,8 +131,8 @@ func (c *check) alone() {
 		// that is valid.
 		until := min(w.end, r.deadline, r.end)
 		for _, other := range c.reigns {
-			if other.id != r.id && other.begin < until && w.begin < other.until {
-				c.violate("I2", "the work of %v goes on to %s, %v into the mastership of %v", r, stamp(until), time.Duration(until-other.begin), other)
+			if overlap := min(until, other.until) - max(w.begin, other.begin); other.id != r.id && overlap > 0 {
+				c.violate("I2", "the work of %v goes on to %s, beside the mastership of %v for %v", r, stamp(until), other, time.Duration(overlap))
 			}
 		}
 	}

@@ -124,7 +124,7 @@ func TestBrokenRuns(t *testing.T) {
 			r.Lives[0].End = 65 * second / 10
 			r.Quiet = 0
 		}},
-		{"work into another's mastership", "I2", "500ms into the mastership", func(r *Run) {
+		{"work into another's mastership", "I2", "beside the mastership of b (instance b1 on hb) in term 2, from 6.000000 to 30.000000 for 500ms", func(r *Run) {
 			l := r.log("ha")
 			l.Records[4].BootNS, l.Records[4].UntilNS, l.Records[4].DeadlineNS = 4*second, 4*second, 9*second
 			l.Records[3].DeadlineNS = 9 * second

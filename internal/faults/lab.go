@@ -16,6 +16,7 @@ import (
 
 	"github.com/musterhq/muster/internal/checker"
 	"github.com/musterhq/muster/internal/netlab"
+	"github.com/musterhq/muster/node/history"
 	"github.com/musterhq/muster/node/httpapi"
 )
 
@@ -287,6 +288,25 @@ func (l *Lab) Master(hosts []*Host, before ...*Host) (master *Host) {
 	})
 	l.logf("%s is master", master.Name())
 	return master
+}
+
+// Renewed waits until the mastership of a host is renewed once more.
+func (l *Lab) Renewed(h *Host) {
+	l.t.Helper()
+	renewals := func() (n int) {
+		log, err := h.readHistory()
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		for _, r := range log.Records {
+			if r.Kind == history.Renewed {
+				n++
+			}
+		}
+		return n
+	}
+	before := renewals()
+	l.eventually(h.Name()+" renews its mastership", func(context.Context) bool { return renewals() > before })
 }
 
 // NoMaster waits until none of these hosts names a master.

@@ -41,7 +41,11 @@ func (l *Lab) Verify() checker.Report {
 	run := checker.Run{Bounds: l.bounds, Quiet: now()}
 	l.logf("the last fault has healed")
 	var since time.Time // what holds must go on to hold for a while
-	settled := l.within(max(l.bounds.Master, l.bounds.Component, l.bounds.Registry)+settleSlack, func(ctx context.Context) bool {
+	limit := max(l.bounds.Master, l.bounds.Component, l.bounds.Registry) + settleSlack
+	if l.broken {
+		limit = 5 * time.Second // it may never recover
+	}
+	settled := l.within(limit, func(ctx context.Context) bool {
 		well := l.agreed(ctx, l.running(), true) != nil
 		if !l.listed(ctx, &run) || !well {
 			since = time.Time{}

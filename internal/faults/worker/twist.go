@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/musterhq/muster/discovery/driver"
@@ -83,7 +84,7 @@ func (t twist) wrap(a driver.Authority, err error) (driver.Authority, error) {
 	case "reused-term":
 		return &sameTerm{Authority: a}, nil
 	case "minority-master":
-		return stubborn{a}, nil
+		return stubborn{a, new(atomic.Bool)}, nil
 	}
 	return nil, fmt.Errorf("%s: no such authority: %s", authorityVariable, t.authority)
 }
@@ -134,8 +135,20 @@ func (s *sameTerm) Observe(ctx context.Context) iter.Seq2[driver.Mastership, err
 	}
 }
 
-// stubborn is an authority that goes on granting where nobody answers.
-type stubborn struct{ driver.Authority }
+// stubborn is an authority that goes on granting where nobody answers, and hears of
+// nobody else meanwhile.
+type stubborn struct {
+	driver.Authority
+	holds *atomic.Bool
+}
+
+func (s stubborn) Acquire(ctx context.Context, c driver.Claim) (driver.Grant, error) {
+	g, err := s.Authority.Acquire(ctx, c)
+	if err == nil {
+		s.holds.Store(true)
+	}
+	return g, err
+}
 
 func (s stubborn) Renew(ctx context.Context, g driver.Grant) (driver.Grant, error) {
 	next, err := s.Authority.Renew(ctx, g)
@@ -143,4 +156,19 @@ func (s stubborn) Renew(ctx context.Context, g driver.Grant) (driver.Grant, erro
 		return g, nil
 	}
 	return next, nil
+}
+
+func (s stubborn) Release(ctx context.Context, g driver.Grant) error {
+	s.holds.Store(false)
+	return s.Authority.Release(ctx, g)
+}
+
+func (s stubborn) Observe(ctx context.Context) iter.Seq2[driver.Mastership, error] {
+	return func(yield func(driver.Mastership, error) bool) {
+		for m, err := range s.Authority.Observe(ctx) {
+			if !s.holds.Load() && !yield(m, err) {
+				return
+			}
+		}
+	}
 }
