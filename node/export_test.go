@@ -18,3 +18,6 @@ func (c *Config) SetDial(dial func(ctx context.Context, addr string) (net.Conn, 
 func (c *Config) SetAddress(o advertise.Options, grace time.Duration) {
 	c.advertise, c.addressGrace = o, grace
 }
+
+// Tell is what the node gives another one when they exchange their states.
+func (n *Node) Tell() []byte { return n.tell() }

@@ -53,6 +53,10 @@ func (c Case) attack(t *testing.T, provider string, seed uint64) checker.Report 
 	o.Name, o.Provider, o.Seed = c.Name, provider, seed
 	l := New(t, o)
 	l.bounds.ClocksBroken = c.ClocksBroken
+	if late := c.Late[provider]; late > 0 {
+		l.bounds.Master += late
+		l.bounds.Registry += late
+	}
 	c.Run(l)
 	report := l.Finish()
 	if c.Masterships > 0 && report.Masterships != c.Masterships {

@@ -148,6 +148,14 @@ func bounds(o Options) checker.Bounds {
 	b.Clear = failover + 12*time.Second
 	b.Master = failover + 10*time.Second
 	b.Registry = o.TTL + 2*time.Second
+	if o.Provider == "consul" && o.Servers > 1 {
+		// The agents that the nodes go by are the servers themselves: with one that dies,
+		// or is cut off, the checks that it kept go quiet, and a session ends by its own
+		// TTL alone, of which Consul waits for two. One that was cut off and failed to
+		// tell of an expired check tries again after 15 s.
+		b.Master += 20 * time.Second
+		b.Registry += 20 * time.Second
+	}
 	return b
 }
 
