@@ -26,7 +26,7 @@ func TestBrokenVariants(t *testing.T) {
 			run: func(l *Lab) {
 				m := l.Form()
 				l.DelayStore(1300*time.Millisecond, m) // a renewal is two calls
-				l.Renewed(m)                          // this one may have been answered in time
+				l.Renewed(m)                           // this one may have been answered in time
 				l.Renewed(m)
 				m.Pause() // before the next one is sent
 				l.Master(l.Others(m), m)
