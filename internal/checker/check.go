@@ -34,9 +34,11 @@ type Report struct {
 	// for their term: what fencing was for.
 	Writes, Refused int
 	// Available is the part of the time from the first mastership to Quiet in which
-	// some node was master, and Gap the longest time without.
+	// some node was master, and Gap the longest time without. The time in which the
+	// machine stood still, which is Stalled, counts in neither.
 	Available float64
 	Gap       time.Duration
+	Stalled   time.Duration
 	// ToMaster and ToComponent are the times from Quiet until all agreed.
 	ToMaster, ToComponent time.Duration
 }
@@ -363,12 +365,15 @@ func (c *check) knowledge() {
 func (c *check) awake(host string, from, to int64) int64 {
 	left := to - from
 	for _, f := range c.Faults {
-		if f.Kind == Pause && f.Host == host {
+		if f.Kind == Pause && f.Host == host || f.Kind == Stall {
 			left -= max(0, min(to, endOf(f.End))-max(from, f.Begin))
 		}
 	}
 	return left
 }
+
+// took is the time between two moments in which the machine ran.
+func (c *check) took(from, to int64) time.Duration { return time.Duration(c.awake("", from, to)) }
 
 // recovery verifies I9.
 func (c *check) recovery() {
@@ -418,7 +423,7 @@ func (c *check) recovery() {
 		}
 		agreed, together = max(agreed, knows), max(together, sees)
 	}
-	c.ToMaster, c.ToComponent = time.Duration(agreed-c.Quiet), time.Duration(together-c.Quiet)
+	c.ToMaster, c.ToComponent = c.took(c.Quiet, agreed), c.took(c.Quiet, together)
 	if b := c.Bounds.Master; b > 0 && c.ToMaster > b {
 		c.violate("I9", "all know one master %v after the last fault has healed; it may take %v", c.ToMaster, b)
 	}
@@ -495,8 +500,8 @@ func (c *check) registry() {
 	switch {
 	case right < 0:
 		c.violate("I11", "in the end the registry lists %s, while %s live", last, strings.Join(want, " "))
-	case right > c.Quiet+int64(c.Bounds.Registry):
-		c.violate("I11", "the registry lists those who live %v after the last fault has healed; it may take %v", time.Duration(right-c.Quiet), c.Bounds.Registry)
+	case c.took(c.Quiet, right) > c.Bounds.Registry:
+		c.violate("I11", "the registry lists those who live %v after the last fault has healed; it may take %v", c.took(c.Quiet, right), c.Bounds.Registry)
 	}
 }
 
@@ -512,18 +517,19 @@ func (c *check) availability() {
 	if to <= from {
 		return
 	}
-	covered, gap, at := int64(0), int64(0), from
+	covered, at := time.Duration(0), from
 	for _, r := range c.reigns {
 		begin, until := max(r.begin, at), min(r.until, to)
 		if until <= begin {
 			continue
 		}
-		gap = max(gap, begin-at)
-		covered += until - begin
+		c.Gap = max(c.Gap, c.took(at, begin))
+		covered += c.took(begin, until)
 		at = until
 	}
-	c.Gap = time.Duration(max(gap, to-at))
-	c.Available = float64(covered) / float64(to-from)
+	c.Gap = max(c.Gap, c.took(at, to))
+	c.Available = float64(covered) / float64(c.took(from, to))
+	c.Stalled = time.Duration(to-from) - c.took(from, to)
 }
 
 // reignOf returns the mastership of an instance in a term.

@@ -303,6 +303,30 @@ func TestPausedViewer(t *testing.T) {
 	}
 }
 
+// What takes long because the machine stood still has not taken long, and two masters
+// are two masters all the same.
+func TestStall(t *testing.T) {
+	r := sound()
+	l := r.log("hc")
+	l.Records[2].BootNS, l.Records[3].BootNS = 25*second, 26*second
+	r.Faults = append(r.Faults, Fault{Kind: Stall, Begin: 9 * second, End: 25 * second})
+	r.Listings = []Listing{{26 * second, []string{"a1", "b1", "c1"}}}
+	r.End = 28 * second
+	got := Check(*r)
+	if len(got.Violations) > 0 || got.ToMaster != time.Second || got.Stalled != 0 {
+		t.Errorf("%+v", got)
+	}
+	r.Quiet = 26 * second
+	if got := Check(*r); got.Gap != time.Second || got.Stalled != 16*time.Second {
+		t.Errorf("longest without a master %v, stalled %v", got.Gap, got.Stalled)
+	}
+	r.log("hb").Records[3].BootNS = 45 * second / 10
+	r.Faults = append(r.Faults, Fault{Kind: Stall, Begin: 4 * second, End: 6 * second})
+	if got := Check(*r).Broken(); !slices.Contains(got, "I2") {
+		t.Errorf("broken: %v, want I2", got)
+	}
+}
+
 func TestIsolated(t *testing.T) {
 	c := &check{Run: *sound()}
 	c.Lives[1].End = 20

@@ -68,6 +68,10 @@ const (
 	Pause FaultKind = "pause"
 	// Cut: what From sends does not reach To.
 	Cut FaultKind = "cut"
+	// Stall: the whole machine stood still, as far as the harness could tell by its own
+	// timers. It is no excuse for what must never be, and does not count where time is
+	// bounded.
+	Stall FaultKind = "stall"
 )
 
 // Fault lasts from Begin to End, or for ever where End is 0.

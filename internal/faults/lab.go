@@ -69,6 +69,7 @@ type Lab struct {
 
 	mu     sync.Mutex
 	cuts   []checker.Fault
+	stalls []checker.Fault
 	events []string
 	counts map[string]int // faults by kind
 	bounds checker.Bounds
@@ -109,6 +110,16 @@ func New(t testing.TB, o Options) *Lab {
 		l.voters = append(l.voters, h.Addr())
 		l.bounds.Voters = append(l.bounds.Voters, h.Name())
 	}
+	watching, stop := context.WithCancel(context.Background())
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		l.watchStalls(watching)
+	}()
+	t.Cleanup(func() {
+		stop()
+		<-watched
+	})
 	t.Cleanup(func() {
 		for _, h := range slices.Concat(l.Hosts, l.retired) {
 			if h.Running() {
@@ -184,6 +195,32 @@ func buildWorker(t testing.TB) string {
 		t.Fatal(workerErr)
 	}
 	return workerPath
+}
+
+// A timer that is late by more than this is taken for a machine that stood still, as a
+// virtual one does at times, or one with a lot else to do.
+const stallLimit = time.Second
+
+// watchStalls notes when the machine stood still, by timers of its own.
+func (l *Lab) watchStalls(ctx context.Context) {
+	const interval = 50 * time.Millisecond
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for last := now(); ; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		at := now()
+		if late := time.Duration(at-last) - interval; late > stallLimit {
+			l.logf("the machine stood still for %v", late.Round(time.Millisecond))
+			l.mu.Lock()
+			l.stalls = append(l.stalls, checker.Fault{Kind: checker.Stall, Begin: at - int64(late), End: at})
+			l.mu.Unlock()
+		}
+		last = at
+	}
 }
 
 // logf notes what was done, and when.

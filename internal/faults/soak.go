@@ -171,6 +171,9 @@ func Soak(t testing.TB, provider string, seed uint64, duration time.Duration) ch
 	var b strings.Builder
 	fmt.Fprintf(&b, "soak of %v over %s, seed %d: %d faults, %d masterships, a master %.2f %% of the time, longest without %v, %d violations\n",
 		duration, provider, seed, len(actions), report.Masterships, 100*report.Available, report.Gap.Round(time.Millisecond), len(report.Violations))
+	if report.Stalled > 0 {
+		fmt.Fprintf(&b, "the machine stood still for %v, which is in no figure\n", report.Stalled.Round(time.Millisecond))
+	}
 	for _, kind := range slices.Sorted(maps.Keys(l.counts)) {
 		fmt.Fprintf(&b, "%5d  %s\n", l.counts[kind], kind)
 	}

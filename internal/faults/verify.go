@@ -106,7 +106,9 @@ func (l *Lab) listed(ctx context.Context, run *checker.Run) bool {
 // were wrong.
 func (l *Lab) load(run *checker.Run) error {
 	run.Applied = l.register.log()
-	run.Faults = slices.Clone(l.cuts)
+	l.mu.Lock()
+	run.Faults = slices.Concat(l.cuts, l.stalls)
+	l.mu.Unlock()
 	for _, h := range slices.Concat(l.Hosts, l.retired) {
 		run.Lives = append(run.Lives, h.lives...)
 		run.Faults = append(run.Faults, h.pauses...)
@@ -187,6 +189,9 @@ func (l *Lab) report(r checker.Report) {
 	}
 	l.t.Logf("%d masterships, %d writes, %d refused for their term; a master %.1f %% of the time, longest without %v; one master after %v, one component after %v",
 		r.Masterships, r.Writes, r.Refused, 100*r.Available, r.Gap.Round(time.Millisecond), r.ToMaster.Round(time.Millisecond), r.ToComponent.Round(time.Millisecond))
+	if r.Stalled > 0 {
+		l.t.Logf("the machine stood still for %v in all", r.Stalled.Round(time.Millisecond))
+	}
 	if l.t.Failed() {
 		l.t.Logf("what was done:\n%s\nwhat was recorded is kept in %s", strings.Join(l.events, "\n"), l.keep())
 	}
