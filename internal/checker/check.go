@@ -126,7 +126,7 @@ func (c *check) alone() {
 	}
 	for _, w := range c.works() {
 		r := c.reignOf(w.instance, w.term)
-		if r == nil {
+		if r == nil || c.Bounds.Revoked && r.reason == "lost" {
 			continue
 		}
 		// A function may act until it returns. The grant is kept for it as long as

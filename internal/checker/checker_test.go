@@ -303,6 +303,28 @@ func TestPausedViewer(t *testing.T) {
 	}
 }
 
+// Where an operator takes a grant away, work may go on beside the next master, but the
+// masterships themselves may not overlap.
+func TestRevoked(t *testing.T) {
+	r := sound()
+	l := r.log("ha")
+	l.Records[3].DeadlineNS = 9 * second
+	l.Records[4].BootNS, l.Records[4].UntilNS, l.Records[4].DeadlineNS, l.Records[4].Reason = 4*second, 4*second, 9*second, "lost"
+	r.Notes[9].BootNS = 65 * second / 10
+	r.Notes = slices.Delete(r.Notes, 8, 9)
+	if got := Check(*r).Broken(); !slices.Equal(got, []string{"I2"}) {
+		t.Errorf("broken: %v, want I2", got)
+	}
+	r.Bounds.Revoked = true
+	if got := Check(*r); len(got.Violations) > 0 {
+		t.Errorf("violations: %v", got.Violations)
+	}
+	r.log("hb").Records[3].BootNS = 35 * second / 10
+	if got := Check(*r).Broken(); !slices.Contains(got, "I2") {
+		t.Errorf("broken: %v, want I2", got)
+	}
+}
+
 // What takes long because the machine stood still has not taken long, and two masters
 // are two masters all the same.
 func TestStall(t *testing.T) {

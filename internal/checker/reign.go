@@ -12,7 +12,6 @@ import (
 // instance is one start of a node.
 type instance struct {
 	id, node, host string
-	cluster        string
 	begin          int64
 	end            int64 // of its life; forever while it lives
 	left           bool  // by itself
@@ -27,6 +26,7 @@ type reign struct {
 	begin     int64
 	until     int64 // when it was certainly over
 	deadline  int64 // the last one
+	reason    string
 }
 
 func (r *reign) String() string {
@@ -104,6 +104,7 @@ func (i *instance) reigns() (all []*reign, wrong []Violation) {
 			if r.UntilNS > open.deadline {
 				wrong = append(wrong, violation("I6", "%s was master of term %d until %s, after its deadline %s", i.node, r.Term, stamp(r.UntilNS), stamp(open.deadline)))
 			}
+			open.reason = r.Reason
 			finish(r.UntilNS)
 		}
 	}

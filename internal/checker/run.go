@@ -41,6 +41,10 @@ type Bounds struct {
 	Master, Component time.Duration
 	// Registry is how long after Quiet the registry may list wrong instances.
 	Registry time.Duration
+	// Revoked says that an operator took grants away. Then another may be granted while
+	// functions of the master before still act: that one is no master any more, but
+	// only the register can refuse what they do.
+	Revoked bool
 	// ClocksBroken says that clocks ran at rates outside of what mastership assumes:
 	// masterships may overlap then, and only terms protect (I2 and I6 are not
 	// checked).

@@ -33,8 +33,9 @@ type Case struct {
 	// Late is how much longer the cluster may take to recover over a provider, and the
 	// comment at the case says why.
 	Late map[string]time.Duration
-	// ClocksBroken says that clocks run at rates outside of what is assumed.
-	ClocksBroken bool
+	// ClocksBroken says that clocks run at rates outside of what is assumed, and Revoked
+	// that an operator takes grants away.
+	ClocksBroken, Revoked bool
 }
 
 // withStore are the providers that stand on servers.
@@ -162,6 +163,23 @@ var Catalogue = []Case{
 		restore()
 		l.logf("the store is what it was two terms ago")
 	}},
+	{Name: "store-restarted", Faults: []int{7, 11}, Providers: withStore, Run: func(l *Lab) {
+		l.Form()
+		for range 2 {
+			l.store.kill(0)
+			l.Sleep(l.UpTo(0, l.validity()))
+			l.store.restore()
+			l.Well()
+		}
+	}},
+	{Name: "mastership-taken-away", Faults: []int{12}, Providers: withStore, Revoked: true, Run: func(l *Lab) {
+		l.Form()
+		for range 3 {
+			l.store.depose()
+			l.Sleep(l.UpTo(0, l.validity()))
+			l.Well()
+		}
+	}},
 	{Name: "split-2-3", Faults: []int{14, 19}, Options: Options{Nodes: 5}, Short: []string{"static"}, Run: func(l *Lab) {
 		m := l.Form()
 		others := l.Others(m)
@@ -275,7 +293,7 @@ var Catalogue = []Case{
 	{Name: "all-start-at-once", Faults: []int{23}, Options: Options{Nodes: 5}, Run: func(l *Lab) {
 		l.Form()
 	}},
-	{Name: "one-starts-late", Faults: []int{24}, Masterships: 1, Options: Options{Nodes: 5}, Run: func(l *Lab) {
+	{Name: "one-starts-late", Faults: []int{24}, Masterships: 1, Options: Options{Nodes: 5, TTL: 5 * time.Second}, Run: func(l *Lab) {
 		l.expect = 4 // or else they wait for the fifth
 		for _, h := range l.Hosts[1:] {
 			h.Start()
@@ -352,7 +370,7 @@ var Catalogue = []Case{
 		l.DelayStore(l.UpTo(500*time.Millisecond, 2*time.Second), l.Hosts...)
 		l.Sleep(8 * time.Second)
 	}},
-	{Name: "another-cluster-at-the-same-addresses", Faults: []int{46}, Providers: []string{"static"}, Masterships: 1, Run: func(l *Lab) {
+	{Name: "another-cluster-at-the-same-addresses", Faults: []int{46}, Providers: []string{"static"}, Masterships: 1, Options: Options{TTL: 5 * time.Second}, Run: func(l *Lab) {
 		l.Form()
 		stranger := l.AddHost("h9")
 		stranger.keys = func(config map[string]any) { config["cluster"] = "elsewhere" }

@@ -52,7 +52,7 @@ func (c Case) attack(t *testing.T, provider string, seed uint64) checker.Report 
 	o := c.Options
 	o.Name, o.Provider, o.Seed = c.Name, provider, seed
 	l := New(t, o)
-	l.bounds.ClocksBroken = c.ClocksBroken
+	l.bounds.ClocksBroken, l.bounds.Revoked = c.ClocksBroken, c.Revoked
 	if late := c.Late[provider]; late > 0 {
 		l.bounds.Master += late
 		l.bounds.Registry += late

@@ -32,7 +32,6 @@ type Host struct {
 	env    []string // besides that of the test
 	args   []string
 	skew   skew
-	config map[string]any
 	keys   func(map[string]any) // changes the configuration before it is written
 
 	mu      sync.Mutex

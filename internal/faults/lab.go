@@ -160,12 +160,13 @@ func bounds(o Options) checker.Bounds {
 	b.Master = failover + 10*time.Second
 	b.Registry = o.TTL + 2*time.Second
 	if o.Provider == "consul" && o.Servers > 1 {
-		// The agents that the nodes go by are the servers themselves: with one that dies,
+		// The agents that the nodes go by are the servers themselves. With one that dies,
 		// or is cut off, the checks that it kept go quiet, and a session ends by its own
-		// TTL alone, of which Consul waits for two. One that was cut off and failed to
-		// tell of an expired check tries again after 15 s.
-		b.Master += 20 * time.Second
-		b.Registry += 20 * time.Second
+		// TTL alone, of which Consul waits for two. An agent that failed to tell of a check
+		// tries again after 15 to 30 s; and a server that was taken for dead is taken out
+		// of Raft, and back in when the leader compares its lists, once a minute.
+		b.Master += 75 * time.Second
+		b.Registry += 75 * time.Second
 	}
 	return b
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	consulapi "github.com/hashicorp/consul/api"
+
 	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/internal/faultproxy"
 	"github.com/musterhq/muster/internal/netlab"
@@ -211,6 +213,26 @@ func (s *store) backup() (restore func()) {
 		return func() { server.RestoreBackup(b) }
 	}
 	panic("no such server")
+}
+
+// depose takes mastership away from whoever has it, as an operator might.
+func (s *store) depose() {
+	s.lab.t.Helper()
+	s.lab.logf("mastership is taken away by an operator")
+	const key = "v1/clusters/orders/master"
+	var err error
+	switch server := s.servers[0].(type) {
+	case *testserver.Etcd:
+		_, err = server.Client().Delete(s.lab.t.Context(), "/muster/"+key)
+	case *testserver.Consul:
+		pair, _, getErr := server.Client().KV().Get("muster/"+key, &consulapi.QueryOptions{RequireConsistent: true})
+		if err = getErr; err == nil && pair != nil && pair.Session != "" {
+			_, err = server.Client().Session().Destroy(pair.Session, nil)
+		}
+	}
+	if err != nil {
+		s.lab.t.Fatalf("take mastership away: %v", err)
+	}
 }
 
 // list returns the ids of the instances that are registered.
