@@ -56,13 +56,13 @@ test:
 	$(GO) test -race -timeout $(TIMEOUT) -run '$(RUN)' $(PKG)
 
 faults:
-	$(FAULTS) -run 'TestCatalogue|TestBrokenVariants' ./internal/faults -full
+	$(FAULTS) -run '$(if $(CASE)$(PROVIDER),TestCatalogue,TestCatalogue|TestBrokenVariants)' ./internal/faults -full
 ifeq ($(CASE)$(PROVIDER),)
 	$(GO) test -v -count=1 -timeout 2h -run TestNoGrowth ./node -churn 1000
 endif
 
 faults-short:
-	$(FAULTS) -run 'TestCatalogue|TestBrokenVariants' ./internal/checker ./internal/faults
+	$(FAULTS) ./internal/checker ./internal/netlab ./internal/faults
 
 soak:
 	DURATION='$(DURATION)' $(FAULTS) -run TestSoak ./internal/faults

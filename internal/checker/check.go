@@ -39,6 +39,9 @@ type Report struct {
 	Available float64
 	Gap       time.Duration
 	Stalled   time.Duration
+	// Named is the longest time that a node went on to name a master whose mastership
+	// was over.
+	Named time.Duration
 	// ToMaster and ToComponent are the times from Quiet until all agreed.
 	ToMaster, ToComponent time.Duration
 }
@@ -350,10 +353,12 @@ func (c *check) knowledge() {
 				until = min(until, views[k+1].BootNS)
 			}
 			end, known := over[v.Master.Term]
-			if !known || c.Bounds.Clear == 0 {
+			if !known || until <= end {
 				continue
 			}
-			if late := c.awake(i.host, max(end, r.BootNS), until) - int64(c.Bounds.Clear); late > 0 {
+			named := c.awake(i.host, max(end, r.BootNS), until)
+			c.Named = max(c.Named, time.Duration(named))
+			if late := named - int64(c.Bounds.Clear); c.Bounds.Clear > 0 && late > 0 {
 				c.violate("I8", "%s names %s master of term %d until %s, %v longer than the %v after its end",
 					i.node, v.Master.NodeID, v.Master.Term, stamp(until), time.Duration(late), c.Bounds.Clear)
 			}

@@ -187,8 +187,8 @@ func (l *Lab) report(r checker.Report) {
 	for _, v := range r.Violations {
 		l.t.Error(v)
 	}
-	l.t.Logf("%d masterships, %d writes, %d refused for their term; a master %.1f %% of the time, longest without %v; one master after %v, one component after %v",
-		r.Masterships, r.Writes, r.Refused, 100*r.Available, r.Gap.Round(time.Millisecond), r.ToMaster.Round(time.Millisecond), r.ToComponent.Round(time.Millisecond))
+	l.t.Logf("%d masterships, %d writes, %d refused for their term; a master %.1f %% of the time, longest without %v; the last one named for %v after its end; one master after %v, one component after %v",
+		r.Masterships, r.Writes, r.Refused, 100*r.Available, r.Gap.Round(time.Millisecond), r.Named.Round(time.Millisecond), r.ToMaster.Round(time.Millisecond), r.ToComponent.Round(time.Millisecond))
 	if r.Stalled > 0 {
 		l.t.Logf("the machine stood still for %v in all", r.Stalled.Round(time.Millisecond))
 	}
