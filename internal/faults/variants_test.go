@@ -85,20 +85,26 @@ func TestBrokenVariants(t *testing.T) {
 			t.Parallel()
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			v.options.Name, v.options.Seed = v.name, seed(t)
-			l := New(t, v.options)
-			l.broken = true
-			for _, h := range l.Hosts {
-				h.env, h.args = []string{v.env}, v.args
+			// What a broken program does may still go well by chance.
+			const attempts = 3
+			var broken []string
+			for attempt := range attempts {
+				v.options.Name, v.options.Seed = v.name, seed(t)+uint64(attempt)
+				l := New(t, v.options)
+				l.broken = true
+				for _, h := range l.Hosts {
+					h.env, h.args = []string{v.env}, v.args
+				}
+				v.run(l)
+				report := l.Finish()
+				for _, violation := range report.Violations {
+					t.Log(violation)
+				}
+				if broken = report.Broken(); slices.Contains(broken, v.invariant) {
+					return
+				}
 			}
-			v.run(l)
-			report := l.Finish()
-			for _, violation := range report.Violations {
-				t.Log(violation)
-			}
-			if !slices.Contains(report.Broken(), v.invariant) {
-				t.Errorf("the run of a broken program breaks %v, want %s among it; it is kept in %s", report.Broken(), v.invariant, l.keep())
-			}
+			t.Errorf("%d runs of a broken program break %v at last, want %s among it", attempts, broken, v.invariant)
 		})
 	}
 }
