@@ -7,31 +7,45 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 )
 
-// variable marks a process that is inside.
-const variable = "MUSTER_NETLAB"
+// variable marks a process that is inside, or says why it cannot be.
+const variable, within = "MUSTER_NETLAB", "inside"
 
 // Main runs the tests inside namespaces of their own where that can be, and otherwise
 // as they are. It returns the exit status.
 func Main(m interface{ Run() int }) int {
-	if os.Getenv(variable) == "" {
+	switch os.Getenv(variable) {
+	case "":
 		if missing() != "" {
-			return m.Run()
+			break
 		}
-		return inside()
-	}
-	if err := prepare(); err != nil {
-		fmt.Fprintln(os.Stderr, "netlab:", err)
-		return 1
+		status, err := inside()
+		if err == nil {
+			return status
+		}
+		deny(err) // as in a container, whose root may not do all
+	case within:
+		if err := prepare(); err != nil {
+			deny(err)
+		}
 	}
 	return m.Run()
 }
 
+// deny has the tests that want a network be skipped because of err.
+func deny(err error) {
+	_ = os.Setenv(variable, strings.ReplaceAll(err.Error(), "\n", ": ")) // which fails for no such value
+}
+
 // missing says why there can be no network of hosts here, and is empty if there can.
 func missing() string {
+	if v := os.Getenv(variable); v != "" && v != within {
+		return v
+	}
 	if os.Geteuid() != 0 {
 		return "this needs root, for network namespaces"
 	}
@@ -54,12 +68,13 @@ func Require(t testing.TB) {
 	}
 }
 
-// inside runs this program again inside new namespaces, and returns its exit status.
-func inside() int {
+// inside runs this program again inside new namespaces, and returns its exit status, or
+// why it could not be started.
+func inside() (status int, err error) {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), variable+"=inside")
+	cmd.Env = append(os.Environ(), variable+"="+within)
 	// Unshareflags, so that mounts are kept from the machine's.
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Unshareflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS,
@@ -72,8 +87,7 @@ func inside() int {
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT)
 	defer signal.Stop(signals)
 	if err := cmd.Start(); err != nil {
-		fmt.Fprintln(os.Stderr, "netlab: no namespaces:", err)
-		return 1
+		return 0, fmt.Errorf("namespaces: %w", err)
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
@@ -84,13 +98,13 @@ func inside() int {
 		case err := <-ended:
 			var exit *exec.ExitError
 			if errors.As(err, &exit) && exit.ExitCode() >= 0 {
-				return exit.ExitCode()
+				return exit.ExitCode(), nil
 			}
 			if err != nil {
 				fmt.Fprintln(os.Stderr, "netlab:", err)
-				return 1
+				return 1, nil
 			}
-			return 0
+			return 0, nil
 		}
 	}
 }
@@ -108,5 +122,5 @@ func prepare() error {
 	if err := os.Setenv("TMPDIR", root+"/tmp"); err != nil {
 		return err
 	}
-	return run("", "ip", "link", "set", "lo", "up")
+	return errors.Join(run("", "ip", "link", "set", "lo", "up"), run("", "nft", "list", "tables"))
 }
