@@ -25,3 +25,6 @@ func (c *Config) SetMute() { c.mute = true }
 
 // BoundAddr is what the node listens on.
 func (n *Node) BoundAddr() string { return n.link.Addr().String() }
+
+// Tell is what the node gives another one when they exchange their states.
+func (n *Node) Tell() []byte { return n.tell() }
