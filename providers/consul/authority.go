@@ -362,7 +362,7 @@ func (a *authority) Observe(ctx context.Context) iter.Seq2[driver.Mastership, er
 			case took > quiet:
 				p = pace{}
 			default:
-				p.pause(inner, took, 0, false) // if inner ends, the next reading tells why
+				p.pause(inner, took, 0) // if inner ends, the next reading tells why
 			}
 		}
 	}
