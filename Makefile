@@ -30,7 +30,7 @@ CASE     ?=
 PROVIDER ?=
 SEED     ?= 1
 DURATION ?= 20m
-FAULTS   := CASE='$(CASE)' PROVIDER='$(PROVIDER)' SEED='$(SEED)' $(GO) test -v -count=1 -timeout 24h
+FAULTS   := MUSTER_FAULTS=1 CASE='$(CASE)' PROVIDER='$(PROVIDER)' SEED='$(SEED)' $(GO) test -v -count=1 -timeout 24h
 TARGETS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 # Modules beside the main one whose go.mod is checked. Not that of tools/consul: to
 # tidy it takes hundreds of modules that are needed for nothing else, some of whose
@@ -78,6 +78,9 @@ dist/image:
 
 test:
 	$(GO) test -race -timeout $(TIMEOUT) -run '$(RUN)' $(PKG)
+ifeq ($(PKG),./...)
+	MUSTER_FAULTS=1 $(GO) test -race -timeout $(TIMEOUT) -run '$(RUN)' ./internal/faults
+endif
 
 faults:
 	$(FAULTS) -run '$(if $(CASE)$(PROVIDER),TestCatalogue,TestCatalogue|TestBrokenVariants)' ./internal/faults -full

@@ -16,6 +16,7 @@ var full = flag.Bool("full", false, "all cases, and not the short catalogue")
 // TestCatalogue runs the cases, or those whose names contain CASE, over all providers
 // or those that PROVIDER names, with the choices of SEED.
 func TestCatalogue(t *testing.T) {
+	alone(t)
 	for _, provider := range providers() {
 		t.Run(provider, func(t *testing.T) {
 			for _, c := range Catalogue {

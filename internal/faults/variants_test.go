@@ -12,6 +12,7 @@ import (
 // rule that safety rests on, in the real program, and a run of it has to fail and to
 // name the promise that is broken.
 func TestBrokenVariants(t *testing.T) {
+	alone(t)
 	for _, v := range []struct {
 		name      string
 		env       string
