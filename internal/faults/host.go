@@ -70,7 +70,7 @@ func (h *Host) Start() {
 	document := map[string]any{
 		"cluster":   h.lab.cluster,
 		"node":      map[string]any{"id": h.NodeID, "bind": h.Addr(), "data_dir": h.dataDir()},
-		"http":      map[string]any{"addr": h.IP() + ":7980"},
+		"detect":    map[string]any{"require_external": false}, // the network of the host is all there is
 		"log":       map[string]any{"level": cmp.Or(h.lab.options.LogLevel, "debug"), "format": "json"},
 		"bootstrap": map[string]any{"expect": h.lab.expect},
 	}
@@ -92,7 +92,7 @@ func (h *Host) Start() {
 	}
 	args := append([]string{
 		"-c", h.file(".yaml"), "-history", h.file(".history"), "-notes", h.file(".notes"), "-register", h.lab.registerURL,
-		"-session-ttl", h.lab.sessionTTL.String(),
+		"-session-ttl", h.lab.sessionTTL.String(), "-api", h.IP() + ":7980",
 	}, h.args...)
 	env := slices.DeleteFunc(os.Environ(), func(pair string) bool { return strings.HasPrefix(pair, "MUSTER_") })
 	if h.skew.rate != 0 {

@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
@@ -43,6 +42,7 @@ func run(ctx context.Context) (err error) {
 	notesFile := flag.String("notes", "", "`file` to add what the application did to")
 	register := flag.String("register", "", "`URL` of the fenced register")
 	session := flag.Duration("session-ttl", 0, "how long registrations outlive the last renewal")
+	api := flag.String("api", "", "`HOST:PORT` of the HTTP API, which the test asks from another host")
 	linger := flag.Duration("linger", 100*time.Millisecond, "how long the application goes on after it was told to stop")
 	flag.Parse()
 
@@ -79,7 +79,7 @@ func run(ctx context.Context) (err error) {
 	defer notes.Close()
 	nodeConfig.History = history
 
-	listener, err := net.Listen("tcp", cfg.HTTP.Addr)
+	listener, err := net.Listen("tcp", *api)
 	if err != nil {
 		return err
 	}
@@ -87,9 +87,9 @@ func run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	api := &http.Server{Handler: httpapi.New(n), ReadHeaderTimeout: 5 * time.Second}
-	go func() { _ = api.Serve(listener) }()
-	defer api.Close()
+	server := httpapi.NewServer(httpapi.New(n), log)
+	go func() { _ = server.Serve(listener) }()
+	defer server.Close()
 
 	app := &application{node: n, notes: notes, register: *register, linger: *linger, log: log}
 	running, stopApp := context.WithCancel(context.WithoutCancel(ctx))
