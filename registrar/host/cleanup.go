@@ -111,7 +111,7 @@ func (r *Registrar) evict(o *outlet, i discovery.Instance) error {
 	key := [2]string{i.Service, i.InstanceID}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if r.isDesired(i.Service, i.InstanceID) {
+	if r.isDesired(o, i) {
 		delete(o.evicted, key)
 		return nil
 	}

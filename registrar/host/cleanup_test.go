@@ -1,11 +1,15 @@
 package host
 
 import (
+	"context"
 	"errors"
+	"net"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/musterhq/muster/discovery"
+	"github.com/musterhq/muster/discovery/discoverytest"
 	"github.com/musterhq/muster/discovery/driver"
 )
 
@@ -67,6 +71,60 @@ func TestCleanup(t *testing.T) {
 		l.two.Put(left("web", "hostname:late:80"))
 		time.Sleep(12 * time.Minute)
 		l.holds(l.two, "web hostname:ww:80 192.168.1.102:8000")
+	})
+}
+
+// byNode is a provider in memory that keeps instances under ids of its own making, which
+// have the form of a container's, as some of the systems do whose records Muster writes.
+type byNode struct{ driver.Driver }
+
+func (byNode) Reduce(i driver.Instance) driver.Instance {
+	if _, port, err := net.SplitHostPort(i.Addr); err == nil {
+		i.InstanceID = i.NodeID + ":" + i.NodeID + ":" + port
+	}
+	return i
+}
+
+func (b byNode) Services(ctx context.Context) ([]string, error) {
+	return b.Driver.(driver.Cataloger).Services(ctx)
+}
+
+func (b byNode) OpenSession(ctx context.Context, o driver.SessionOptions) (driver.Session, error) {
+	s, err := b.Driver.(driver.Registrar).OpenSession(ctx, o)
+	return byNodeSession{s, b}, err
+}
+
+type byNodeSession struct {
+	driver.Session
+	b byNode
+}
+
+func (s byNodeSession) Register(ctx context.Context, i driver.Instance) error {
+	return s.Session.Register(ctx, s.b.Reduce(i))
+}
+
+func (s byNodeSession) Deregister(ctx context.Context, i driver.Instance) error {
+	return s.Session.Deregister(ctx, s.b.Reduce(i))
+}
+
+// What is desired is not taken away where its provider keeps it under another id.
+func TestCleanupOfIDsThatTheProviderMakes(t *testing.T) {
+	memory := discoverytest.NewMemory()
+	onHost(t, func(l *lab, c *Config) {
+		c.Cleanup = true
+		c.Registries = append(c.Registries, discovery.New("three", byNode{memory.Driver()}, discovery.Options{}))
+		l.begin("secure", map[string]int{"443/tcp": 8443}, "SERVICE_ID=https.12345")
+	}, func(l *lab) {
+		for range 5 {
+			time.Sleep(11 * time.Minute)
+			l.holds(memory, "web hostname:hostname:8443 192.168.1.102:8443")
+		}
+		l.bothHold("web https.12345 192.168.1.102:8443")
+		for _, p := range l.Status().Providers {
+			if p.Evictions != 0 {
+				l.Errorf("%d evictions from %s", p.Evictions, p.Name)
+			}
+		}
 	})
 }
 

@@ -330,11 +330,15 @@ func (r *Registrar) containerNames() (map[string]bool, bool) {
 	return names, v.Complete()
 }
 
-// isDesired reports whether something is to be registered.
-func (r *Registrar) isDesired(service, id string) bool {
+// isDesired reports whether i is what the readers of o see of something that is to be
+// registered. A provider may write another id than it is given.
+func (r *Registrar) isDesired(o *outlet, i discovery.Instance) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.ContainsFunc(r.desired, func(d Desired) bool {
-		return d.Instance.Service == service && d.Instance.InstanceID == id
+		if d.Instance.Service != i.Service {
+			return false
+		}
+		return d.Instance.Key() == i.Key() || o.registry.Reduce(d.Instance).Key() == i.Key()
 	})
 }
