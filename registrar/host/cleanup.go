@@ -111,7 +111,8 @@ func (r *Registrar) evict(o *outlet, i discovery.Instance) error {
 	key := [2]string{i.Service, i.InstanceID}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if r.isDesired(o, i) {
+	// A service whose check has not passed yet may be kept by a predecessor meanwhile.
+	if r.isDesired(o, i) || r.isDeclared(o, i) {
 		delete(o.evicted, key)
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/discovery/discoverytest"
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/registrar/declared"
 )
 
 func TestContainerOf(t *testing.T) {
@@ -124,6 +125,23 @@ func TestCleanupOfIDsThatTheProviderMakes(t *testing.T) {
 			if p.Evictions != 0 {
 				l.Errorf("%d evictions from %s", p.Evictions, p.Name)
 			}
+		}
+	})
+}
+
+// The id of a declared service has the form of a container's. It is none that is gone, also
+// before its check has passed for the first time.
+func TestCleanupOfWhatIsDeclared(t *testing.T) {
+	db := "db hostname:db:5432 192.168.1.102:7000"
+	onHost(t, func(l *lab, c *Config) {
+		c.Cleanup = true
+		c.Services = []declared.Service{{Name: "db", Address: ":5432", Check: declared.Check{Script: []string{"/no such program"}, Interval: time.Hour}}}
+		l.one.Put(left("db", "hostname:db:5432"), left("db", "hostname:db:5433"))
+	}, func(l *lab) {
+		time.Sleep(time.Hour)
+		l.holds(l.one, db)
+		if s := l.Status(); s.Checks[0].Up {
+			l.Errorf("status %+v", s.Checks)
 		}
 	})
 }

@@ -342,3 +342,12 @@ func (r *Registrar) isDesired(o *outlet, i discovery.Instance) bool {
 		return d.Instance.Key() == i.Key() || o.registry.Reduce(d.Instance).Key() == i.Key()
 	})
 }
+
+// isDeclared reports whether i is what the readers of o see of a service of the
+// configuration, registered by now or not.
+func (r *Registrar) isDeclared(o *outlet, i discovery.Instance) bool {
+	hostname, ip := r.config.Rules.Hostname, r.address()
+	return slices.ContainsFunc(r.config.Services, func(s declared.Service) bool {
+		return s.Name == i.Service && (s.Key(hostname) == i.Key() || o.registry.Reduce(s.Instance(hostname, ip)).Key() == i.Key())
+	})
+}
