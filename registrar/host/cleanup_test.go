@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -61,7 +62,7 @@ func TestCleanup(t *testing.T) {
 			driver.Instance{Service: "web", Addr: "192.168.1.102:7001"},
 		)
 	}, func(l *lab) {
-		time.Sleep(time.Second)
+		time.Sleep(2 * secondSearch)
 		l.holds(l.one, "web hostname:ww:80 192.168.1.102:8000", "web other:gone:80 192.168.1.102:7000", "web custom-id 192.168.1.102:7000",
 			"ww-old hostname:ww:81 192.168.1.102:7000", "orders hostname:node-1:7946 192.168.1.102:7000", "web  192.168.1.102:7001")
 		l.holds(l.two, "web hostname:ww:80 192.168.1.102:8000")
@@ -70,7 +71,7 @@ func TestCleanup(t *testing.T) {
 		}
 		// What is left behind later is found on the timer, in the other provider as well.
 		l.two.Put(left("web", "hostname:late:80"))
-		time.Sleep(12 * time.Minute)
+		time.Sleep(24 * time.Minute)
 		l.holds(l.two, "web hostname:ww:80 192.168.1.102:8000")
 	})
 }
@@ -146,6 +147,42 @@ func TestCleanupOfWhatIsDeclared(t *testing.T) {
 	})
 }
 
+// A node with format registrator has the id HOST:NODE:PORT, and the name of its host unless
+// it was given one.
+func TestCleanupOfANodeOfThisHost(t *testing.T) {
+	onHost(t, func(l *lab, c *Config) {
+		c.Cleanup = true
+		node := left("shop", "hostname:hostname:7946")
+		node.NodeID = "hostname"
+		l.one.Put(node)
+	}, func(l *lab) {
+		time.Sleep(time.Hour)
+		l.holds(l.one, "shop hostname:hostname:7946 192.168.1.102:7000")
+		if n := l.Status().Providers[0].Evictions; n != 0 {
+			l.Errorf("%d evictions", n)
+		}
+	})
+}
+
+// What has changed from one search to the next is somebody's who is at work.
+func TestCleanupOfWhatChanges(t *testing.T) {
+	onHost(t, func(l *lab, c *Config) {
+		c.Cleanup = true
+		l.one.Put(left("web", "hostname:busy:80"))
+	}, func(l *lab) {
+		time.Sleep(secondSearch / 2)
+		busy := left("web", "hostname:busy:80")
+		for n := range 5 {
+			busy.Meta = map[string]string{"start": fmt.Sprint(n)}
+			l.one.Put(busy)
+			time.Sleep(9 * time.Minute)
+			l.holds(l.one, "web hostname:busy:80 192.168.1.102:7000")
+		}
+		time.Sleep(24 * time.Minute)
+		l.holds(l.one)
+	})
+}
+
 func TestNoCleanupUnlessAsked(t *testing.T) {
 	onHost(t, func(l *lab, _ *Config) { l.one.Put(left("web", "hostname:gone:80")) }, func(l *lab) {
 		time.Sleep(time.Hour)
@@ -197,7 +234,7 @@ func TestCleanupOfWhatComesBack(t *testing.T) {
 		c.Cleanup = true
 		l.one.Put(left("web", "hostname:node-1:7946"))
 	}, func(l *lab) {
-		time.Sleep(time.Second)
+		time.Sleep(2 * secondSearch)
 		l.holds(l.one)
 		for range 10 {
 			l.one.Put(left("web", "hostname:node-1:7946"))

@@ -119,6 +119,7 @@ func TestCleanupAndTakeOver(t *testing.T) {
 			start := func(keep bool) *Registrar {
 				r, err := Start(Config{
 					Registries: []*discovery.Registry{openStore(t, s)}, Engine: containers, TTL: s.ttl, Cleanup: true, KeepOnStop: keep,
+					Resync: 500 * time.Millisecond,
 					Rules:  docker.Rules{Hostname: hostname, HostIP: "10.0.0.1"},
 					Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 				})
