@@ -25,3 +25,6 @@ func (c *Config) SetMute() { c.mute = true }
 
 // BoundAddr is what the node listens on.
 func (n *Node) BoundAddr() string { return n.link.Addr().String() }
+
+// Kill has the node neither say nor hear anything more. It is still to be left.
+func (n *Node) Kill() { n.link.Close() }
