@@ -285,6 +285,11 @@ func TestIsolated(t *testing.T) {
 	macvlan[eth0+"uevent"] = file("DEVTYPE=macvlan\nINTERFACE=eth0\nIFINDEX=2")
 	cgroup := veth()
 	cgroup["proc/1/cgroup"] = file("12:pids:/docker/0123456789ab")
+	nerdctl := veth()
+	nerdctl["proc/1/cgroup"] = file("0::/")
+	nerdctl["proc/self/mountinfo"] = file("600 590 8:1 /var/lib/nerdctl/1935db59/containers/default/" + strings.Repeat("5e", 32) + "/resolv.conf /etc/resolv.conf rw - ext4 /dev/sda1 rw")
+	resolved := veth()
+	resolved["proc/self/mountinfo"] = file("30 22 0:24 /resolvconf/resolv.conf /etc/resolv.conf rw - tmpfs tmpfs rw")
 	rootless := fstest.MapFS{"run/.containerenv": file(""), eth0 + "iflink": file("2"), eth0 + "ifindex": file("2"), eth0 + "tun_flags": file("0x1")}
 	for _, tt := range []struct {
 		name string
@@ -296,6 +301,8 @@ func TestIsolated(t *testing.T) {
 		{"Podman", veth("run/.containerenv"), "", []string{"/run/.containerenv"}},
 		{"Podman, by its variable", veth(), "podman", []string{"container=podman"}},
 		{"by its cgroup", cgroup, "", []string{"docker in /proc/1/cgroup"}},
+		{"nerdctl, by its mounts", nerdctl, "", []string{"/proc/self/mountinfo", "eth0 is one end of a pair"}},
+		{"a machine with mounts of its own", resolved, "", nil},
 		{"a machine that calls itself a container", veth(), "lxc", nil},
 		{"rootless", rootless, "", []string{"eth0 is a tunnel"}},
 		{"Docker, network of the host", hostNet, "", nil},
