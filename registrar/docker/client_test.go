@@ -484,6 +484,34 @@ func TestTheFirstSocketThatLetsUsInIsTaken(t *testing.T) {
 	if _, err := cl.Running(t.Context()); !errors.Is(err, driver.ErrDenied) || errors.Is(err, ErrNoEngine) {
 		t.Errorf("error %v, want that of the one that is there", err)
 	}
+
+	// An engine that is still starting is waited for, however ready another is.
+	starting := host{network: "unix", addr: filepath.Join(t.TempDir(), "starting")}
+	listener, err := net.Listen("unix", starting.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener.(*net.UnixListener).SetUnlinkOnClose(false)
+	listener.Close()
+	cl = &Client{hosts: []host{starting, good}, timeout: 10 * time.Second}
+	defer cl.Close()
+	if _, err := cl.Running(t.Context()); !errors.Is(err, driver.ErrUnavailable) || errors.Is(err, ErrNoEngine) ||
+		!strings.Contains(err.Error(), starting.addr) || !strings.Contains(err.Error(), "docker.host") {
+		t.Errorf("error %v, want that of the engine that does not answer", err)
+	}
+	if err := os.Remove(starting.addr); err != nil {
+		t.Fatal(err)
+	}
+	if listener, err = net.Listen("unix", starting.addr); err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: fakeEngine(t, map[string]http.HandlerFunc{"/v1.41/containers/json": answer(200, "[]")})}
+	go server.Serve(listener)
+	defer server.Close()
+	if _, err := cl.Running(t.Context()); err != nil || cl.Host() != starting.String() {
+		t.Errorf("error %v, host %s, want %v", err, cl.Host(), starting)
+	}
+
 	cl = &Client{hosts: []host{gone}, timeout: time.Second}
 	defer cl.Close()
 	if _, err := cl.Running(t.Context()); !errors.Is(err, ErrNoEngine) || !errors.Is(err, driver.ErrUnavailable) {
