@@ -195,6 +195,25 @@ func TestAddressOfAStepStays(t *testing.T) {
 	}
 }
 
+// The host may look like a container itself, as a machine of LXC does. Its interfaces are
+// what others dial all the same.
+func TestNetworkOfTheHost(t *testing.T) {
+	bound := netip.MustParseAddrPort("0.0.0.0:7946")
+	detector := fakeDetector{name: "docker", err: fmt.Errorf("%w: this container has the network of the host", ErrHostNetwork)}
+	e := Explain(t.Context(), "auto", bound, host{interfaces: eth0, container: true, detectors: []Detector{detector}}.options())
+	if e.Err != nil || !strings.HasSuffix(e.Addr, ":7946") || e.Steps[len(e.Steps)-1].Name != StepInterface {
+		t.Errorf("found %q, %v", e.Addr, e.Err)
+	}
+	told := Step{Name: "docker", Outcome: NotApplicable, Reason: "the port is the host's own: this container has the network of the host"}
+	if !slices.Contains(e.Steps, told) {
+		t.Errorf("steps %+v, want %+v among them", e.Steps, told)
+	}
+	detector.err = fmt.Errorf("%w: no socket", ErrNotApplicable)
+	if e := Explain(t.Context(), "auto", bound, host{interfaces: eth0, container: true, detectors: []Detector{detector}}.options()); e.Err == nil {
+		t.Errorf("found %q although nobody says that the network is the host's", e.Addr)
+	}
+}
+
 func TestWatchBeginsWithWhatIsUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
