@@ -5,6 +5,10 @@
 #   make bin/etcd bin/consul   real servers, to try things with
 #   make image      the images muster and muster-etcd, of static programs and nothing else
 #   make test       all tests with the race detector, over real servers; RUN=Name for some, PKG=./dir for one
+#   make faults     every fault of the catalogue on every provider (docs/reliability.md), as root;
+#                   CASE=name and PROVIDER=etcd for some, SEED=7 for other choices
+#   make faults-short   the short catalogue and the broken variants, which make test runs too
+#   make soak       random faults for DURATION=20m, with SEED=1 and PROVIDER=static|etcd|consul
 #   make lint       formatting, go.mod, vet, staticcheck
 #   make cross      that it compiles for every system we support, tests included
 #   make bench      the benchmarks; BENCH=Name for some, PKG=./dir for one
@@ -21,13 +25,19 @@ BENCHTIME ?= 20x
 TIMEOUT ?= 20m
 FUZZ     ?= .
 FUZZTIME ?= 30s
+# What is attacked, and how: see internal/faults.
+CASE     ?=
+PROVIDER ?=
+SEED     ?= 1
+DURATION ?= 20m
+FAULTS   := MUSTER_FAULTS=1 CASE='$(CASE)' PROVIDER='$(PROVIDER)' SEED='$(SEED)' $(GO) test -v -count=1 -timeout 24h
 TARGETS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 # Modules beside the main one whose go.mod is checked. Not that of tools/consul: to
 # tidy it takes hundreds of modules that are needed for nothing else, some of whose
 # versions the checksum database has never seen (GONOSUMDB='*' for the first time).
 NESTED  := tools/etcd tools/lint
 
-.PHONY: all build test lint format tidy vet staticcheck cross bench fuzz fmt clean
+.PHONY: all build test faults faults-short soak lint format tidy vet staticcheck cross bench fuzz fmt clean
 
 all: build lint test
 
@@ -68,6 +78,21 @@ dist/image:
 
 test:
 	$(GO) test -race -timeout $(TIMEOUT) -run '$(RUN)' $(PKG)
+ifeq ($(PKG),./...)
+	MUSTER_FAULTS=1 $(GO) test -race -timeout $(TIMEOUT) -run '$(RUN)' ./internal/faults
+endif
+
+faults:
+	$(FAULTS) -run '$(if $(CASE)$(PROVIDER),TestCatalogue,TestCatalogue|TestBrokenVariants)' ./internal/faults -full
+ifeq ($(CASE)$(PROVIDER),)
+	$(GO) test -v -count=1 -timeout 2h -run TestNoGrowth ./node -churn 1000
+endif
+
+faults-short:
+	$(FAULTS) ./internal/checker ./internal/netlab ./internal/faults
+
+soak:
+	DURATION='$(DURATION)' $(FAULTS) -run TestSoak ./internal/faults
 
 lint: format tidy vet staticcheck
 
@@ -81,6 +106,7 @@ tidy:
 
 vet:
 	$(GO) vet ./...
+	$(GO) vet -tags musterfault ./internal/clock ./node/mastership ./internal/faults/worker
 
 staticcheck: bin/staticcheck
 	bin/staticcheck ./...

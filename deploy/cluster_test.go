@@ -78,7 +78,7 @@ func TestClusterThroughMappedPorts(t *testing.T) {
 	// It comes back at another port: its own is taken.
 	again := func(c *testdocker.Container, addr string) {
 		_, port, _ := net.SplitHostPort(addr)
-		l.engine.Run(testdocker.Options{Image: l.image, Flags: []string{"-p", port + ":7946", "-e", "MUSTER_DETECT_REQUIRE_EXTERNAL=false", "-e", "MUSTER_CLUSTER=other", "-e", "MUSTER_PROVIDER_STATIC_PEERS=127.0.0.1:1"}})
+		l.engine.Occupy(port, l.image, "discover", "--watch", "--cluster", "other", "--provider-static-peers", "127.0.0.1:1")
 		c.Start()
 		nodes[c] = net.JoinHostPort(l.engine.Gateway(network[c]), hostPort(c))
 		if nodes[c] == addr {

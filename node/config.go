@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net"
 	"time"
@@ -79,6 +80,12 @@ type Config struct {
 
 	// Logger takes the node's records. Default: none are written.
 	Logger *slog.Logger
+
+	// History takes what becomes of this node's mastership and each of its views, as
+	// package node/history says. The election waits for each write, which should
+	// therefore not block; one that fails costs the record and is logged once.
+	// Default: none is written.
+	History io.Writer
 
 	// Seams for tests: how other nodes are dialled, where the address is looked for,
 	// how long another one must stay, and whether the node, as one of an older version,

@@ -27,8 +27,7 @@ const (
 // announce broadcasts what the elector wants the others to know.
 func (n *Node) announce() {
 	for a := range n.elector.Announcements(n.ctx) {
-		a.ValidFor = max(a.ValidFor, announcedFor)
-		if err := n.members.Broadcast(announcementKey, encode(a)); err != nil {
+		if err := n.members.Broadcast(announcementKey, n.encode(a)); err != nil {
 			n.log.Warn("mastership not announced", "err", err)
 		}
 	}
@@ -40,7 +39,7 @@ func (n *Node) tell() []byte {
 	if !ok {
 		return nil
 	}
-	return encode(a)
+	return n.encode(a)
 }
 
 // learn is handed what another node has told.
@@ -53,7 +52,14 @@ func (n *Node) learn(message []byte) {
 	n.elector.Learn(a)
 }
 
-func encode(a mastership.Announcement) []byte {
+// encode makes a message of an announcement. What a master says of itself stands until
+// its next sign of life may be expected, whichever way it is told: a node that has
+// just started and heard of it by an exchange of states would lose its name again
+// before the next broadcast. What is passed on of others does not stand longer for it.
+func (n *Node) encode(a mastership.Announcement) []byte {
+	if a.Active && a.Holder.InstanceID == n.instanceID {
+		a.ValidFor = max(a.ValidFor, announcedFor)
+	}
 	a.Holder.AppAddrs = nil
 	return a.Encode()
 }

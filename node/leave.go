@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/musterhq/muster/node/history"
 )
 
 // leaveTimeout bounds Leave where its context has no deadline, and the end of a
@@ -36,6 +38,7 @@ func (n *Node) Leave(ctx context.Context) error {
 			defer cancel()
 		}
 		n.log.Info("node leaving")
+		n.record(history.Record{Kind: history.Leaving})
 		close(n.draining)
 		n.wake() // no candidate any more
 		errs = append(errs,
@@ -96,6 +99,7 @@ func (n *Node) close(ctx context.Context) error {
 	if n.link != nil {
 		errs = append(errs, n.link.Close())
 	}
+	n.record(history.Record{Kind: history.Stop})
 	close(n.done)
 	return errors.Join(errs...)
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/internal/clock"
 	"github.com/musterhq/muster/internal/latest"
+	"github.com/musterhq/muster/node/history"
 	"github.com/musterhq/muster/node/link"
 	"github.com/musterhq/muster/node/mastership"
 	"github.com/musterhq/muster/node/membership"
@@ -45,6 +46,8 @@ type Node struct {
 	authority driver.Authority
 	elector   *mastership.Elector
 	formation mastership.Formation
+	history   *history.Writer // nil: none is kept
+	unwritten sync.Once       // tells of a history that cannot be written
 
 	peers latest.Value[discovery.UnionSnapshot]
 	view  latest.Value[View]
@@ -79,6 +82,9 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 		draining:   make(chan struct{}),
 		done:       make(chan struct{}),
 	}
+	if cfg.History != nil {
+		n.history = history.NewWriter(cfg.History, cfg.NodeID, n.instanceID)
+	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -98,6 +104,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := n.register(); err != nil {
 		return nil, err
 	}
+	n.record(history.Record{Kind: history.Start, Cluster: cfg.Cluster, Addr: n.advertised.Addr})
 	n.run()
 	n.log.Info("node started",
 		"cluster", cfg.Cluster, "node_id", cfg.NodeID, "instance_id", n.instanceID,
@@ -176,6 +183,7 @@ func (n *Node) elect(ctx context.Context) (err error) {
 		DrainTimeout:     n.cfg.Mastership.DrainTimeout,
 		TTL:              n.cfg.Mastership.TTL,
 		AnnounceInterval: announceInterval,
+		Observer:         n.recordMastership,
 		Logger:           n.log,
 	})
 	return err

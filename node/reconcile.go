@@ -101,6 +101,7 @@ func (n *Node) publish(members membership.View, status mastership.Status, condit
 		return
 	}
 	n.view.Store(next)
+	n.recordView(next)
 	n.tellOf(last, next)
 }
 

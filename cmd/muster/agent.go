@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -23,7 +24,7 @@ import (
 const apiStopTimeout = time.Second
 
 func newAgentCommand() *cobra.Command {
-	var file string
+	var file, historyFile string
 	cmd := &cobra.Command{
 		Use:   "agent",
 		Short: "Run a node of a cluster, with its HTTP API",
@@ -33,24 +34,51 @@ over HTTP.
 
 On SIGTERM or an interrupt the agent leaves in good order: it gives mastership up,
 takes its registration away, and says goodbye to the members. A second signal ends
-it at once.`,
+it at once.
+
+With --history it also keeps a record of its mastership and of what it saw of the
+cluster, as lines of JSON stamped with the boot clock, to be laid beside those of
+other nodes when something has gone wrong. Lines are added to what is there.`,
 		Example: `  muster agent -c muster.yaml
-  MUSTER_NODE_ZONE=eu-1 muster agent -c muster.yaml --log-level debug`,
+  MUSTER_NODE_ZONE=eu-1 muster agent -c muster.yaml --log-level debug
+  muster agent -c muster.yaml --history /var/log/muster/history.jsonl`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := loadConfig(cmd, file)
 			if err != nil {
 				return err
 			}
-			return runAgent(cmd.Context(), cfg, cmd.ErrOrStderr())
+			history, err := openHistory(historyFile)
+			if err != nil {
+				return err
+			}
+			if history == nil {
+				return runAgent(cmd.Context(), cfg, nil, cmd.ErrOrStderr())
+			}
+			return errors.Join(runAgent(cmd.Context(), cfg, history, cmd.ErrOrStderr()), history.Close())
 		},
 	}
 	addConfigFlags(cmd, &file)
+	cmd.Flags().StringVar(&historyFile, "history", "", "file to add the history of this node to, as JSON lines (default none)")
+	_ = cmd.MarkFlagFilename("history", "jsonl")
 	return cmd
 }
 
-// runAgent runs a node and its API until ctx or the node ends.
-func runAgent(ctx context.Context, cfg *config.Config, logs io.Writer) (err error) {
+// openHistory opens the file that the history is added to, nil for no name.
+func openHistory(name string) (*os.File, error) {
+	if name == "" {
+		return nil, nil
+	}
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, usageError(fmt.Errorf("--history: %q: cannot be written: %w; name a file in a directory that exists", name, errors.Unwrap(err)))
+	}
+	return f, nil
+}
+
+// runAgent runs a node and its API until ctx or the node ends. A nil history is kept
+// nowhere.
+func runAgent(ctx context.Context, cfg *config.Config, history, logs io.Writer) (err error) {
 	log := cfg.Logger(logs)
 	nodeConfig, closeRegistries, err := cfg.NodeConfig(log)
 	if err != nil {
@@ -63,6 +91,7 @@ func runAgent(ctx context.Context, cfg *config.Config, logs io.Writer) (err erro
 	}
 	defer func() { err = errors.Join(err, closeDetectors()) }()
 	nodeConfig.Detectors = append(found, nodeConfig.Detectors...)
+	nodeConfig.History = history
 
 	// The API's port comes first: whoever cannot be asked shall not be a member.
 	listener, options, err := listenAPI(cfg.HTTP)

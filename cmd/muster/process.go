@@ -25,7 +25,8 @@ type agentProcess struct {
 	name     string
 	nodeAddr string // the one port
 	httpAddr string
-	config   string // path of its YAML
+	config   string   // path of its YAML
+	args     []string // further ones of its command line
 	logFile  string
 	cmd      *exec.Cmd
 	exited   chan struct{} // closed when the process has ended
@@ -77,7 +78,7 @@ func (p *agentProcess) start(binary string) error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(binary, "agent", "-c", p.config)
+	cmd := exec.Command(binary, append([]string{"agent", "-c", p.config}, p.args...)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = ownEnvironment()
 	cmd.SysProcAttr = childAttributes()

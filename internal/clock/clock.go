@@ -23,6 +23,3 @@ func (i Instant) Before(j Instant) bool { return i < j }
 
 // String shows the instant as a duration since boot.
 func (i Instant) String() string { return time.Duration(i).String() }
-
-// Now reads the boot clock.
-func Now() Instant { return Instant(sinceBoot()) }

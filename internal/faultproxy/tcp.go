@@ -81,7 +81,13 @@ func (f *flaky) strikes() bool {
 // not be there yet.
 func NewTCP(t testing.TB, target string) *TCP {
 	t.Helper()
-	l, err := loopback.Listen()
+	return NewTCPOn(t, "127.0.0.1", target)
+}
+
+// NewTCPOn starts a proxy on a port of its own of another address.
+func NewTCPOn(t testing.TB, ip, target string) *TCP {
+	t.Helper()
+	l, err := loopback.ListenOn(net.ParseIP(ip))
 	if err != nil {
 		t.Fatalf("start a proxy: %v", err)
 	}

@@ -15,10 +15,13 @@ const minPort, maxPort = 15000, 32000
 
 // Listen listens on a port that nobody else listens on. The caller closes the
 // listener, and may listen on its port again later.
-func Listen() (*net.TCPListener, error) {
+func Listen() (*net.TCPListener, error) { return ListenOn(net.IPv4(127, 0, 0, 1)) }
+
+// ListenOn is Listen on another address of this host, for networks of a test's own.
+func ListenOn(ip net.IP) (*net.TCPListener, error) {
 	var last error
 	for range 100 {
-		l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: minPort + rand.IntN(maxPort-minPort)})
+		l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: ip, Port: minPort + rand.IntN(maxPort-minPort)})
 		if err == nil {
 			return l, nil
 		}

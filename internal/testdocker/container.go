@@ -97,6 +97,18 @@ func (c *Container) end() {
 // Start starts the container. Ports published at 0 get others than before.
 func (c *Container) Start() { c.e.t.Helper(); c.e.Docker("start", c.ID) }
 
+// Occupy has a container that holds a port of the host, so that nothing else gets it, with
+// an image from Build and the arguments of a program that stays. That another has the port
+// already will do: engines hand them out in turn.
+func (e *Engine) Occupy(port, image string, args ...string) {
+	e.t.Helper()
+	c := e.Create(Options{Image: image, Flags: []string{"-p", port + ":1"}}, args...)
+	_, err := docker("start", c.ID)
+	if err != nil && !strings.Contains(err.Error(), "already allocated") && !strings.Contains(err.Error(), "already in use") {
+		e.t.Fatal(err)
+	}
+}
+
 // Stop ends the program with SIGTERM, and with SIGKILL after the time.
 func (c *Container) Stop(within time.Duration) {
 	c.e.t.Helper()

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	consul "github.com/hashicorp/consul/api"
+
+	"github.com/musterhq/muster/internal/process"
 )
 
 var consulTool = tool{name: "consul", pkg: "github.com/hashicorp/consul", env: "MUSTER_TEST_CONSUL"}
@@ -27,21 +29,24 @@ type Consul struct {
 	t       testing.TB
 	program string
 	home    string // holds configuration, data and log
+	place   Place
 	options consulOptions
 	client  *consul.Client
 
 	name              string
 	httpPort, rpcPort int
-	serfPort          int
+	serfPort, wanPort int
 	join              []string // addresses of the others' serf
 	expect            int      // servers of the cluster, 0 for a client agent
-	process           *process
+	process           *process.Process
 }
 
 type consulOptions struct {
 	ca    *CA
 	acl   bool
 	state bool
+	dc    string
+	wan   *Consul
 }
 
 // ConsulOption changes how an agent is started.
@@ -59,12 +64,19 @@ func WithConsulTLS(ca *CA) ConsulOption { return func(o *consulOptions) { o.ca =
 // it, as with `consul agent -dev`, a restart begins with nothing.
 func WithState() ConsulOption { return func(o *consulOptions) { o.state = true } }
 
+// WithDatacenter names the datacenter, which is joined to that of other, a server that
+// was itself started WithDatacenter, unless other is nil. A second server can so be asked
+// of what is in the first one's datacenter.
+func WithDatacenter(name string, other *Consul) ConsulOption {
+	return func(o *consulOptions) { o.dc, o.wan = name, other }
+}
+
 // StartConsul starts a server that is a datacenter by itself, and waits until it
 // answers. It is killed, and its data removed, when the test ends; its log is shown
 // if the test failed.
 func StartConsul(t testing.TB, options ...ConsulOption) *Consul {
 	t.Helper()
-	c, err := newConsul(t, 1, nil, options)
+	c, err := newConsul(t, Place{}, 1, nil, options)
 	return c.orFail(err)
 }
 
@@ -72,7 +84,13 @@ func StartConsul(t testing.TB, options ...ConsulOption) *Consul {
 // has its state on disk, and forgets it with Wipe.
 func StartConsulAgent(t testing.TB, server *Consul) *Consul {
 	t.Helper()
-	c, err := newConsul(t, 0, []string{server.serfAddr()}, []ConsulOption{WithState()})
+	return StartConsulAgentOn(t, Place{}, server)
+}
+
+// StartConsulAgentOn starts a client agent on a host of its own.
+func StartConsulAgentOn(t testing.TB, place Place, server *Consul) *Consul {
+	t.Helper()
+	c, err := newConsul(t, place, 0, []string{server.serfAddr()}, []ConsulOption{WithState(), WithDatacenter(server.options.dc, nil)})
 	return c.orFail(err)
 }
 
@@ -80,10 +98,17 @@ func StartConsulAgent(t testing.TB, server *Consul) *Consul {
 // disk, and waits until all answer.
 func StartConsulCluster(t testing.TB, n int) []*Consul {
 	t.Helper()
+	return StartConsulOn(t, make([]Place, n)...)
+}
+
+// StartConsulOn starts a server on each of the places, all of which are one
+// datacenter, each with its state on disk, and waits until they answer.
+func StartConsulOn(t testing.TB, places ...Place) []*Consul {
+	t.Helper()
 	var servers []*Consul
 	var join []string
-	for range n {
-		c, err := prepareConsul(t, n, nil, []ConsulOption{WithState()})
+	for _, place := range places {
+		c, err := prepareConsul(t, place, len(places), nil, []ConsulOption{WithState()})
 		c.orFail(err)
 		servers, join = append(servers, c), append(join, c.serfAddr())
 	}
@@ -106,8 +131,8 @@ func (c *Consul) orFail(err error) *Consul {
 	return c
 }
 
-func newConsul(t testing.TB, expect int, join []string, options []ConsulOption) (*Consul, error) {
-	c, err := prepareConsul(t, expect, join, options)
+func newConsul(t testing.TB, place Place, expect int, join []string, options []ConsulOption) (*Consul, error) {
+	c, err := prepareConsul(t, place, expect, join, options)
 	if err != nil {
 		return c, err
 	}
@@ -115,8 +140,8 @@ func newConsul(t testing.TB, expect int, join []string, options []ConsulOption) 
 }
 
 // prepareConsul does all but start the process.
-func prepareConsul(t testing.TB, expect int, join []string, options []ConsulOption) (*Consul, error) {
-	c := &Consul{t: t, expect: expect, join: join}
+func prepareConsul(t testing.TB, place Place, expect int, join []string, options []ConsulOption) (*Consul, error) {
+	c := &Consul{t: t, place: place, expect: expect, join: join}
 	for _, o := range options {
 		o(&c.options)
 	}
@@ -130,12 +155,12 @@ func prepareConsul(t testing.TB, expect int, join []string, options []ConsulOpti
 	if _, alone := t.(noTest); !alone {
 		t.Cleanup(func() {
 			if t.Failed() {
-				t.Logf("log of consul at %s:\n%s", c.Addr(), tail(c.log(), 30))
+				t.Logf("log of consul at %s:\n%s", c.Addr(), process.Tail(c.log(), 30))
 			}
 			c.close()
 		})
 	}
-	for _, port := range []*int{&c.httpPort, &c.rpcPort, &c.serfPort} {
+	for _, port := range []*int{&c.httpPort, &c.rpcPort, &c.serfPort, &c.wanPort} {
 		if *port, err = freePort(); err != nil {
 			return c, err
 		}
@@ -156,7 +181,7 @@ func prepareConsul(t testing.TB, expect int, join []string, options []ConsulOpti
 
 func (c *Consul) data() string     { return filepath.Join(c.home, "data") }
 func (c *Consul) log() string      { return filepath.Join(c.home, "log") }
-func (c *Consul) serfAddr() string { return fmt.Sprintf("127.0.0.1:%d", c.serfPort) }
+func (c *Consul) serfAddr() string { return c.place.addr(c.serfPort) }
 
 func (c *Consul) start() error {
 	if err := c.launch(); err != nil {
@@ -173,8 +198,8 @@ func (c *Consul) launch() error {
 	}
 	config := map[string]any{
 		"node_name":                  c.name,
-		"bind_addr":                  "127.0.0.1",
-		"client_addr":                "127.0.0.1",
+		"bind_addr":                  c.place.ip(),
+		"client_addr":                c.place.ip(),
 		"ports":                      ports,
 		"log_level":                  "warn",
 		"disable_update_check":       true,
@@ -185,7 +210,17 @@ func (c *Consul) launch() error {
 		// The least that Raft is content with, instead of five times as much.
 		"performance": map[string]any{"raft_multiplier": 1},
 		"limits":      map[string]any{"http_max_conns_per_client": 10_000},
-		"addresses":   map[string]any{"http": "127.0.0.1 unix://" + c.Socket()},
+		"addresses":   map[string]any{"http": c.place.ip() + " unix://" + c.Socket()},
+	}
+	if dc := c.options.dc; dc != "" {
+		config["datacenter"] = dc
+		if c.expect > 0 {
+			ports["serf_wan"] = c.wanPort
+		}
+	}
+	if other := c.options.wan; other != nil {
+		config["retry_join_wan"] = []string{fmt.Sprintf("127.0.0.1:%d", other.wanPort)}
+		config["retry_interval_wan"] = "200ms"
 	}
 	if len(c.join) > 0 {
 		config["retry_join"] = c.join
@@ -201,7 +236,7 @@ func (c *Consul) launch() error {
 		config["tls"] = map[string]any{"https": map[string]any{
 			"ca_file": ca.CAFile, "cert_file": cert, "key_file": key, "verify_incoming": true,
 		}}
-		config["addresses"] = map[string]any{"https": "127.0.0.1"}
+		config["addresses"] = map[string]any{"https": c.place.ip()}
 	}
 	if c.options.acl {
 		config["acl"] = map[string]any{
@@ -224,7 +259,7 @@ func (c *Consul) launch() error {
 	if err := os.WriteFile(filepath.Join(c.home, "agent.json"), b, 0o600); err != nil {
 		return err
 	}
-	c.process, err = startProcess(c.log(), c.program, args...)
+	c.process, err = process.Start(c.place.command(c.log(), c.program, args))
 	return err
 }
 
@@ -238,12 +273,12 @@ func (c *Consul) waitReady() error {
 		if err == nil {
 			return nil
 		}
-		if over, why := c.process.ended(); over {
-			return fmt.Errorf("the agent ended: %v\n%s", why, tail(c.log(), 10))
+		if over, why := c.process.Ended(); over {
+			return fmt.Errorf("the agent ended: %v\n%s", why, process.Tail(c.log(), 10))
 		}
 		if time.Now().After(deadline) {
-			c.process.kill()
-			return fmt.Errorf("not ready within %v: %w\n%s", startTimeout, err, tail(c.log(), 10))
+			c.process.Kill()
+			return fmt.Errorf("not ready within %v: %w\n%s", startTimeout, err, process.Tail(c.log(), 10))
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
@@ -265,7 +300,7 @@ func (c *Consul) ready(ctx context.Context) error {
 
 func (c *Consul) close() {
 	if c.process != nil {
-		c.process.kill()
+		c.process.Kill()
 	}
 	os.RemoveAll(c.home)
 }
@@ -274,7 +309,7 @@ func (c *Consul) close() {
 func (c *Consul) Name() string { return c.name }
 
 // Addr is the HOST:PORT of the HTTP API.
-func (c *Consul) Addr() string { return fmt.Sprintf("127.0.0.1:%d", c.httpPort) }
+func (c *Consul) Addr() string { return c.place.addr(c.httpPort) }
 
 // Endpoint is the URL of the HTTP API.
 func (c *Consul) Endpoint() string {
@@ -293,17 +328,17 @@ func (c *Consul) Socket() string { return filepath.Join(c.home, "http.sock") }
 func (c *Consul) Client() *consul.Client { return c.client }
 
 // Kill ends the agent at once, as kill -9 does. Restart brings it back.
-func (c *Consul) Kill() { c.process.kill() }
+func (c *Consul) Kill() { c.process.Kill() }
 
 // Stop ends the agent in good order, without leaving the datacenter. Restart brings
 // it back.
-func (c *Consul) Stop() { c.process.stop(10 * time.Second) }
+func (c *Consul) Stop() { c.process.Stop(10 * time.Second) }
 
 // Restart starts the agent again at the same address, with its state if it has one on
 // disk, and waits until it answers. An agent that runs is killed first.
 func (c *Consul) Restart() {
 	c.t.Helper()
-	c.process.kill()
+	c.process.Kill()
 	if err := c.start(); err != nil {
 		c.t.Fatalf("restart consul: %v", err)
 	}
@@ -314,7 +349,7 @@ func (c *Consul) Restart() {
 // themselves.
 func (c *Consul) Wipe() {
 	c.t.Helper()
-	c.process.kill()
+	c.process.Kill()
 	if err := os.RemoveAll(c.data()); err != nil {
 		c.t.Fatalf("wipe consul: %v", err)
 	}
@@ -324,7 +359,7 @@ func (c *Consul) Wipe() {
 // is answered. Where the system has no such signal the test is skipped.
 func (c *Consul) Pause() {
 	c.t.Helper()
-	c.signal(pause)
+	c.signal((*process.Process).Pause)
 	// The signal takes a moment to reach all threads.
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
@@ -339,12 +374,12 @@ func (c *Consul) Pause() {
 // Resume undoes Pause.
 func (c *Consul) Resume() {
 	c.t.Helper()
-	c.signal(resume)
+	c.signal((*process.Process).Resume)
 }
 
-func (c *Consul) signal(send func(*os.Process) error) {
+func (c *Consul) signal(send func(*process.Process) error) {
 	c.t.Helper()
-	switch err := send(c.process.cmd.Process); {
+	switch err := send(c.process); {
 	case errors.Is(err, errors.ErrUnsupported):
 		c.t.Skip("this system cannot pause a process")
 	case err != nil:
@@ -355,7 +390,7 @@ func (c *Consul) signal(send func(*os.Process) error) {
 // IsLeader reports whether this server leads the datacenter. An error counts as no.
 func (c *Consul) IsLeader() bool {
 	leader, err := c.client.Status().Leader()
-	return err == nil && leader == fmt.Sprintf("127.0.0.1:%d", c.rpcPort)
+	return err == nil && leader == c.place.addr(c.rpcPort)
 }
 
 // AddToken returns a token that has the rules, in HCL, and no others, on an agent
@@ -404,7 +439,7 @@ func SharedConsul(t testing.TB) *Consul {
 	shared.Lock()
 	defer shared.Unlock()
 	if shared.consul == nil {
-		c, err := newConsul(noTest{}, 1, nil, nil)
+		c, err := newConsul(noTest{}, Place{}, 1, nil, nil)
 		if err != nil {
 			c.close()
 			t.Fatalf("start the shared consul: %v", err)

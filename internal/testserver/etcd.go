@@ -13,6 +13,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"github.com/musterhq/muster/internal/process"
 )
 
 // startTimeout bounds how long a server may take until it answers. It takes half a
@@ -27,12 +29,13 @@ type Etcd struct {
 	t       testing.TB
 	program string
 	home    string // holds data and log
+	place   Place
 	options etcdOptions
 	client  *clientv3.Client
 
 	clientURL, peerURL string
 	name, members      string // among the members of its cluster, which is itself alone by default
-	process            *process
+	process            *process.Process
 }
 
 type etcdOptions struct {
@@ -74,11 +77,19 @@ func StartEtcd(t testing.TB, options ...EtcdOption) *Etcd {
 // StartEtcdCluster starts n servers that are one cluster, and waits until all answer.
 func StartEtcdCluster(t testing.TB, n int) []*Etcd {
 	t.Helper()
+	return StartEtcdOn(t, make([]Place, n)...)
+}
+
+// StartEtcdOn starts a server on each of the places, all of which are one cluster, and
+// waits until they answer.
+func StartEtcdOn(t testing.TB, places ...Place) []*Etcd {
+	t.Helper()
 	var servers []*Etcd
 	var members []string
-	for i := range n {
+	for i, place := range places {
 		e, err := prepareEtcd(t, nil)
 		if err == nil {
+			e.place = place
 			t.Cleanup(func() { e.end(t) })
 			err = e.newAddresses()
 		}
@@ -172,7 +183,7 @@ func (e *Etcd) url() (string, error) {
 		scheme = "https"
 	}
 	port, err := freePort()
-	return fmt.Sprintf("%s://127.0.0.1:%d", scheme, port), err
+	return scheme + "://" + e.place.addr(port), err
 }
 
 func (e *Etcd) data() string { return filepath.Join(e.home, "data") }
@@ -209,7 +220,7 @@ func (e *Etcd) launch() error {
 	if e.options.auth {
 		args = append(args, "--bcrypt-cost=4") // the least, as tests log in often
 	}
-	p, err := startProcess(e.log(), e.program, append(args, e.options.flags...)...)
+	p, err := process.Start(e.place.command(e.log(), e.program, append(args, e.options.flags...)))
 	if err != nil {
 		return err
 	}
@@ -228,12 +239,12 @@ func (e *Etcd) waitReady() error {
 		if err == nil {
 			return nil
 		}
-		if over, why := e.process.ended(); over {
-			return fmt.Errorf("the server ended: %v\n%s", why, tail(e.log(), 10))
+		if over, why := e.process.Ended(); over {
+			return fmt.Errorf("the server ended: %v\n%s", why, process.Tail(e.log(), 10))
 		}
 		if time.Now().After(deadline) {
-			e.process.kill()
-			return fmt.Errorf("no answer within %v: %w\n%s", startTimeout, err, tail(e.log(), 10))
+			e.process.Kill()
+			return fmt.Errorf("no answer within %v: %w\n%s", startTimeout, err, process.Tail(e.log(), 10))
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
@@ -276,7 +287,7 @@ func (e *Etcd) enableAuth() error {
 // end closes e at the end of its test.
 func (e *Etcd) end(t testing.TB) {
 	if t.Failed() {
-		t.Logf("log of etcd at %s:\n%s", e.clientURL, tail(e.log(), 30))
+		t.Logf("log of etcd at %s:\n%s", e.clientURL, process.Tail(e.log(), 30))
 	}
 	e.close()
 }
@@ -286,7 +297,7 @@ func (e *Etcd) close() {
 		e.client.Close()
 	}
 	if e.process != nil {
-		e.process.kill()
+		e.process.Kill()
 	}
 	os.RemoveAll(e.home)
 }
@@ -302,16 +313,16 @@ func (e *Etcd) Addr() string { return strings.SplitN(e.clientURL, "://", 2)[1] }
 func (e *Etcd) Client() *clientv3.Client { return e.client }
 
 // Kill ends the server at once, as kill -9 does. Restart brings it back.
-func (e *Etcd) Kill() { e.process.kill() }
+func (e *Etcd) Kill() { e.process.Kill() }
 
 // Stop ends the server in good order. Restart brings it back.
-func (e *Etcd) Stop() { e.process.stop(10 * time.Second) }
+func (e *Etcd) Stop() { e.process.Stop(10 * time.Second) }
 
 // Restart starts the server again at the same address and with the same data, and
 // waits until it answers. A server that runs is killed first.
 func (e *Etcd) Restart() {
 	e.t.Helper()
-	e.process.kill()
+	e.process.Kill()
 	if err := e.start(); err != nil {
 		e.t.Fatalf("restart etcd: %v", err)
 	}
@@ -321,7 +332,7 @@ func (e *Etcd) Restart() {
 // an empty one.
 func (e *Etcd) Wipe() {
 	e.t.Helper()
-	e.process.kill()
+	e.process.Kill()
 	if err := os.RemoveAll(e.data()); err != nil {
 		e.t.Fatalf("wipe etcd: %v", err)
 	}
@@ -366,7 +377,7 @@ func (e *Etcd) IsLeader() bool {
 // nothing is answered. Where the system has no such signal the test is skipped.
 func (e *Etcd) Pause() {
 	e.t.Helper()
-	e.signal(pause)
+	e.signal((*process.Process).Pause)
 	// The signal takes a moment to reach all threads.
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
@@ -381,12 +392,12 @@ func (e *Etcd) Pause() {
 // Resume undoes Pause.
 func (e *Etcd) Resume() {
 	e.t.Helper()
-	e.signal(resume)
+	e.signal((*process.Process).Resume)
 }
 
-func (e *Etcd) signal(send func(*os.Process) error) {
+func (e *Etcd) signal(send func(*process.Process) error) {
 	e.t.Helper()
-	switch err := send(e.process.cmd.Process); {
+	switch err := send(e.process); {
 	case errors.Is(err, errors.ErrUnsupported):
 		e.t.Skip("this system cannot pause a process")
 	case err != nil:

@@ -73,7 +73,7 @@ func TestSharedEtcdIsOne(t *testing.T) {
 func TestEtcdEndsWithItsTest(t *testing.T) {
 	var e *Etcd
 	t.Run("inner", func(t *testing.T) { e = StartEtcd(t) })
-	if over, _ := e.process.ended(); !over {
+	if over, _ := e.process.Ended(); !over {
 		t.Error("the server outlives its test")
 	}
 	if _, err := os.Stat(e.home); !os.IsNotExist(err) {

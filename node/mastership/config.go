@@ -52,6 +52,12 @@ type Config struct {
 	// on. 0: at each renewal.
 	AnnounceInterval time.Duration
 
+	// Observer is told of each beginning, renewal and end of this node's mastership,
+	// by the election itself: one that blocks stops renewals. A beginning and a
+	// renewal are told before they count, an end after everybody knows. Default:
+	// none.
+	Observer func(Event)
+
 	// Clock reads the boot clock. Default: clock.Now.
 	Clock func() clock.Instant
 
@@ -96,6 +102,9 @@ func (c Config) withDefaults() (Config, error) {
 		if _, err := planFor(c.TTL, c.DrainTimeout); err != nil {
 			errs = append(errs, fmt.Errorf("mastership: %w", err))
 		}
+	}
+	if c.Observer == nil {
+		c.Observer = func(Event) {}
 	}
 	if c.Clock == nil {
 		c.Clock = clock.Now

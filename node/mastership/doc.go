@@ -98,7 +98,8 @@
 // The interval is from t_boot_ns of the first to until_ns of the last; a process
 // that was killed in between leaves the last deadline_ns for an upper bound. The
 // handler is called by the election itself: one that blocks stops renewals, and
-// costs the mastership, though not its safety.
+// costs the mastership, though not its safety. Config.Observer is told the same, and
+// package node/history keeps it as lines of a file.
 //
 // # How it is built and tested
 //

@@ -74,7 +74,7 @@ func New(c Config) (*Elector, error) {
 			callTimeout:    c.CallTimeout,
 			cooldown:       c.ResignCooldown,
 			random:         rand.N[time.Duration],
-		}, soundRules()),
+		}, rulesInForce()),
 	}
 	e.publish(c.Clock())
 	return e, nil
@@ -225,6 +225,7 @@ func (e *Elector) step(calls context.Context, ev event) {
 }
 
 func (e *Elector) begin(now clock.Instant, c begun) {
+	e.cfg.Observer(Event{Kind: Began, Term: c.term, ClusterID: c.clusterID, At: c.at, Deadline: c.deadline})
 	t := newTenure(e, c)
 	e.current.Store(t)
 	e.publish(now)
@@ -236,6 +237,7 @@ func (e *Elector) begin(now clock.Instant, c begun) {
 
 func (e *Elector) extend(c extended) {
 	t := e.current.Load()
+	e.cfg.Observer(Event{Kind: Extended, Term: c.term, ClusterID: t.clusterID, At: c.at, Sent: c.sent, Deadline: c.deadline})
 	t.extend(c.deadline)
 	e.cfg.Logger.Debug("mastership renewed", append(e.attrs(c.term, t.clusterID),
 		slog.Int64("t_boot_ns", int64(c.at)), slog.Int64("sent_ns", int64(c.sent)),
@@ -243,7 +245,7 @@ func (e *Elector) extend(c extended) {
 }
 
 // end tells of the end in this order: the check fails; the status says so; the
-// functions' context ends; the listeners are told; it is logged.
+// functions' context ends; the listeners are told; it is recorded and logged.
 func (e *Elector) end(now clock.Instant, c over) {
 	t := e.current.Load()
 	t.deadline.Store(ended)
@@ -252,6 +254,9 @@ func (e *Elector) end(now clock.Instant, c over) {
 	drained := t.finish(c.reason)
 	e.transitions.append(Transition{
 		Term: c.term, ClusterID: c.clusterID, At: c.at, Deadline: c.deadline, Until: c.until, Reason: c.reason,
+	})
+	e.cfg.Observer(Event{
+		Kind: Ended, Term: c.term, ClusterID: c.clusterID, At: c.at, Deadline: c.deadline, Until: c.until, Reason: c.reason,
 	})
 	level := slog.LevelInfo
 	switch c.reason {

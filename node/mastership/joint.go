@@ -120,7 +120,9 @@ func (j *joint) Acquire(ctx context.Context, c driver.Claim) (driver.Grant, erro
 }
 
 // informed adds to c what either authority knows: the cluster's id, which the other
-// may not have yet, and the highest term, so that both begin to count from there.
+// may not have yet, and the highest term, so that both begin to count from there. It
+// returns ErrConflict where either is held by another: to take the one in vain would raise
+// its term above that of a master who stands.
 func (j *joint) informed(ctx context.Context, c driver.Claim) (driver.Claim, error) {
 	first, err := j.first.now(ctx)
 	if err != nil {
@@ -139,6 +141,14 @@ func (j *joint) informed(ctx context.Context, c driver.Claim) (driver.Claim, err
 			return c, fmt.Errorf("%w: recorded is cluster id %q, this node's cluster has %q", driver.ErrClusterMismatch, id, c.ClusterID)
 		}
 		c.ClusterID, c.Known = id, true
+	}
+	for _, half := range []struct {
+		Named
+		driver.Mastership
+	}{{j.first, first}, {j.second, second}} {
+		if h := half.Holder; h != nil && !heldBy(half.Mastership, c.Holder) {
+			return c, half.failed(fmt.Errorf("%w: %s is master with term %d", driver.ErrConflict, h.NodeID, half.Term))
+		}
 	}
 	known := max(first.Term, second.Term)
 	if first.Term == second.Term && heldBy(first, c.Holder) && heldBy(second, c.Holder) {
@@ -318,6 +328,11 @@ type view struct {
 // is master where its node has not come to the second yet, or is about to ask for
 // that. Who holds the second is master where its node has left the first: nobody asks for
 // the second without the first otherwise.
+//
+// The term is one that the holder was granted, and the higher one where it holds both at
+// two terms, as while they are brought level. The other authority's may be higher: a
+// claimant has just taken that one, and is about to be refused by this. A master who
+// saw its name with a term that it was not granted would take itself for superseded.
 func together(first, second driver.Mastership) driver.Mastership {
 	m := driver.Mastership{
 		Term:       max(first.Term, second.Term),
@@ -328,8 +343,12 @@ func together(first, second driver.Mastership) driver.Mastership {
 		Ineligible: cmp.Or(first.Ineligible, second.Ineligible),
 		Warning:    strings.Join(slices.DeleteFunc([]string{first.Warning, second.Warning}, func(s string) bool { return s == "" }), "; "),
 	}
-	if m.Holder == nil {
-		m.Holder = first.Holder
+	switch {
+	case first.Holder == nil && second.Holder == nil:
+	case second.Holder == nil:
+		m.Holder, m.Term = first.Holder, first.Term
+	case !heldBy(first, *second.Holder):
+		m.Term = second.Term
 	}
 	return m
 }

@@ -103,6 +103,49 @@ func TestJointGrant(t *testing.T) {
 	})
 }
 
+// Who finds the second held by another leaves the first alone: its term would rise above
+// that of a master who stands.
+func TestJointLeavesTheFirstAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := discoverytest.NewMemory(), discoverytest.NewMemory()
+		other, self := driver.Holder{NodeID: "other", InstanceID: "other"}, driver.Holder{NodeID: "self", InstanceID: "self"}
+		if _, err := openMemory(t, b, "c", other, time.Minute).Acquire(t.Context(), driver.Claim{Holder: other, ClusterID: "id"}); err != nil {
+			t.Fatal(err)
+		}
+		j := Joint(Named{"a", openMemory(t, a, "c", self, time.Minute)}, Named{"b", openMemory(t, b, "c", self, time.Minute)})
+		if _, err := j.Acquire(t.Context(), driver.Claim{Holder: self}); !errors.Is(err, driver.ErrConflict) {
+			t.Errorf("Acquire = %v, want ErrConflict", err)
+		}
+		if now, err := (Named{"a", openMemory(t, a, "c", self, time.Second)}).now(t.Context()); err != nil || now.Term != 0 {
+			t.Errorf("a is left with %+v, %v; want it untouched", now, err)
+		}
+	})
+}
+
+// What two authorities show together is never a holder with a term that it was not
+// granted.
+func TestJointShowsWhatWasGranted(t *testing.T) {
+	x, y := &driver.Holder{InstanceID: "x"}, &driver.Holder{InstanceID: "y"}
+	for _, tt := range []struct {
+		name          string
+		first, second driver.Mastership
+		holder        *driver.Holder
+		term          driver.Term
+	}{
+		{"nobody", driver.Mastership{Term: 3}, driver.Mastership{Term: 5}, nil, 5},
+		{"one holds both", driver.Mastership{Term: 5, Holder: x}, driver.Mastership{Term: 5, Holder: x}, x, 5},
+		{"one brings them level, from the first", driver.Mastership{Term: 4, Holder: x}, driver.Mastership{Term: 5, Holder: x}, x, 5},
+		{"one brings them level, from the second", driver.Mastership{Term: 6, Holder: x}, driver.Mastership{Term: 5, Holder: x}, x, 6},
+		{"the first alone", driver.Mastership{Term: 4, Holder: x}, driver.Mastership{Term: 9}, x, 4},
+		{"the second alone", driver.Mastership{Term: 9}, driver.Mastership{Term: 4, Holder: y}, y, 4},
+		{"another tries the first", driver.Mastership{Term: 6, Holder: x}, driver.Mastership{Term: 5, Holder: y}, y, 5},
+	} {
+		if have := together(tt.first, tt.second); have.Holder != tt.holder || have.Term != tt.term {
+			t.Errorf("%s: %+v with term %d, want %+v with %d", tt.name, have.Holder, have.Term, tt.holder, tt.term)
+		}
+	}
+}
+
 func TestJointRefusesTwoClusters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := discoverytest.NewMemory(), discoverytest.NewMemory()

@@ -73,10 +73,11 @@ func newTenure(e *Elector, b begun) *tenure {
 }
 
 // valid compares the clock with the deadline. The clock is read last: whatever
-// happens between the two readings makes the answer later, never too early.
+// happens between the two readings makes the answer later, never too early. The
+// rules of the machine never change, so that they can be asked from anywhere.
 func (t *tenure) valid() (clock.Instant, bool) {
-	deadline := t.deadline.Load()
-	return clock.Instant(deadline), int64(t.elector.cfg.Clock()) < deadline
+	deadline := clock.Instant(t.deadline.Load())
+	return deadline, t.elector.m.r.holds(t.elector.cfg.Clock(), deadline)
 }
 
 // extend moves the deadline, unless the tenure has lapsed in the meantime.

@@ -173,6 +173,36 @@ type Transition struct {
 	Reason Reason
 }
 
+// EventKind says what an Event tells.
+type EventKind int
+
+// The kinds of events.
+const (
+	// Began: this node is master from At, until Deadline at first.
+	Began EventKind = iota
+	// Extended: the mastership goes on until Deadline, counted from Sent.
+	Extended
+	// Ended: this node is master no longer, and was none after Until. Reason says
+	// why.
+	Ended
+)
+
+// Event is one step of this node's mastership, as Config.Observer is told it.
+type Event struct {
+	Kind      EventKind
+	Term      driver.Term
+	ClusterID string
+	// At is when the step was made, on the boot clock.
+	At clock.Instant
+	// Sent, of Extended, is when the call was sent that extended it.
+	Sent clock.Instant
+	// Deadline is the hard deadline.
+	Deadline clock.Instant
+	// Until and Reason, of Ended, are as in Transition.
+	Until  clock.Instant
+	Reason Reason
+}
+
 // Status is what an Elector knows. It is a copy.
 type Status struct {
 	State State

@@ -29,6 +29,7 @@ func (q question) in(dc string) question {
 const anonymous = "anonymous"
 
 // ask returns an answer and its index, or ErrDenied if something was left out of it.
+// One without an index is not Consul's, and ErrUnavailable: errForeign.
 //
 // Consul says that of an answer, but not where it has no token to go by, neither ours
 // nor one of its agent's: then an empty set may be all or nothing. To the
@@ -47,6 +48,8 @@ func ask[T any](ctx context.Context, d *Driver, q question, o *api.QueryOptions,
 	switch {
 	case err != nil:
 		return none, 0, d.failed(ctx, q.what, err)
+	case meta.LastIndex == 0:
+		return none, 0, errForeign(q.what)
 	case meta.ResultsFilteredByACLs:
 		return none, 0, fmt.Errorf("consul: %s: %w: the token may not see all of it; it needs %s", q.what, driver.ErrDenied, q.needs)
 	}
@@ -55,7 +58,7 @@ func ask[T any](ctx context.Context, d *Driver, q question, o *api.QueryOptions,
 
 // isNobody reports whether requests have no token, neither ours nor the agent's.
 func (d *Driver) isNobody(ctx context.Context) (bool, error) {
-	token, err := d.config.Token.Or(d.config.TokenFile)
+	token, err := d.config.token()
 	if err != nil || token != "" {
 		return false, err
 	}

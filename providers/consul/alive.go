@@ -75,6 +75,21 @@ func (d *Driver) readable(key string) error {
 	return nil
 }
 
+// graveOf returns what is left of the session that entry, which is dead, hangs on. The
+// node of a grave is removed with all that is on it, and anybody may write into the meta
+// of a service. So the error is that of one which is not on a node of such a session.
+func (d *Driver) graveOf(entry *api.ServiceEntry) (grave, error) {
+	node, session, key := entry.Node.Node, entry.Service.Meta[metaSession], entry.Service.Meta[metaAlive]
+	switch {
+	case session == "" || key != d.keys.alive(session):
+		return grave{}, fmt.Errorf("%w: its life hangs on the key %s, which is not that of its session %q; deregister it if nothing that you know registered it",
+			driver.ErrInvalid, key, session)
+	case !strings.HasSuffix(node, "-"+session):
+		return grave{}, fmt.Errorf("%w: its session %s is over, and it is on node %s, which is not that of the session; deregister it", driver.ErrInvalid, session, node)
+	}
+	return grave{node: node, key: key}, nil
+}
+
 // buryWithin spreads those who find a grave, so that mostly one of them clears it.
 const buryWithin = 5 * time.Second
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"reflect"
 	"strings"
 	"sync"
 	"time"
@@ -319,7 +320,10 @@ const (
 	silentFor   = 10 * time.Second
 )
 
-// Observe reads, and reads again at each change.
+// Observe reads, and reads again at each change: at once where the last was one for us
+// or came after a quiet time, so that a vacancy is not found late. But the index may
+// move although nothing has changed below the prefix. Consul's is that of the whole
+// store while nothing stands there. Then there are pauses, as in a watch.
 func (a *authority) Observe(ctx context.Context) iter.Seq2[driver.Mastership, error] {
 	return func(yield func(driver.Mastership, error) bool) {
 		inner, cancel, err := a.call(ctx)
@@ -329,8 +333,12 @@ func (a *authority) Observe(ctx context.Context) iter.Seq2[driver.Mastership, er
 		}
 		defer cancel()
 		index := uint64(0)
+		var last *driver.Mastership
+		var p pace
 		for {
+			began := time.Now()
 			s, next, err := a.await(inner, index)
+			took := time.Since(began)
 			switch {
 			case ctx.Err() != nil:
 				return
@@ -342,12 +350,19 @@ func (a *authority) Observe(ctx context.Context) iter.Seq2[driver.Mastership, er
 				return
 			case next < index:
 				next = 0 // restored from a backup: begin anew
-			case next == index:
-				continue
 			}
 			index = next
-			if !yield(s.mastership(), nil) {
-				return
+			now := s.mastership()
+			switch {
+			case last == nil || !reflect.DeepEqual(now, *last):
+				last, p = &now, pace{}
+				if !yield(now, nil) {
+					return
+				}
+			case took > quiet:
+				p = pace{}
+			default:
+				p.pause(inner, took, 0) // if inner ends, the next reading tells why
 			}
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -37,7 +39,12 @@ type contender struct {
 
 func (c *contest) enter(name, address string) *contender {
 	c.t.Helper()
-	d := open(c.t, Config{Address: address})
+	return c.enterWith(name, Config{Address: address})
+}
+
+func (c *contest) enterWith(name string, config Config) *contender {
+	c.t.Helper()
+	d := open(c.t, config)
 	a, err := d.OpenAuthority(c.t.Context(), driver.AuthorityOptions{Cluster: "contest", TTL: grantTTL})
 	if err != nil {
 		c.t.Fatal(err)
@@ -121,6 +128,50 @@ func TestSuccessionByTTL(t *testing.T) {
 	}
 	if err := a.renew(); !errors.Is(err, driver.ErrSessionLost) {
 		t.Errorf("the old holder's renewal: %v, want ErrSessionLost", err)
+	}
+}
+
+// The agent tells the servers of a check with the token that it was registered with,
+// which may be revoked when there is another. A holder that dies after that is succeeded
+// as any other, and not when its session itself has run out.
+func TestSuccessionAfterRotation(t *testing.T) {
+	t.Parallel()
+	server := testserver.StartConsul(t, testserver.WithACL())
+	const rules = `
+		service "muster-master" { policy = "write" }
+		node_prefix "" { policy = "read" }
+		session_prefix "" { policy = "write" }
+		key_prefix "muster/" { policy = "write" }`
+	first, second := server.AddToken(rules), server.AddToken(rules)
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(first), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := &contest{t: t}
+	a := c.enterWith("a", Config{Address: server.Addr(), TokenFile: file})
+	b := c.enterWith("b", Config{Address: server.Addr(), Token: testserver.ConsulToken})
+	a.mustWin()
+	if err := os.WriteFile(file, []byte(second), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.renew(); err != nil {
+		t.Fatal(err)
+	}
+	acl := server.Client().ACL()
+	revoked, _, err := acl.TokenReadSelf(&api.QueryOptions{Token: first})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := acl.TokenDelete(revoked.AccessorID, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.renew(); err != nil {
+		t.Fatal(err)
+	}
+	took := b.mustWin()
+	c.verify()
+	if took > 2*grantTTL {
+		t.Errorf("succeeded after %v, with a TTL of %v", took, grantTTL)
 	}
 }
 

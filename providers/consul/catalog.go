@@ -2,6 +2,7 @@ package consul
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
@@ -23,8 +24,16 @@ const (
 	longerSession = 2
 )
 
+// noAddress is the address of a node that has no service yet, of which it gets one.
+const noAddress = "0.0.0.0"
+
 // openCatalogSession makes a session of Consul, for registrations that are written
 // straight into the catalog.
+//
+// A session of Consul is on a node, and ends when that leaves. So it is on the one that
+// is there for it alone, and not on that of the agent which happens to be at the
+// address: it may be restarted, and may be of another datacenter. A process that dies
+// between the two steps leaves an empty node.
 func (d *Driver) openCatalogSession(ctx context.Context, ttl time.Duration) (driver.Session, error) {
 	short := max(ttl/longerSession, d.leastSession)
 	if short > maxGrantTTL {
@@ -32,21 +41,42 @@ func (d *Driver) openCatalogSession(ctx context.Context, ttl time.Duration) (dri
 	}
 	ctx, cancel := d.call(ctx)
 	defer cancel()
-	id, _, err := d.client.Session().CreateNoChecks(&api.SessionEntry{
+	id := strings.ToLower(rand.Text())
+	s := &catalogSession{
+		driver: d, id: id, ttl: longerSession * short,
+		node: d.config.NodeName + "-" + id, key: d.keys.alive(id),
+		written: make(map[string]bool),
+	}
+	_, err := d.client.Catalog().Register(&api.CatalogRegistration{
+		Datacenter: d.config.Datacenter, Node: s.node, Address: noAddress, NodeMeta: nodeMeta(),
+	}, d.write(ctx))
+	if err != nil {
+		return nil, d.failed(ctx, "register node "+s.node, err)
+	}
+	s.session, _, err = d.client.Session().CreateNoChecks(&api.SessionEntry{
 		Name:      "registrations of Muster",
+		Node:      s.node,
 		TTL:       spell(short),
 		Behavior:  api.SessionBehaviorDelete,
 		LockDelay: time.Millisecond, // 0 stands for 15 s
 	}, d.write(ctx))
 	if err != nil {
+		cleaning, stop := context.WithTimeout(context.WithoutCancel(ctx), dialTimeout)
+		defer stop()
+		_ = s.deregister(cleaning, "")
+		if said(err, "cross datacenter") {
+			return nil, fmt.Errorf("consul: datacenter: %q: %w: the agent at %s is a client of another datacenter, and only a server can open a session elsewhere; name a server in address, or an agent of %s",
+				d.config.Datacenter, driver.ErrInvalid, d.config.Address, d.config.Datacenter)
+		}
 		return nil, d.failed(ctx, "create a session", err)
 	}
 	d.setOwn(id, true)
-	return &catalogSession{
-		driver: d, id: id, ttl: longerSession * short,
-		node: d.config.NodeName + "-" + id, key: d.keys.alive(id),
-		written: make(map[string]bool),
-	}, nil
+	return s, nil
+}
+
+// nodeMeta says that nobody needs to look after a node.
+func nodeMeta() map[string]string {
+	return map[string]string{"external-node": "true", "external-probe": "false"}
 }
 
 // write returns the options of what is written to the datacenter to register in.
@@ -58,12 +88,13 @@ func (d *Driver) write(ctx context.Context) *api.WriteOptions {
 // leaves behind can be removed in one step, and nothing of anybody else with it.
 // alive.go says how it is known that it has ended.
 type catalogSession struct {
-	driver *Driver
-	id     string // of the session of Consul
-	node   string // on which all services are
-	key    string // that the session holds once something is registered
-	ttl    time.Duration
-	keys   format.Keys // the IDs that may be registered
+	driver  *Driver
+	id      string // is in the names of the node and the key
+	session string // the ID of the session of Consul
+	node    string // on which it is and all services are
+	key     string // that it holds once something is registered
+	ttl     time.Duration
+	keys    format.Keys // the IDs that may be registered
 
 	mu      sync.Mutex
 	written map[string]bool // the IDs of services that are registered, as far as is known
@@ -79,11 +110,10 @@ func (s *catalogSession) Renew(ctx context.Context) error {
 	}
 	ctx, cancel := s.driver.call(ctx)
 	defer cancel()
-	entry, _, err := s.driver.client.Session().Renew(s.id, s.driver.write(ctx))
-	switch {
+	switch there, err := s.driver.renewSession(ctx, s.session, s.driver.config.Datacenter); {
 	case err != nil:
-		return s.driver.failed(ctx, "renew session "+s.id, err)
-	case entry == nil:
+		return err
+	case !there:
 		return s.lost()
 	}
 	return nil
@@ -122,11 +152,9 @@ func (s *catalogSession) put(ctx context.Context, want *api.AgentServiceRegistra
 		}
 	}
 	_, err := s.driver.transact(ctx, "register "+want.ID, s.driver.config.Datacenter, api.TxnOps{
-		{KV: &api.KVTxnOp{Verb: api.KVLock, Key: s.key, Value: []byte(s.node), Session: s.id}},
+		{KV: &api.KVTxnOp{Verb: api.KVLock, Key: s.key, Value: []byte(s.node), Session: s.session}},
 		{Node: &api.NodeTxnOp{Verb: api.NodeSet, Node: api.Node{
-			Node: s.node, Address: want.Address,
-			// Nobody needs to look after it.
-			Meta: map[string]string{"external-node": "true", "external-probe": "false"},
+			Node: s.node, Address: want.Address, Meta: nodeMeta(),
 		}}},
 		{Service: &api.ServiceTxnOp{Verb: api.ServiceSet, Node: s.node, Service: api.AgentService{
 			ID: want.ID, Service: want.Name, Address: want.Address, Port: want.Port, Tags: want.Tags, Meta: want.Meta,
@@ -146,7 +174,7 @@ func (s *catalogSession) put(ctx context.Context, want *api.AgentServiceRegistra
 // stands reports whether the service is there as it should be, and the key is held.
 func (s *catalogSession) stands(ctx context.Context, want *api.AgentServiceRegistration) (bool, error) {
 	results, err := s.driver.transact(ctx, "read service "+want.ID, s.driver.config.Datacenter, api.TxnOps{
-		{KV: &api.KVTxnOp{Verb: api.KVCheckSession, Key: s.key, Session: s.id}},
+		{KV: &api.KVTxnOp{Verb: api.KVCheckSession, Key: s.key, Session: s.session}},
 		{Service: &api.ServiceTxnOp{Verb: api.ServiceGet, Node: s.node, Service: api.AgentService{ID: want.ID, Service: want.Name}}},
 	})
 	switch {
@@ -210,8 +238,8 @@ func (s *catalogSession) Close(ctx context.Context) error {
 	}
 	ctx, cancel := s.driver.call(ctx)
 	defer cancel()
-	if _, err := s.driver.client.Session().Destroy(s.id, s.driver.write(ctx)); err != nil {
-		return s.driver.failed(ctx, "end session "+s.id, err)
+	if _, err := s.driver.client.Session().Destroy(s.session, s.driver.write(ctx)); err != nil {
+		return s.driver.failed(ctx, "end session "+s.session, err)
 	}
 	s.end()
 	if err := s.deregister(ctx, ""); err != nil {

@@ -48,7 +48,7 @@ func newClient(c Config, e endpoint, secure *driver.LiveTLS) (*api.Client, *http
 		Address:    e.host,
 		Scheme:     e.scheme,
 		Transport:  base,
-		HttpClient: &http.Client{Transport: &authorized{base: base, token: c.Token, file: c.TokenFile}},
+		HttpClient: &http.Client{Transport: &authorized{base: base, token: c.token}},
 		// Any other is taken from the environment; authorized sets the true one.
 		Token: "unused",
 	})
@@ -96,15 +96,49 @@ func (d *Driver) transact(ctx context.Context, what, dc string, ops api.TxnOps) 
 	return nil, fmt.Errorf("consul: %s: %w: something has changed meanwhile: %s", what, driver.ErrConflict, strings.Join(why, "; "))
 }
 
+// readKey reads one key consistently. It returns nil where there is none.
+func (d *Driver) readKey(ctx context.Context, key string) (*api.KVPair, error) {
+	pair, meta, err := d.client.KV().Get(key, d.consistent(ctx, 0))
+	switch {
+	case err != nil:
+		return nil, d.failed(ctx, "read "+key, err)
+	case meta.LastIndex == 0:
+		return nil, errForeign("read " + key)
+	}
+	return pair, nil
+}
+
+// renewSession reports whether a session was there to be renewed. Of one that is not
+// the client tells no more than that it was answered with 404, which others do, too. So
+// it is looked for then.
+func (d *Driver) renewSession(ctx context.Context, id, dc string) (there bool, err error) {
+	entry, _, err := d.client.Session().Renew(id, (&api.WriteOptions{Datacenter: dc}).WithContext(ctx))
+	if err != nil || entry != nil {
+		if err != nil {
+			err = d.failed(ctx, "renew session "+id, err)
+		}
+		return entry != nil, err
+	}
+	q := d.consistent(ctx, 0)
+	q.Datacenter = dc
+	entry, meta, err := d.client.Session().Info(id, q)
+	switch {
+	case err != nil:
+		return false, d.failed(ctx, "renew session "+id, err)
+	case entry != nil || meta.LastIndex == 0:
+		return false, errForeign("renew session " + id)
+	}
+	return false, nil
+}
+
 // authorized sends the token along, as the file has it at that moment.
 type authorized struct {
 	base  http.RoundTripper
-	token driver.Secret
-	file  string
+	token func() (driver.Secret, error)
 }
 
 func (a *authorized) RoundTrip(r *http.Request) (*http.Response, error) {
-	token, err := a.token.Or(a.file)
+	token, err := a.token()
 	if err != nil {
 		return nil, err
 	}

@@ -147,12 +147,15 @@ func (c Config) check() (Config, endpoint, *driver.LiveTLS, error) {
 	}
 	e, problem := parseAddress(c.Address)
 	if problem != "" {
-		bad("address", c.Address, problem)
+		bad("address", redacted(c.Address), problem)
 	}
 	if c.Token != "" && c.TokenFile != "" {
 		bad("token_file", c.TokenFile, "set beside token; keep one of the two")
 	}
-	if _, err := c.Token.Or(c.TokenFile); err != nil {
+	switch _, err := c.token(); {
+	case errors.Is(err, errEmpty):
+		bad("token_file", c.TokenFile, "is empty; write a token into it, or take token_file out")
+	case err != nil:
 		bad("token_file", c.TokenFile, "cannot be read: "+reason(err))
 	}
 	c = c.checkFormat(bad)
@@ -175,6 +178,19 @@ func (c Config) check() (Config, endpoint, *driver.LiveTLS, error) {
 	secure, err := c.TLS.live(e.scheme)
 	errs = append(errs, err)
 	return c, e, secure, errors.Join(errs...)
+}
+
+// errEmpty says that a file has no token. It may be about to be written.
+var errEmpty = errors.New("token_file is empty")
+
+// token returns what is to be sent along, empty for none. A file that is empty is an
+// error: without a token Consul shows less than there is, and often does not say so.
+func (c Config) token() (driver.Secret, error) {
+	token, err := c.Token.Or(c.TokenFile)
+	if err == nil && token == "" && c.TokenFile != "" {
+		err = errEmpty
+	}
+	return token, err
 }
 
 func (c Config) checkMode(bad func(key, value, problem string)) Config {
@@ -229,6 +245,21 @@ func parseAddress(address string) (e endpoint, problem string) {
 		return e, want
 	}
 	return endpoint{scheme: u.Scheme, host: u.Host}, ""
+}
+
+// redacted returns address as it may be shown: without what may be a password.
+func redacted(address string) string {
+	scheme, rest, found := strings.Cut(address, "://")
+	if !found {
+		scheme, rest = "", address
+	}
+	if at := strings.LastIndex(rest, "@"); at >= 0 {
+		rest = "[redacted]" + rest[at:]
+	}
+	if found {
+		return scheme + "://" + rest
+	}
+	return rest
 }
 
 // live checks t and reads the files. Errors are joined *driver.ConfigError values.

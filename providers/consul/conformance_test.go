@@ -132,7 +132,7 @@ func newHarness(t testing.TB, c Config) discoverytest.Harness {
 			}
 		}
 		h.ExpireSession = func(t testing.TB, s driver.Session) {
-			_, err := client.Session().Destroy(s.(*catalogSession).id, nil)
+			_, err := client.Session().Destroy(s.(*catalogSession).session, nil)
 			do(t, "end a session", err)
 		}
 	}

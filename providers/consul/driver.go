@@ -59,6 +59,8 @@ type Driver struct {
 	mu       sync.Mutex
 	services map[string]memory // what was seen of each service
 	own      map[string]bool   // the sessions that are open here
+	// shown has, by service and datacenter, the IDs of our own that the last reading had.
+	shown map[string]map[string][]string
 }
 
 var (
@@ -86,6 +88,7 @@ func New(c Config) (*Driver, error) {
 	d := &Driver{
 		config: c, keys: newKeys(c.AuthorityPrefix), client: client, transport: transport,
 		leastSession: leastSession, services: make(map[string]memory), own: make(map[string]bool),
+		shown: make(map[string]map[string][]string),
 	}
 	if err := d.setFormat(); err != nil {
 		return nil, err

@@ -44,8 +44,6 @@ func kind(err error) error {
 	case status.Code == http.StatusForbidden, status.Code == http.StatusUnauthorized,
 		strings.Contains(status.Body, "Permission denied"), strings.Contains(status.Body, "ACL not found"):
 		return driver.ErrDenied
-	case status.Code == http.StatusNotFound:
-		return driver.ErrNotFound
 	case status.Code == http.StatusBadRequest, status.Code == http.StatusRequestEntityTooLarge:
 		return driver.ErrInvalid
 	}
@@ -58,10 +56,19 @@ func said(err error, text string) bool {
 	return errors.As(err, &status) && strings.Contains(status.Body, text)
 }
 
-// notFound reports whether Consul does not know what the call was about.
-func notFound(err error) bool {
+// unknown reports whether Consul does not know the service or check that the call was
+// about. Any other 404 is not of Consul.
+func unknown(err error) bool {
 	var status api.StatusError
-	return errors.As(err, &status) && status.Code == http.StatusNotFound
+	return errors.As(err, &status) && status.Code == http.StatusNotFound &&
+		(strings.Contains(status.Body, "nknown check") || strings.Contains(status.Body, "nknown service"))
+}
+
+// errForeign is the error of an answer without Consul's index. With the answer 404 it
+// would be an empty set to Consul's client: an ingress gives that, or a proxy, whose
+// backend is gone.
+func errForeign(what string) error {
+	return fmt.Errorf("consul: %s: %w: the answer is not one of Consul; is something else at its address?", what, driver.ErrUnavailable)
 }
 
 func text(err error) string {

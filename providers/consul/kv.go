@@ -77,11 +77,10 @@ func (s *kvSession) Renew(ctx context.Context) error {
 	}
 	ctx, cancel := s.driver.call(ctx)
 	defer cancel()
-	entry, _, err := s.driver.client.Session().Renew(s.id, (&api.WriteOptions{}).WithContext(ctx))
-	switch {
+	switch there, err := s.driver.renewSession(ctx, s.id, ""); {
 	case err != nil:
-		return s.driver.failed(ctx, "renew session "+s.id, err)
-	case entry == nil:
+		return err
+	case !there:
 		return s.lost()
 	}
 	return nil
@@ -100,7 +99,7 @@ func (s *kvSession) Register(ctx context.Context, i driver.Instance) error {
 	ctx, cancel := s.driver.call(ctx)
 	defer cancel()
 	s.keys.Add(i, key)
-	have, err := s.read(ctx, key)
+	have, err := s.driver.readKey(ctx, key)
 	if err != nil {
 		return err
 	}
@@ -132,14 +131,6 @@ func (s *kvSession) take(ctx context.Context, key, value string, have *api.KVPai
 	return fmt.Errorf("%w: %w", driver.ErrUnavailable, err) // another was faster; the next attempt reads what stands there now
 }
 
-func (s *kvSession) read(ctx context.Context, key string) (*api.KVPair, error) {
-	pair, _, err := s.driver.client.KV().Get(key, s.driver.consistent(ctx, 0))
-	if err != nil {
-		return nil, s.driver.failed(ctx, "read "+key, err)
-	}
-	return pair, nil
-}
-
 // Deregister removes the key of i, also if this session knows of none: an answer
 // that was lost may have been of a registration that comes after all.
 func (s *kvSession) Deregister(ctx context.Context, i driver.Instance) error {
@@ -156,7 +147,7 @@ func (s *kvSession) Deregister(ctx context.Context, i driver.Instance) error {
 // over, on its own.
 func (s *kvSession) remove(ctx context.Context, keys []string) error {
 	for _, key := range keys {
-		have, err := s.read(ctx, key)
+		have, err := s.driver.readKey(ctx, key)
 		if err != nil {
 			return err
 		}

@@ -20,6 +20,7 @@ import (
 // it and on nothing else: not on the health of the node, which gossip may get wrong.
 type pulse struct {
 	driver  *Driver
+	service *api.AgentServiceRegistration
 	id      pulseID
 	session string
 	ttl     time.Duration
@@ -28,6 +29,7 @@ type pulse struct {
 	beaten clock.Instant // from before the last beat that was answered
 	kept   clock.Instant // when the session was last renewed
 	over   bool
+	token  driver.Secret // that the service was registered with last
 }
 
 // pulseID is where a pulse is found in the catalog. It is of one pulse alone.
@@ -53,7 +55,7 @@ const (
 func (d *Driver) startPulse(ctx context.Context, service, cluster string, ttl time.Duration) (*pulse, error) {
 	id := service + ":" + strings.ToLower(rand.Text())
 	p := &pulse{driver: d, id: pulseID{ServiceID: id, CheckID: id}, ttl: ttl, beaten: clock.Now(), kept: clock.Now()}
-	err := d.client.Agent().ServiceRegisterOpts(&api.AgentServiceRegistration{
+	p.service = &api.AgentServiceRegistration{
 		ID:   id,
 		Name: service,
 		Tags: []string{cluster},
@@ -65,15 +67,51 @@ func (d *Driver) startPulse(ctx context.Context, service, cluster string, ttl ti
 
 			DeregisterCriticalServiceAfter: spell(leastDeregisterAfter),
 		},
-	}, api.ServiceRegisterOpts{}.WithContext(ctx))
+	}
+	token, err := d.config.token()
 	if err != nil {
 		return nil, d.failed(ctx, "register service "+id, err)
+	}
+	if err := p.register(ctx, token); err != nil {
+		return nil, err
 	}
 	if err := p.makeSession(ctx); err != nil {
 		p.stop(context.WithoutCancel(ctx))
 		return nil, err
 	}
 	return p, nil
+}
+
+// register tells the agent of the service. token is the one that it is told with, or
+// was a moment ago.
+func (p *pulse) register(ctx context.Context, token driver.Secret) error {
+	if err := p.driver.client.Agent().ServiceRegisterOpts(p.service, api.ServiceRegisterOpts{}.WithContext(ctx)); err != nil {
+		return p.driver.failed(ctx, "register service "+p.id.ServiceID, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.token = token
+	return nil
+}
+
+// refresh registers the service again where the token is another than it was
+// registered with. The agent would go on to use that one, and once it is revoked the
+// servers do not hear from it that the check has run out.
+//
+// It has the check run for another TTL, as a beat does, but does not count as one. It
+// does not make it run for less.
+func (p *pulse) refresh(ctx context.Context) error {
+	token, err := p.driver.config.token()
+	if err != nil {
+		return p.driver.failed(ctx, "renew check "+p.id.CheckID, err)
+	}
+	p.mu.Lock()
+	same := token == p.token
+	p.mu.Unlock()
+	if same {
+		return nil
+	}
+	return p.register(ctx, token)
 }
 
 // makeSession waits until the servers have heard of the check from the agent.
@@ -123,9 +161,15 @@ func (p *pulse) beat(ctx context.Context) error {
 	if p.isOver(now) {
 		return p.lost()
 	}
+	if err := p.refresh(ctx); err != nil {
+		return err
+	}
+	if now = clock.Now(); p.isOver(now) {
+		return p.lost()
+	}
 	err := p.driver.client.Agent().UpdateTTLOpts(p.id.CheckID, "", api.HealthPassing, (&api.QueryOptions{}).WithContext(ctx))
 	switch {
-	case notFound(err):
+	case unknown(err):
 		return p.lost()
 	case err != nil:
 		return p.driver.failed(ctx, "renew check "+p.id.CheckID, err)
@@ -144,11 +188,10 @@ func (p *pulse) beat(ctx context.Context) error {
 
 // keep renews the session itself.
 func (p *pulse) keep(ctx context.Context, now clock.Instant) error {
-	entry, _, err := p.driver.client.Session().Renew(p.session, (&api.WriteOptions{}).WithContext(ctx))
-	switch {
+	switch there, err := p.driver.renewSession(ctx, p.session, ""); {
 	case err != nil:
-		return p.driver.failed(ctx, "renew session "+p.session, err)
-	case entry == nil:
+		return err
+	case !there:
 		return p.lost()
 	}
 	p.mu.Lock()

@@ -18,6 +18,7 @@ const waitTime = 5 * time.Minute
 type reading struct {
 	dc    string
 	index uint64 // 0, or the one after which a change is waited for
+	exact bool   // whatever is configured, a majority makes sure of it; it is not one that readers see
 }
 
 // reply is what one datacenter has of a service.
@@ -27,6 +28,7 @@ type reply struct {
 	failing []driver.Instance // that some check finds unwell
 	skipped []driver.Skipped
 
+	own   []string // the IDs of what is our own
 	peers bool     // whether an instance passes that is not our own
 	alive liveness // of sessions that hang on keys, nil if there are none
 	dead  []grave  // what such sessions have left behind
@@ -51,7 +53,11 @@ func (d *Driver) read(ctx context.Context, service string, r reading) (reply, er
 	if err != nil {
 		return reply{}, err
 	}
-	return d.sort(entries, index, alive), nil
+	all := d.sort(entries, index, alive)
+	if !r.exact {
+		d.show(service, r.dc, all.own)
+	}
+	return all, nil
 }
 
 // query returns the options of a reading.
@@ -60,10 +66,10 @@ func (d *Driver) query(ctx context.Context, r reading) *api.QueryOptions {
 	if r.index > 0 {
 		q.WaitTime = waitTime
 	}
-	switch d.config.Consistency {
-	case Consistent:
+	switch {
+	case r.exact, d.config.Consistency == Consistent:
 		q.RequireConsistent = true
-	case Stale:
+	case d.config.Consistency == Stale:
 		q.AllowStale = true
 	}
 	return q.WithContext(ctx)
@@ -91,7 +97,11 @@ func (d *Driver) sort(entries []*api.ServiceEntry, index uint64, alive liveness)
 				continue
 			}
 			if !alive[key] {
-				r.dead = append(r.dead, grave{node: entry.Node.Node, key: key})
+				if g, err := d.graveOf(entry); err != nil {
+					skip(err)
+				} else {
+					r.dead = append(r.dead, g)
+				}
 				continue
 			}
 		}
@@ -104,11 +114,14 @@ func (d *Driver) sort(entries []*api.ServiceEntry, index uint64, alive liveness)
 			continue
 		}
 		session := entry.Service.Meta[metaSession]
+		own := d.isOwn(session)
+		if own {
+			r.own = append(r.own, entry.Service.ID)
+		}
 		if session != "" && seen[i.Key()] {
 			continue
 		}
 		seen[i.Key()] = true
-		own := d.isOwn(session)
 		r.peers = r.peers || h == passing && !own
 		if h == passing || own {
 			r.passing = append(r.passing, i)
@@ -156,6 +169,28 @@ func (d *Driver) remembered(service string) (memory, bool) {
 	defer d.mu.Unlock()
 	m, ok := d.services[service]
 	return m, ok
+}
+
+// show notes what readers of a datacenter saw last of our own.
+func (d *Driver) show(service, dc string, own []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.shown[service] == nil {
+		d.shown[service] = make(map[string][]string)
+	}
+	d.shown[service][dc] = own
+}
+
+// lacks reports whether the service was read and the ID of our own was not there.
+func (d *Driver) lacks(service, id string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, own := range d.shown[service] {
+		if slices.Contains(own, id) {
+			return false
+		}
+	}
+	return len(d.shown[service]) > 0
 }
 
 // A process knows that it is there, whatever a check says of it. If it did not see

@@ -26,6 +26,7 @@ import (
 //	Meta             what Consul can keep of the meta, and what is Muster's own:
 //	  muster-session   the session that it hangs on
 //	  muster-alive     the key that the session holds, in mode catalog
+//	  muster-again     how often it was lost behind the agent's back, if it was
 //	  muster-0, -1 ...   the instance as JSON, in pieces that Consul can keep
 //	check            with a TTL, in mode agent: "muster-", the session, a colon and the ID
 //
@@ -35,6 +36,7 @@ const (
 	metaOwn     = "muster-"
 	metaSession = metaOwn + "session"
 	metaAlive   = metaOwn + "alive"
+	metaAgain   = metaOwn + "again"
 
 	// https://developer.hashicorp.com/consul/docs/services/configuration/services-configuration-reference#meta
 	maxPairs    = 64

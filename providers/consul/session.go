@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -101,6 +102,8 @@ type written struct {
 	// uses it for ever to tell the servers of the service: once it is revoked, they
 	// hear no more.
 	token driver.Secret
+	// again is how often the catalog had lost it.
+	again int
 }
 
 func (s *session) TTL() time.Duration { return s.ttl }
@@ -124,7 +127,7 @@ func (s *session) Renew(ctx context.Context) error {
 		err := s.driver.client.Agent().UpdateTTLOpts(checkID(s.id, id), "", api.HealthPassing, (&api.QueryOptions{}).WithContext(ctx))
 		switch {
 		case err == nil:
-		case notFound(err):
+		case unknown(err):
 			s.doubt(id)
 		default:
 			return s.driver.failed(ctx, "renew the check of "+id, err)
@@ -179,27 +182,57 @@ func (s *session) Register(ctx context.Context, i driver.Instance) error {
 	return s.removeAll(ctx, s.keys.Former(i, id))
 }
 
-// put tells the agent of a service unless it knows.
+// put tells the agent of a service unless it knows and readers find it.
 func (s *session) put(ctx context.Context, want *api.AgentServiceRegistration) error {
-	token, err := s.driver.config.Token.Or(s.driver.config.TokenFile)
+	token, err := s.driver.config.token()
 	if err != nil {
 		return s.driver.failed(ctx, "register "+want.ID, err)
 	}
-	if s.wrote(want.ID, token) {
-		switch have, err := s.driver.service(ctx, want.ID); {
-		case err != nil:
+	w := s.last(want.ID)
+	w.mark(want)
+	if w.forSure && w.token == token {
+		have, err := s.driver.service(ctx, want.ID)
+		if err != nil {
 			return err
-		case sameService(have, want):
-			return nil
+		}
+		if sameService(have, want) {
+			if there, err := s.driver.isThere(ctx, want); err != nil || there {
+				return err
+			}
+			w.again++
+			w.mark(want)
 		}
 	}
-	s.note(want.ID, written{token: token}) // also if the answer is lost
+	s.note(want.ID, written{token: token, again: w.again}) // also if the answer is lost
 	options := api.ServiceRegisterOpts{ReplaceExistingChecks: true}.WithContext(ctx)
 	if err := s.driver.client.Agent().ServiceRegisterOpts(want, options); err != nil {
 		return s.driver.failed(ctx, "register "+want.ID, err)
 	}
-	s.note(want.ID, written{token: token, forSure: true})
+	s.note(want.ID, written{token: token, again: w.again, forSure: true})
 	return nil
+}
+
+// mark has the registration tell how often it was lost. The agent tells the servers
+// once in a minute what they lack, and at once what has changed: a service that is
+// registered as it was is not sent again, and neither is a check.
+func (w written) mark(r *api.AgentServiceRegistration) {
+	if w.again == 0 {
+		return
+	}
+	r.Meta[metaAgain] = strconv.Itoa(w.again)
+	for _, check := range r.Checks {
+		check.Notes = "registered again: " + strconv.Itoa(w.again)
+	}
+}
+
+// isThere reports whether the catalog has a service of ours which the agent has. It asks
+// only where the last reading did not show it.
+func (d *Driver) isThere(ctx context.Context, want *api.AgentServiceRegistration) (bool, error) {
+	if !d.lacks(want.Name, want.ID) {
+		return true, nil
+	}
+	r, err := d.read(ctx, want.Name, reading{dc: d.config.Datacenter, exact: true})
+	return slices.Contains(r.own, want.ID), err
 }
 
 // addChecks adds the session's own check and the one that the instance asks for, or
@@ -242,7 +275,7 @@ func (d *Driver) service(ctx context.Context, id string) (*api.AgentService, err
 	switch {
 	case err == nil:
 		return have, nil
-	case notFound(err):
+	case unknown(err):
 		return nil, nil
 	}
 	return nil, d.failed(ctx, "read service "+id, err)
@@ -278,7 +311,7 @@ func (s *session) remove(ctx context.Context, id string) error {
 	}
 	if have != nil && have.Meta[metaSession] == s.id {
 		err := s.driver.client.Agent().ServiceDeregisterOpts(id, (&api.QueryOptions{}).WithContext(ctx))
-		if err != nil && !notFound(err) {
+		if err != nil && !unknown(err) {
 			return s.driver.failed(ctx, "deregister "+id, err)
 		}
 	}
@@ -326,10 +359,10 @@ func (s *session) ids() []string {
 	return slices.Sorted(maps.Keys(s.written))
 }
 
-func (s *session) wrote(id string, token driver.Secret) bool {
+func (s *session) last(id string) written {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.written[id] == written{forSure: true, token: token}
+	return s.written[id]
 }
 
 func (s *session) note(id string, w written) {

@@ -86,12 +86,9 @@ func (d *Driver) consistent(ctx context.Context, index uint64) *api.QueryOptions
 // read returns the keys of the cluster as they stood at one index, after a change if
 // index is not 0.
 func (a *authority) read(ctx context.Context, index uint64) (state, uint64, error) {
-	pairs, meta, err := a.driver.client.KV().List(a.prefix, a.driver.consistent(ctx, index))
+	pairs, index, err := a.list(ctx, "read", a.prefix, index)
 	if err != nil {
-		return state{}, 0, a.driver.failed(ctx, "read "+a.prefix, err)
-	}
-	if meta.ResultsFilteredByACLs {
-		return state{}, 0, fmt.Errorf("consul: read %s: %w: the token needs key_prefix %q write", a.prefix, driver.ErrDenied, a.driver.config.AuthorityPrefix+"/")
+		return state{}, 0, err
 	}
 	s := state{indices: make(map[string]uint64)}
 	for _, pair := range pairs {
@@ -110,7 +107,16 @@ func (a *authority) read(ctx context.Context, index uint64) (state, uint64, erro
 	if s.master != nil {
 		s.term = max(s.term, s.master.Term)
 	}
-	return s, meta.LastIndex, nil
+	return s, index, nil
+}
+
+// list returns all keys below prefix and their index, after a change if index is
+// not 0.
+func (a *authority) list(ctx context.Context, what, prefix string, index uint64) (api.KVPairs, uint64, error) {
+	request := question{what: what + " " + prefix, needs: fmt.Sprintf("key_prefix %q write", a.driver.config.AuthorityPrefix+"/")}
+	return ask(ctx, a.driver, request, a.driver.consistent(ctx, index), func(q *api.QueryOptions) (api.KVPairs, *api.QueryMeta, error) {
+		return a.driver.client.KV().List(prefix, q)
+	})
 }
 
 func (s *state) parse(name string, pair *api.KVPair) error {

@@ -18,10 +18,10 @@ func (a *authority) Get(ctx context.Context, key string) (driver.Record, error) 
 		return driver.Record{}, err
 	}
 	defer cancel()
-	pair, _, err := a.driver.client.KV().Get(a.records+key, a.driver.consistent(ctx, 0))
+	pair, err := a.driver.readKey(ctx, a.records+key)
 	switch {
 	case err != nil:
-		return driver.Record{}, a.driver.failed(ctx, "read "+a.records+key, err)
+		return driver.Record{}, err
 	case pair == nil:
 		return driver.Record{}, fmt.Errorf("consul: record %q: %w", key, driver.ErrNotFound)
 	}
@@ -121,12 +121,9 @@ func (a *authority) Records(ctx context.Context, prefix string) ([]driver.Record
 		return nil, err
 	}
 	defer cancel()
-	pairs, meta, err := a.driver.client.KV().List(a.records+prefix, a.driver.consistent(ctx, 0))
+	pairs, _, err := a.list(ctx, "list", a.records+prefix, 0)
 	if err != nil {
-		return nil, a.driver.failed(ctx, "list "+a.records+prefix, err)
-	}
-	if meta.ResultsFilteredByACLs {
-		return nil, fmt.Errorf("consul: list %s: %w: the token may not read all of it", a.records+prefix, driver.ErrDenied)
+		return nil, err
 	}
 	var records []driver.Record
 	for _, pair := range pairs {

@@ -175,7 +175,7 @@ func (f *follower) follow(ctx context.Context, index uint64) {
 		if changed && !f.tell(ctx, news{reply: r}) {
 			return
 		}
-		if !p.pause(ctx, time.Since(began), len(r.passing)+len(r.failing), changed) {
+		if !p.pause(ctx, time.Since(began), len(r.passing)+len(r.failing)) {
 			return
 		}
 	}
@@ -261,12 +261,12 @@ func (f *follower) guard(ctx context.Context) {
 			f.tell(ctx, news{err: err})
 			return
 		}
-		changed := now != index
-		if index = now; now < index {
-			index = 0
+		if now < index {
+			now = 0 // restored from a backup: begin anew
 		}
+		index = now
 		f.compare(alive)
-		if !p.pause(ctx, time.Since(began), len(alive), changed) {
+		if !p.pause(ctx, time.Since(began), len(alive)) {
 			return
 		}
 	}
@@ -288,9 +288,10 @@ func (f *follower) compare(alive liveness) {
 
 // pace bounds what readings cost. The first change is read at once. After each reading
 // there is a pause, in which a burst of changes comes to its end: a millisecond for each
-// instance, as a reading costs as much, and a quarter of a second at least. An index may move although nothing has changed for us: then the pauses get
-// longer, until nothing comes for a while.
-type pace struct{ idle time.Duration }
+// instance, as a reading costs as much, and a quarter of a second at least. While one
+// follows the other, as in a long burst or where an index moves although nothing has
+// changed for us, the pauses get longer, until nothing comes for a while.
+type pace struct{ busy time.Duration }
 
 const (
 	shortestPause = 250 * time.Millisecond
@@ -300,13 +301,13 @@ const (
 
 // pause waits after an answer that took so long and has n instances. It reports
 // whether ctx goes on.
-func (p *pace) pause(ctx context.Context, took time.Duration, n int, changed bool) bool {
-	if changed || took > quiet {
-		p.idle = 0
+func (p *pace) pause(ctx context.Context, took time.Duration, n int) bool {
+	if took > quiet {
+		p.busy = 0
 	} else {
-		p.idle = min(max(2*p.idle, shortestPause), longestPause)
+		p.busy = min(max(2*p.busy, shortestPause), longestPause)
 	}
-	wait := min(max(shortestPause, p.idle, time.Duration(n)*time.Millisecond), longestPause)
+	wait := min(max(shortestPause, p.busy, time.Duration(n)*time.Millisecond), longestPause)
 	timer := time.NewTimer(wait/2 + rand.N(wait))
 	defer timer.Stop()
 	select {

@@ -180,7 +180,7 @@ func TestDetectorFindsTheNewPortAfterARestart(t *testing.T) {
 	before, c := detectIn(t, e, "-p", "0:7946", "-e", "HOST_IP=10.0.0.5")
 	c.Kill()
 	// Another takes the port that is free now, so that it cannot be had again.
-	e.Run(testdocker.Options{Image: e.Build(whereami), Flags: []string{"-p", before.Addr[len("10.0.0.5:"):] + ":7946"}}, "wait")
+	e.Occupy(before.Addr[len("10.0.0.5:"):], e.Build(whereami), "wait")
 	c.Start()
 	after := readFound(t, c, 2)
 	if want := "10.0.0.5:" + c.Port("7946/tcp")[len("0.0.0.0:"):]; after.Addr != want || after.Addr == before.Addr {

@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -19,6 +21,9 @@ import (
 const (
 	promiseProtocol = "promises"
 	maxPromiseLine  = 4 << 10
+	// idleLine is how long a connection is kept on which nothing is asked, as by one who
+	// is no leader any more.
+	idleLine = time.Minute
 )
 
 // pledges asks the other voters for promises and answers when they ask.
@@ -68,17 +73,32 @@ func (p *pledges) serve(conn net.Conn) {
 // ask sends req to the voter id and never waits for its answer. Then is called once
 // with the reply, or with the zero reply if there will be none; it must not block.
 func (p *pledges) ask(id string, req promiseRequest, then func(promiseReply)) {
+	for range 2 { // a line may end just now, for having been idle
+		if l := p.line(id); l == nil {
+			break
+		} else if l.send(req, then) {
+			return
+		}
+	}
+	then(promiseReply{})
+}
+
+// line returns the connection to the voter id, a new one if there is none. It is nil
+// after close.
+func (p *pledges) line(id string) *line {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	l := p.lines[id]
-	if l == nil && !p.closed {
-		l = &line{timeout: p.timeout, waiting: make(map[uint64]func(promiseReply))}
-		p.lines[id] = l
-		p.wg.Go(func() { p.keep(id, l) })
+	if l != nil && !l.isOver() {
+		return l
 	}
-	p.mu.Unlock()
-	if l == nil || !l.send(req, then) {
-		then(promiseReply{})
+	if p.closed {
+		return nil
 	}
+	l = &line{timeout: p.timeout, waiting: make(map[uint64]func(promiseReply))}
+	p.lines[id] = l
+	p.wg.Go(func() { p.keep(id, l) })
+	return l
 }
 
 // keep keeps the connection of l for as long as it is used and well.
@@ -90,7 +110,9 @@ func (p *pledges) keep(id string, l *line) {
 		_ = conn.Close()
 	}
 	p.mu.Lock()
-	delete(p.lines, id)
+	if p.lines[id] == l {
+		delete(p.lines, id)
+	}
 	p.mu.Unlock()
 	l.end()
 }
@@ -113,6 +135,7 @@ type line struct {
 	backlog []promiseRequest // what is to be sent then
 	ended   bool
 	waiting map[uint64]func(promiseReply) // by round
+	until   time.Time                     // the read deadline of conn
 }
 
 // send reports false if the line has ended, and then does not call then.
@@ -134,14 +157,19 @@ func (l *line) send(req promiseRequest, then func(promiseReply)) bool {
 // write sends req. Whoever does not answer in time has the line cut: the clock of
 // the read runs from the first request that is not answered.
 func (l *line) write(req promiseRequest) {
-	deadline := time.Now().Add(l.timeout)
 	if len(l.waiting) == 1 {
-		_ = l.conn.SetReadDeadline(deadline)
+		l.await(l.timeout)
 	}
-	_ = l.conn.SetWriteDeadline(deadline)
+	_ = l.conn.SetWriteDeadline(time.Now().Add(l.timeout))
 	if writeLine(l.conn, req) != nil {
 		_ = l.conn.Close() // the reader notices, and tells those who wait
 	}
+}
+
+// await sets the read deadline.
+func (l *line) await(d time.Duration) {
+	l.until = time.Now().Add(d)
+	_ = l.conn.SetReadDeadline(l.until)
 }
 
 // open sends what has waited for the connection.
@@ -149,31 +177,65 @@ func (l *line) open(conn net.Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.conn = conn
-	_ = conn.SetReadDeadline(time.Now().Add(l.timeout))
+	l.await(l.timeout)
 	for _, req := range l.backlog {
 		l.write(req)
 	}
 	l.backlog = nil
 }
 
-// read hands out the replies until the connection ends, which a silence ends too.
+// read hands out the replies until the connection ends, which a silence ends too: soon
+// where a reply is due, and late where nothing was asked. The next request may be sent
+// at any time, also when the time to reply to the last one would just be over.
 func (l *line) read(conn net.Conn) {
-	for lines := scanner(conn); lines.Scan(); {
-		var reply promiseReply
-		if json.Unmarshal(lines.Bytes(), &reply) != nil {
-			return
+	for more := true; more; {
+		lines := scanner(conn)
+		for lines.Scan() {
+			if !l.handOut(lines.Bytes()) {
+				return
+			}
 		}
-		l.mu.Lock()
-		then := l.waiting[reply.Round]
-		delete(l.waiting, reply.Round)
-		if len(l.waiting) > 0 {
-			_ = conn.SetReadDeadline(time.Now().Add(l.timeout))
-		}
-		l.mu.Unlock()
-		if then != nil {
-			then(reply)
-		}
+		more = l.goesOn(lines.Err())
 	}
+}
+
+// goesOn reports whether the reader was woken by a deadline that a request has moved
+// since. Otherwise the line takes no more requests.
+func (l *line) goesOn(err error) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if errors.Is(err, os.ErrDeadlineExceeded) && time.Now().Before(l.until) {
+		return true
+	}
+	l.ended = true
+	return false
+}
+
+// handOut reports whether it was a reply.
+func (l *line) handOut(b []byte) bool {
+	var reply promiseReply
+	if json.Unmarshal(b, &reply) != nil {
+		return false
+	}
+	l.mu.Lock()
+	then := l.waiting[reply.Round]
+	delete(l.waiting, reply.Round)
+	if len(l.waiting) > 0 {
+		l.await(l.timeout)
+	} else {
+		l.await(idleLine)
+	}
+	l.mu.Unlock()
+	if then != nil {
+		then(reply)
+	}
+	return true
+}
+
+func (l *line) isOver() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ended
 }
 
 // end tells those who still wait that there will be no reply.

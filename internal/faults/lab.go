@@ -1,0 +1,577 @@
+package faults
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/musterhq/muster/internal/checker"
+	"github.com/musterhq/muster/internal/netlab"
+	"github.com/musterhq/muster/node/history"
+	"github.com/musterhq/muster/node/httpapi"
+)
+
+// patience bounds each wait. What is waited for takes seconds; the rest is for
+// machines that do a lot else.
+const patience = 60 * time.Second
+
+// Options say what is attacked.
+type Options struct {
+	// Name is that of the case. Its random choices come from it and Seed.
+	Name string
+	Seed uint64
+	// Provider is static, etcd or consul.
+	Provider string
+	// Nodes is how many there are. 0: 3.
+	Nodes int
+	// Servers is how many the store consists of. 0: 1.
+	Servers int
+	// Proxied has each node go to the store by a proxy, which can delay.
+	Proxied bool
+	// TTL is that of mastership. 0: 2 s, or of a static list its default.
+	TTL time.Duration
+	// LogLevel is that of the nodes. Empty: debug.
+	LogLevel string
+}
+
+// Lab is a cluster under attack.
+type Lab struct {
+	Net   *netlab.Net
+	Hosts []*Host // all that are to run
+	Rand  *rand.Rand
+
+	retired     []*Host // those that are not to run any more
+	t           testing.TB
+	options     Options
+	cluster     string
+	dir         string // of all files
+	worker      string // the program
+	store       *store
+	proxied     bool
+	expect      int
+	voters      []string
+	ttl         time.Duration // as configured, 0 for the default
+	sessionTTL  time.Duration
+	register    register
+	registerURL string
+	client      http.Client
+	began       int64
+	background  sync.WaitGroup // waits for processes
+
+	mu     sync.Mutex
+	cuts   []checker.Fault
+	stalls []checker.Fault
+	events []string
+	counts map[string]int // faults by kind
+	bounds checker.Bounds
+	broken bool // what the checker finds is wanted
+}
+
+// New makes the hosts and starts the servers, and no node.
+func New(t testing.TB, o Options) *Lab {
+	t.Helper()
+	netlab.Require(t)
+	if o.Nodes == 0 {
+		o.Nodes = 3
+	}
+	if o.Servers == 0 {
+		o.Servers = 1
+	}
+	if o.TTL == 0 && o.Provider != "static" {
+		o.TTL = 2 * time.Second
+	}
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(o.Name))
+	l := &Lab{
+		t: t, options: o, cluster: "orders", dir: t.TempDir(), worker: buildWorker(t), Net: netlab.New(t),
+		Rand: rand.New(rand.NewPCG(o.Seed, h.Sum64())), proxied: o.Proxied, expect: o.Nodes, ttl: o.TTL,
+		began: now(), counts: make(map[string]int),
+	}
+	l.registerURL = l.register.serve(t, l.Net.Self()+":9000")
+	l.bounds = bounds(o)
+	if o.Provider != "static" {
+		l.sessionTTL = o.TTL
+	}
+	l.store = newStore(t, l, o.Provider, o.Servers)
+	for i := range o.Nodes {
+		l.AddHost(fmt.Sprintf("h%d", i+1))
+	}
+	l.bounds.Voters = nil
+	for _, h := range l.Hosts {
+		l.voters = append(l.voters, h.Addr())
+		l.bounds.Voters = append(l.bounds.Voters, h.Name())
+	}
+	watching, stop := context.WithCancel(context.Background())
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		l.watchStalls(watching)
+	}()
+	t.Cleanup(func() {
+		stop()
+		<-watched
+	})
+	t.Cleanup(func() {
+		for _, h := range slices.Concat(l.Hosts, l.retired) {
+			if h.Running() {
+				h.process.Kill()
+			}
+		}
+		l.background.Wait()
+		l.client.CloseIdleConnections()
+	})
+	return l
+}
+
+// AddHost adds a host on which no node runs.
+func (l *Lab) AddHost(name string) *Host {
+	l.t.Helper()
+	h := &Host{Host: l.Net.Host(name), lab: l, NodeID: name, index: len(l.Hosts)}
+	l.Hosts = append(l.Hosts, h)
+	return h
+}
+
+// bounds are how long things may take, which docs/reliability.md explains.
+func bounds(o Options) checker.Bounds {
+	b := checker.Bounds{Component: 5 * time.Second}
+	if o.Provider == "static" {
+		ttl := o.TTL
+		if ttl == 0 {
+			ttl = 900 * time.Millisecond
+		}
+		b.Isolation = ttl
+		b.Clear = ttl + 12*time.Second
+		b.Master = 2*ttl + time.Second + 10*time.Second
+		return b
+	}
+	// A store that comes back starts its leases afresh: twice the TTL, and a second.
+	failover := 2*o.TTL + time.Second
+	b.Isolation = 20 * time.Second
+	b.Clear = failover + 12*time.Second
+	b.Master = failover + 10*time.Second
+	b.Registry = o.TTL + 2*time.Second
+	if o.Provider == "consul" && o.Servers > 1 {
+		// The agents that the nodes go by are the servers themselves. With one that dies,
+		// or is cut off, the checks that it kept go quiet, and a session ends by its own
+		// TTL alone, of which Consul waits for two. An agent that failed to tell of a check
+		// tries again after 15 to 30 s; and a server that was taken for dead is taken out
+		// of Raft, and back in when the leader compares its lists, once a minute.
+		b.Master += 75 * time.Second
+		b.Registry += 75 * time.Second
+	}
+	return b
+}
+
+var (
+	workerOnce sync.Once
+	workerPath string
+	workerErr  error
+)
+
+// buildWorker builds the program of the hosts once.
+func buildWorker(t testing.TB) string {
+	t.Helper()
+	workerOnce.Do(func() {
+		dir, err := os.MkdirTemp("", "muster-worker-")
+		if err != nil {
+			workerErr = err
+			return
+		}
+		workerPath = filepath.Join(dir, "worker")
+		cmd := exec.Command("go", "build", "-tags", "musterfault", "-o", workerPath, "github.com/musterhq/muster/internal/faults/worker")
+		if output, err := cmd.CombinedOutput(); err != nil {
+			workerErr = fmt.Errorf("build the worker: %w\n%s", err, output)
+		}
+	})
+	if workerErr != nil {
+		t.Fatal(workerErr)
+	}
+	return workerPath
+}
+
+// A timer that is late by more than this is taken for a machine that stood still, as a
+// virtual one does at times, or one with a lot else to do.
+const stallLimit = time.Second
+
+// watchStalls notes when the machine stood still, by timers of its own.
+func (l *Lab) watchStalls(ctx context.Context) {
+	const interval = 50 * time.Millisecond
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for last := now(); ; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		at := now()
+		if late := time.Duration(at-last) - interval; late > stallLimit {
+			l.logf("the machine stood still for %v", late.Round(time.Millisecond))
+			l.mu.Lock()
+			l.stalls = append(l.stalls, checker.Fault{Kind: checker.Stall, Begin: at - int64(late), End: at})
+			l.mu.Unlock()
+		}
+		last = at
+	}
+}
+
+// logf notes what was done, and when.
+func (l *Lab) logf(format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at := now()
+	l.events = append(l.events, fmt.Sprintf("%8.3f  %.6f  %s", time.Duration(at-l.began).Seconds(), time.Duration(at).Seconds(), fmt.Sprintf(format, args...)))
+}
+
+// inject counts a fault of the kind.
+func (l *Lab) inject(kind string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.counts[kind]++
+}
+
+// StartAll starts a node on every host that has none.
+func (l *Lab) StartAll() {
+	l.t.Helper()
+	for _, h := range l.Hosts {
+		if !h.Running() {
+			h.Start()
+		}
+	}
+}
+
+// Form starts all nodes and waits until they are one cluster. It returns its master.
+func (l *Lab) Form() *Host {
+	l.t.Helper()
+	l.StartAll()
+	return l.Well()
+}
+
+// eventually waits until done, or ends the test with what was waited for.
+func (l *Lab) eventually(what string, done func(ctx context.Context) bool) {
+	l.t.Helper()
+	if !l.within(patience, done) {
+		l.t.Fatalf("not within %v: %s; %s", patience, what, l.describe())
+	}
+}
+
+// within waits until done, and reports whether it was in time.
+func (l *Lab) within(limit time.Duration, done func(ctx context.Context) bool) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for !done(ctx) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// Sleep lets the fault last.
+func (l *Lab) Sleep(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	<-timer.C
+}
+
+// UpTo is a random time between lo and hi.
+func (l *Lab) UpTo(lo, hi time.Duration) time.Duration {
+	return lo + time.Duration(l.Rand.Int64N(int64(hi-lo)+1))
+}
+
+func (l *Lab) describe() string {
+	text := ""
+	for _, h := range l.Hosts {
+		if !h.Running() {
+			text += fmt.Sprintf("\n%s does not run", h.Name())
+			continue
+		}
+		var s httpapi.Status
+		err := h.get(context.Background(), httpapi.PathStatus, &s)
+		v, _ := h.view(context.Background())
+		m, _ := masterOf(v)
+		text += fmt.Sprintf("\n%s: %d members, master %q in term %d, waiting for %q, %v", h.Name(), len(v.Members), m.NodeID, v.Term, s.WaitingFor, err)
+	}
+	return text
+}
+
+// Well waits until the nodes that run agree on one of them as master and see each
+// other, and returns that one.
+func (l *Lab) Well() (master *Host) {
+	l.t.Helper()
+	l.eventually("the nodes that run see each other and agree on a master", func(ctx context.Context) bool {
+		master = l.agreed(ctx, l.running(), true)
+		return master != nil
+	})
+	l.logf("all is well, %s is master", master.Name())
+	return master
+}
+
+// Master waits until these hosts agree on a master that runs and is not one of those
+// before, whatever else they see.
+func (l *Lab) Master(hosts []*Host, before ...*Host) (master *Host) {
+	l.t.Helper()
+	l.eventually("a new master", func(ctx context.Context) bool {
+		m := l.agreed(ctx, hosts, false)
+		if m == nil || slices.Contains(before, m) {
+			return false
+		}
+		master = m
+		return true
+	})
+	l.logf("%s is master", master.Name())
+	return master
+}
+
+// Renewed waits until the mastership of a host is renewed once more.
+func (l *Lab) Renewed(h *Host) {
+	l.t.Helper()
+	renewals := func() (n int) {
+		log, err := h.readHistory()
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		for _, r := range log.Records {
+			if r.Kind == history.Renewed {
+				n++
+			}
+		}
+		return n
+	}
+	before := renewals()
+	l.eventually(h.Name()+" renews its mastership", func(context.Context) bool { return renewals() > before })
+}
+
+// NoMaster waits until none of these hosts names a master.
+func (l *Lab) NoMaster(hosts []*Host) {
+	l.t.Helper()
+	l.eventually("nobody names a master", func(ctx context.Context) bool {
+		for _, h := range hosts {
+			v, err := h.view(ctx)
+			if err != nil {
+				return false
+			}
+			if _, named := masterOf(v); named {
+				return false
+			}
+		}
+		return true
+	})
+	l.logf("nobody names a master")
+}
+
+// agreed is the master that all of the hosts name, nil if they do not. With whole they
+// also see each other and nobody else.
+func (l *Lab) agreed(ctx context.Context, hosts []*Host, whole bool) *Host {
+	var id, node string
+	var members []string
+	for i, h := range hosts {
+		v, err := h.view(ctx)
+		if err != nil {
+			return nil
+		}
+		m, named := masterOf(v)
+		if !named || i > 0 && m.InstanceID != id {
+			return nil
+		}
+		id, node = m.InstanceID, m.NodeID
+		if !whole {
+			continue
+		}
+		var seen []string
+		for _, m := range v.Members {
+			seen = append(seen, m.InstanceID)
+		}
+		slices.Sort(seen)
+		if len(seen) != len(hosts) || i > 0 && !slices.Equal(seen, members) {
+			return nil
+		}
+		members = seen
+	}
+	for _, h := range hosts {
+		if h.NodeID == node {
+			return h
+		}
+	}
+	for _, h := range l.Hosts {
+		if h.NodeID == node && !whole {
+			return h
+		}
+	}
+	return nil
+}
+
+func (l *Lab) running() (hosts []*Host) {
+	for _, h := range l.Hosts {
+		if h.Running() {
+			hosts = append(hosts, h)
+		}
+	}
+	return hosts
+}
+
+// Others are all hosts but these.
+func (l *Lab) Others(but ...*Host) (hosts []*Host) {
+	for _, h := range l.Hosts {
+		if !slices.Contains(but, h) {
+			hosts = append(hosts, h)
+		}
+	}
+	return hosts
+}
+
+// Any is a host by chance.
+func (l *Lab) Any(hosts []*Host) *Host { return hosts[l.Rand.IntN(len(hosts))] }
+
+// Shuffled is the hosts in an order by chance.
+func (l *Lab) Shuffled() []*Host {
+	hosts := slices.Clone(l.Hosts)
+	l.Rand.Shuffle(len(hosts), func(i, j int) { hosts[i], hosts[j] = hosts[j], hosts[i] })
+	return hosts
+}
+
+// Cut breaks the way from a host to another; the way back is not touched.
+func (l *Lab) Cut(from, to *Host, mode netlab.Mode) {
+	l.t.Helper()
+	l.Net.Cut(from.IP(), to.IP(), mode)
+	l.noteCuts([2]*Host{from, to})
+}
+
+// CutBoth breaks both ways between two hosts.
+func (l *Lab) CutBoth(a, b *Host, mode netlab.Mode) {
+	l.t.Helper()
+	l.Cut(a, b, mode)
+	l.Cut(b, a, mode)
+}
+
+// Part cuts all ways between groups of hosts.
+func (l *Lab) Part(mode netlab.Mode, groups ...[]*Host) {
+	l.t.Helper()
+	var addrs [][]string
+	var ways [][2]*Host
+	for i, group := range groups {
+		var ips []string
+		for _, a := range group {
+			ips = append(ips, a.IP())
+			for j, other := range groups {
+				for _, b := range other {
+					if i != j {
+						ways = append(ways, [2]*Host{a, b})
+					}
+				}
+			}
+		}
+		addrs = append(addrs, ips)
+	}
+	l.Net.Part(mode, addrs...)
+	l.noteCuts(ways...)
+	l.logf("split: %s", names(groups...))
+}
+
+func names(groups ...[]*Host) string {
+	text := ""
+	for i, group := range groups {
+		if i > 0 {
+			text += "|"
+		}
+		for j, h := range group {
+			if j > 0 {
+				text += ","
+			}
+			text += h.Name()
+		}
+	}
+	return text
+}
+
+// noteCuts has the checker know, once they are in force.
+func (l *Lab) noteCuts(ways ...[2]*Host) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, w := range ways {
+		l.cuts = append(l.cuts, checker.Fault{Kind: checker.Cut, From: w[0].Name(), To: w[1].Name(), Begin: now()})
+	}
+}
+
+// CutStore cuts hosts off from all servers, or from the proxies before them.
+func (l *Lab) CutStore(mode netlab.Mode, hosts ...*Host) {
+	l.t.Helper()
+	for _, h := range hosts {
+		for _, ip := range l.store.ips() {
+			l.Net.Cut(h.IP(), ip, mode)
+			l.Net.Cut(ip, h.IP(), mode)
+		}
+	}
+	l.logf("%s cut off from the store", names(hosts))
+}
+
+// DelayStore has what the store answers these hosts come so much later.
+func (l *Lab) DelayStore(by time.Duration, hosts ...*Host) {
+	for _, h := range hosts {
+		for _, way := range l.store.ways(h) {
+			way.Delay(delayedWay, by)
+		}
+	}
+	l.logf("answers of the store to %s come %v later", names(hosts), by)
+}
+
+// HealNet ends all faults of the network and of the ways to the store.
+func (l *Lab) HealNet() {
+	l.t.Helper()
+	l.mu.Lock()
+	for i := range l.cuts { // before: they hear each other at the latest from here on
+		if l.cuts[i].End == 0 {
+			l.cuts[i].End = now()
+		}
+	}
+	l.mu.Unlock()
+	l.Net.Heal()
+	for _, ways := range l.store.proxies {
+		for _, way := range ways {
+			way.Restore()
+		}
+	}
+	l.logf("the network is well again")
+}
+
+// Heal ends all faults, and starts what does not run.
+func (l *Lab) Heal() {
+	l.t.Helper()
+	l.HealNet()
+	for _, h := range l.Hosts {
+		h.Resume()
+	}
+	l.store.restore()
+	l.StartAll()
+}
+
+// masterNow is the host that says itself that it is master, nil if none does.
+func (l *Lab) masterNow() *Host {
+	for _, h := range l.running() {
+		h.mu.Lock()
+		paused := h.paused
+		h.mu.Unlock()
+		if paused {
+			continue
+		}
+		if v, err := h.view(context.Background()); err == nil {
+			if m, ok := masterOf(v); ok && m.Self {
+				return h
+			}
+		}
+	}
+	return nil
+}

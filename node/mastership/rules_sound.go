@@ -1,0 +1,5 @@
+//go:build !musterfault
+
+package mastership
+
+func rulesInForce() rules { return soundRules() }
