@@ -26,5 +26,8 @@ func (c *Config) SetMute() { c.mute = true }
 // BoundAddr is what the node listens on.
 func (n *Node) BoundAddr() string { return n.link.Addr().String() }
 
+// Kill has the node neither say nor hear anything more. It is still to be left.
+func (n *Node) Kill() { n.link.Close() }
+
 // Tell is what the node gives another one when they exchange their states.
 func (n *Node) Tell() []byte { return n.tell() }

@@ -85,24 +85,35 @@ func (n *Node) self() dialback.Member {
 func (n *Node) askReach() {
 	defer n.wake()
 	var wait backoff.Backoff
+	doubted := false // one has said, for the first time, that it could not
 	for {
-		peers := n.waitPeers()
+		peers, alive := n.waitPeers()
 		if peers == nil {
 			return // the node has ended
 		}
 		reach, _ := n.reach.Load()
-		if reach.patience.IsZero() {
+		if reach == (Reach{}) && alive {
+			wait.Reset()
 			reach = Reach{State: ReachAsking, patience: time.Now().Add(reachPatience)}
 			n.reach.Store(reach)
 		}
-		next := n.ask(peers)
+		next, said := n.ask(peers)
 		if n.ctx.Err() != nil {
 			return
 		}
 		next.patience = reach.patience
-		if next.State == ReachAsking && reach.State == Unreachable {
+		// A node that others count on does not go by the word of one who may have trouble
+		// of its own, unless nobody else is there, and it says so twice.
+		single := next.State == Unreachable && said.failed == 1 && reach.State != Unreachable && n.toldReady.Load()
+		switch {
+		case !alive && said.absent == len(peers):
+			next = Reach{} // whoever could not reach this node is gone
+		case next.State == ReachAsking && reach.State == Unreachable:
 			next = reach // what is known stands
+		case single && (len(peers) > 1 || !doubted):
+			next.State = ReachAsking
 		}
+		doubted = single
 		n.reach.Store(next)
 		n.tellReach(reach, next)
 		if next.State == Reachable {
@@ -114,11 +125,12 @@ func (n *Node) askReach() {
 	}
 }
 
-// waitPeers returns the members to be asked, once there are any. Where none is alive,
-// those that fell silent are asked: to a node that nobody can reach, all soon do.
-func (n *Node) waitPeers() []dialback.Member {
+// waitPeers returns the members to be asked, once there are any, and whether they are
+// alive. Where none is, those that fell silent are asked: to a node that nobody can
+// reach, all soon do. As long as there is nobody, what others said does not count.
+func (n *Node) waitPeers() (peers []dialback.Member, alive bool) {
 	for view := range n.members.Watch(n.ctx) {
-		var peers []dialback.Member
+		peers = nil
 		add := func(m membership.Member) {
 			if !m.Self && m.State != membership.StateLeft && m.InstanceID != n.instanceID {
 				peers = append(peers, dialback.Member{NodeID: m.NodeID, InstanceID: m.InstanceID, Addr: m.Addr})
@@ -127,6 +139,7 @@ func (n *Node) waitPeers() []dialback.Member {
 		for _, m := range view.Members {
 			add(m)
 		}
+		alive = len(peers) > 0
 		for _, m := range view.Departed {
 			if len(view.Members) == 1 {
 				add(m)
@@ -134,15 +147,25 @@ func (n *Node) waitPeers() []dialback.Member {
 		}
 		if len(peers) > 0 {
 			rand.Shuffle(len(peers), func(i, j int) { peers[i], peers[j] = peers[j], peers[i] })
-			return peers[:min(len(peers), reachAsked)]
+			return peers[:min(len(peers), reachAsked)], alive
+		}
+		if reach, _ := n.reach.Load(); reach != (Reach{}) {
+			n.reach.Store(Reach{})
+			n.tellReach(reach, Reach{})
 		}
 	}
-	return nil
+	return nil, false
+}
+
+// votes count the answers that say less than that the node was reached.
+type votes struct {
+	failed int // members that could not reach it
+	absent int // members that could not be asked
 }
 
 // ask puts the question to all of peers at once, and returns what they come to: one
 // that can reach the node counts for all.
-func (n *Node) ask(peers []dialback.Member) Reach {
+func (n *Node) ask(peers []dialback.Member) (Reach, votes) {
 	ctx, cancel := context.WithCancel(n.ctx)
 	type answer struct {
 		peer dialback.Member
@@ -154,25 +177,28 @@ func (n *Node) ask(peers []dialback.Member) Reach {
 	}
 	defer cancel()
 	reach := Reach{State: ReachAsking}
-	failed := 0
+	var v votes
 	for range peers {
 		a := <-answers
+		if errors.Is(a.err, dialback.ErrAbsent) {
+			v.absent++
+		}
 		var unreachable *dialback.UnreachableError
 		switch {
 		case a.err == nil:
-			return Reach{State: Reachable, Peer: a.peer.NodeID}
+			return Reach{State: Reachable, Peer: a.peer.NodeID}, v
 		case errors.As(a.err, &unreachable):
-			if failed++; failed == 1 {
+			if v.failed++; v.failed == 1 {
 				reach = Reach{State: Unreachable, Peer: a.peer.NodeID, Reason: a.err.Error()}
 			}
 		case reach.State == ReachAsking:
 			reach.Peer, reach.Reason = a.peer.NodeID, a.err.Error()
 		}
 	}
-	if failed > 1 {
-		reach.Reason += fmt.Sprintf(" (%d members could not)", failed)
+	if v.failed > 1 {
+		reach.Reason += fmt.Sprintf(" (%d members could not)", v.failed)
 	}
-	return reach
+	return reach, v
 }
 
 // tellReach logs what has changed.
@@ -183,6 +209,8 @@ func (n *Node) tellReach(last, next Reach) {
 		n.log.Info("others can reach this node", "addr", n.advertised.Addr, "node", next.Peer)
 	case next.State == Unreachable && (last.State != Unreachable || last.Reason != next.Reason):
 		n.log.Warn("others cannot reach this node", "addr", n.advertised.Addr, "node", next.Peer, "err", next.Reason)
+	case next == (Reach{}) && last.State == Unreachable:
+		n.log.Info("nobody is left who cannot reach this node", "addr", n.advertised.Addr, "node", last.Peer)
 	case next.State == ReachAsking:
 		n.log.Debug("whether others can reach this node is not known yet", "node", next.Peer, "reason", next.Reason)
 	}

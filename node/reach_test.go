@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -90,6 +91,55 @@ func TestReachedAfterAll(t *testing.T) {
 	forward(t, addr, lost.BoundAddr())
 	eventually(t, "b was reached", reachable(lost))
 	eventually(t, "b is ready", func() bool { return lost.Status().Ready })
+}
+
+// What the last of the others said goes with it: the node would never be ready again.
+func TestVerdictOfOneWhoIsGone(t *testing.T) {
+	for name, end := range map[string]func(n *node.Node){
+		"left":    func(n *node.Node) { n.Leave(context.Background()) },
+		"crashed": func(n *node.Node) { n.Kill() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t)
+			first := c.start("a")
+			addr := freeAddr(t)
+			lost := c.start("b", func(c *node.Config) { c.Advertise = addr })
+			eventually(t, "b knows that it was not reached", func() bool { return lost.Status().Reach.State == node.Unreachable })
+			end(first)
+			eventually(t, "b is alone", func() bool { return lost.Status().Reach == node.Reach{State: node.ReachAlone} })
+			eventually(t, "b is ready", func() bool { return lost.Status().Ready })
+		})
+	}
+}
+
+// One newcomer that cannot reach a node does not take it from those that count on it while
+// there are others; nobody else being there, it is believed.
+func TestWordOfANewcomer(t *testing.T) {
+	for name, others := range map[string]int{"the only one": 0, "one of two": 1} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t)
+			addr := freeAddr(t)
+			first := c.start("a", func(c *node.Config) { c.Advertise = addr })
+			eventually(t, "a is ready alone", func() bool { return first.Status().Ready })
+			for range others {
+				// It says nothing, and does not speak against a either.
+				mute := c.start("mute", func(c *node.Config) { c.SetMute() })
+				c.waitMembers(2, c.nodes...)
+				eventually(t, "a is ready with another", func() bool {
+					return first.Status().Ready && strings.Contains(first.Status().Reach.Reason, mute.ID()+" cannot be asked")
+				})
+			}
+			c.start("c")
+			eventually(t, "a was told by the newcomer", func() bool { return strings.Contains(first.Status().Reach.Reason, "node c cannot reach") })
+			if others == 0 {
+				eventually(t, "a is not ready", func() bool { s := first.Status(); return !s.Ready && s.Reach.State == node.Unreachable })
+				return
+			}
+			if s := first.Status(); !s.Ready || s.Reach.State != node.ReachAsking {
+				t.Errorf("ready %v, %+v", s.Ready, s.Reach)
+			}
+		})
+	}
 }
 
 // Members of a version that does not know the question keep nobody from being ready.

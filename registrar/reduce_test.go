@@ -3,6 +3,7 @@ package registrar
 import (
 	"context"
 	"iter"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -73,4 +74,58 @@ func TestProviderThatKeepsLess(t *testing.T) {
 			t.Errorf("readers see %+v, %v", s.Instances, err)
 		}
 	})
+}
+
+// What is desired is left alone by Evict also where it is listed as what is left of it.
+func TestEvictOfWhatIsKeptUnderAnotherID(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := discoverytest.NewMemory()
+		registry := discovery.New("memory", shouting{memory.Driver()}, discovery.Options{})
+		defer registry.Close()
+		r := New(Config{Registry: registry, TTL: ttl})
+		defer r.Stop(context.Background())
+		if err := r.Set(instance("a", 1)); err != nil {
+			t.Fatal(err)
+		}
+		after(ttl)
+		for range 3 {
+			s, err := registry.List(t.Context(), discovery.Query{Service: "web"})
+			if err != nil || len(s.Instances) != 1 || s.Instances[0].InstanceID != "A" {
+				t.Fatalf("readers see %+v, %v", s.Instances, err)
+			}
+			if err := r.Evict(s.Instances...); err != nil {
+				t.Fatal(err)
+			}
+			after(2 * ttl)
+		}
+		if s := r.Status(); !s.Registered() || s.Counters.Deregistrations != 0 || s.Counters.Repairs != 0 {
+			t.Errorf("status %+v", s)
+		}
+	})
+}
+
+// shouting is a provider in memory whose ids are in capitals.
+type shouting struct{ driver.Driver }
+
+func (shouting) Reduce(i driver.Instance) driver.Instance {
+	i.InstanceID = strings.ToUpper(i.InstanceID)
+	return i
+}
+
+func (d shouting) OpenSession(ctx context.Context, o driver.SessionOptions) (driver.Session, error) {
+	s, err := d.Driver.(driver.Registrar).OpenSession(ctx, o)
+	return shoutingSession{s, d}, err
+}
+
+type shoutingSession struct {
+	driver.Session
+	d shouting
+}
+
+func (s shoutingSession) Register(ctx context.Context, i driver.Instance) error {
+	return s.Session.Register(ctx, s.d.Reduce(i))
+}
+
+func (s shoutingSession) Deregister(ctx context.Context, i driver.Instance) error {
+	return s.Session.Deregister(ctx, s.d.Reduce(i))
 }

@@ -188,20 +188,33 @@ func (r *Registrar) Evict(instances ...discovery.Instance) error {
 			errs = append(errs, err)
 			continue
 		}
-		k := keyOf(i)
-		if _, known := r.entries[k]; known {
+		if r.knows(i) {
 			continue // desired, or about to go
 		}
 		e := &entry{}
 		e.want(i, nil, now)
 		e.evict = true
-		r.entries[k] = e
+		r.entries[keyOf(i)] = e
 	}
 	if r.off == "" {
 		signal(r.kick)
 	}
 	r.publish()
 	return errors.Join(errs...)
+}
+
+// knows reports whether i, as the provider lists it, is what it keeps of an instance that
+// is desired or about to go: it may be listed under another id. It wants the lock held.
+func (r *Registrar) knows(i discovery.Instance) bool {
+	if _, ok := r.entries[keyOf(i)]; ok {
+		return true
+	}
+	for k, e := range r.entries {
+		if k.service == i.Service && keyOf(r.config.Registry.Reduce(e.instance)) == keyOf(i) {
+			return true
+		}
+	}
+	return false
 }
 
 func validate(i discovery.Instance) error {

@@ -113,6 +113,12 @@ itself when the files change.`,
 			if err != nil {
 				return err
 			}
+			certFile, keyFile := filepath.Join(dir, name+".pem"), filepath.Join(dir, name+"-key.pem")
+			for _, file := range []string{certFile, keyFile} {
+				if sameFile(file, caFile) || sameFile(file, caKeyFile) {
+					return usageError(fmt.Errorf("%q: %s is a file of the authority, which is never written over; choose another name, or another --dir", name, file))
+				}
+			}
 			now := time.Now()
 			if !now.Before(authority.Expiry()) {
 				return fmt.Errorf("%s: the authority ended on %s; make a new one, as docs/security.md explains", caFile, date(authority.Expiry()))
@@ -121,7 +127,7 @@ itself when the files change.`,
 			if err != nil {
 				return err
 			}
-			return storePair(cmd, pair, filepath.Join(dir, name+".pem"), filepath.Join(dir, name+"-key.pem"), force)
+			return storePair(cmd, pair, certFile, keyFile, force)
 		},
 	}
 	flags := cmd.Flags()
@@ -139,6 +145,13 @@ func lifetimeOf(days int) (time.Duration, error) {
 		return 0, usageError(fmt.Errorf("--days: %q: write a number of days from 1 to %d", strconv.Itoa(days), maxDays))
 	}
 	return time.Duration(days) * day, nil
+}
+
+// sameFile reports whether both are there and are one, by whatever names.
+func sameFile(a, b string) bool {
+	infoA, errA := os.Stat(a)
+	infoB, errB := os.Stat(b)
+	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
 }
 
 func readAuthority(certFile, keyFile string) (*pki.Authority, error) {

@@ -50,6 +50,45 @@ func TestTLSCommand(t *testing.T) {
 	}
 }
 
+// Without its key the authority signs nothing any more.
+func TestTLSCommandSparesTheAuthority(t *testing.T) {
+	dir := t.TempDir()
+	if status, _, stderr := execute(t, "tls", "ca", "--dir", dir); status != statusDone {
+		t.Fatalf("tls ca: status %d, stderr %q", status, stderr)
+	}
+	files := map[string]string{"ca.pem": "", "ca-key.pem": ""}
+	for name := range files {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = string(b)
+	}
+	sub := filepath.Join(dir, "sub")
+	if err := os.Mkdir(sub, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"ca", "--dir", dir},
+		{"ca", "--dir", dir, "--force"},
+		{"ca-key", "--dir", dir, "--force"},
+		{"ca", "--dir", filepath.Join(sub, ".."), "--ca", filepath.Join(dir, "ca.pem"), "--ca-key", filepath.Join(dir, "ca-key.pem"), "--force"},
+	} {
+		status, stdout, stderr := execute(t, append([]string{"tls", "cert", "--host", "10.0.0.5"}, args...)...)
+		if status != statusUsage || stdout != "" || !strings.Contains(stderr, "is a file of the authority, which is never written over; choose another name") {
+			t.Errorf("tls cert %v: status %d, stdout %q, stderr %q", args, status, stdout, stderr)
+		}
+	}
+	for name, was := range files {
+		if b, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(b) != was {
+			t.Errorf("%s is another than it was, %v", name, err)
+		}
+	}
+	if status, _, stderr := execute(t, "tls", "cert", "ca", "--host", "10.0.0.5", "--dir", sub, "--ca", filepath.Join(dir, "ca.pem"), "--ca-key", filepath.Join(dir, "ca-key.pem")); status != statusDone {
+		t.Errorf("elsewhere: status %d, stderr %q", status, stderr)
+	}
+}
+
 func TestTLSCommandUsage(t *testing.T) {
 	dir := t.TempDir()
 	for _, v := range []struct {

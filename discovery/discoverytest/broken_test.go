@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -112,10 +113,11 @@ func clauseNamed(t *testing.T, name string) clause {
 // bad is a client of a Memory with one fault of its own.
 type bad struct {
 	*memoryDriver
-	list    func(d *memoryDriver, ctx context.Context, q driver.Query) (driver.Snapshot, error)
-	watch   func(d *memoryDriver, ctx context.Context, q driver.Query, since driver.Snapshot) iter.Seq2[driver.Snapshot, error]
-	session func(s *memorySession) driver.Session
-	author  func(a *memoryAuthority) driver.Authority
+	list     func(d *memoryDriver, ctx context.Context, q driver.Query) (driver.Snapshot, error)
+	services func(d *memoryDriver, ctx context.Context) ([]string, error)
+	watch    func(d *memoryDriver, ctx context.Context, q driver.Query, since driver.Snapshot) iter.Seq2[driver.Snapshot, error]
+	session  func(s *memorySession) driver.Session
+	author   func(a *memoryAuthority) driver.Authority
 }
 
 func (b *bad) List(ctx context.Context, q driver.Query) (driver.Snapshot, error) {
@@ -123,6 +125,13 @@ func (b *bad) List(ctx context.Context, q driver.Query) (driver.Snapshot, error)
 		return b.memoryDriver.List(ctx, q)
 	}
 	return b.list(b.memoryDriver, ctx, q)
+}
+
+func (b *bad) Services(ctx context.Context) ([]string, error) {
+	if b.services == nil {
+		return b.memoryDriver.Services(ctx)
+	}
+	return b.services(b.memoryDriver, ctx)
 }
 
 func (b *bad) Watch(ctx context.Context, q driver.Query, since driver.Snapshot) iter.Seq2[driver.Snapshot, error] {
@@ -325,6 +334,66 @@ var defects = []struct {
 					s.Instances[n].AppAddrs = nil
 				}
 				return s, err
+			}}
+		}
+	}},
+	{"services are cut at a dot", "list/services", func() func(*memoryDriver) *bad {
+		return func(d *memoryDriver) *bad {
+			return &bad{memoryDriver: d, services: func(d *memoryDriver, ctx context.Context) ([]string, error) {
+				names, err := d.Services(ctx)
+				for n := range names {
+					names[n], _, _ = strings.Cut(names[n], ".")
+				}
+				return slices.Compact(names), err
+			}}
+		}
+	}},
+	{"services are named in small letters", "list/services", func() func(*memoryDriver) *bad {
+		return func(d *memoryDriver) *bad {
+			return &bad{memoryDriver: d, services: func(d *memoryDriver, ctx context.Context) ([]string, error) {
+				names, err := d.Services(ctx)
+				for n := range names {
+					names[n] = strings.ToLower(names[n])
+				}
+				return names, err
+			}}
+		}
+	}},
+	{"a service is left out whose name starts like another's", "list/services", func() func(*memoryDriver) *bad {
+		return func(d *memoryDriver) *bad {
+			return &bad{memoryDriver: d, services: func(d *memoryDriver, ctx context.Context) ([]string, error) {
+				names, err := d.Services(ctx)
+				return slices.DeleteFunc(names, func(name string) bool { return name == "foobar" }), err
+			}}
+		}
+	}},
+	{"a service is named for each of its instances", "list/services", func() func(*memoryDriver) *bad {
+		return func(d *memoryDriver) *bad {
+			return &bad{memoryDriver: d, services: func(d *memoryDriver, ctx context.Context) ([]string, error) {
+				names, err := d.Services(ctx)
+				return append(names, names...), err
+			}}
+		}
+	}},
+	{"an error is no services", "list/services", func() func(*memoryDriver) *bad {
+		return func(d *memoryDriver) *bad {
+			return &bad{memoryDriver: d, services: func(d *memoryDriver, ctx context.Context) ([]string, error) {
+				names, err := d.Services(ctx)
+				if err != nil && ctx.Err() == nil {
+					return nil, nil
+				}
+				return names, err
+			}}
+		}
+	}},
+	{"an outage of the services is for good", "list/services", func() func(*memoryDriver) *bad {
+		return func(d *memoryDriver) *bad {
+			return &bad{memoryDriver: d, services: func(d *memoryDriver, ctx context.Context) ([]string, error) {
+				names, err := d.Services(ctx)
+				if err != nil && ctx.Err() == nil {
+					err = driver.ErrInvalid
+				}
+				return names, err
 			}}
 		}
 	}},

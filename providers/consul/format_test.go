@@ -27,29 +27,34 @@ func TestWhereThingsStand(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := driver.Instance{Service: "orders", NodeID: "n1", InstanceID: "i1", Addr: "10.0.0.5:7946"}
+	const id = "0123456789abcdef0123456789abcdef"
+	node := driver.Instance{Service: "orders", NodeID: "n1", InstanceID: id, Addr: "10.0.0.5:7946"}
+	chosen := driver.Instance{Service: "orders", NodeID: "n1", InstanceID: "https.12345", Addr: "10.0.0.5:7946"}
 	for _, c := range []struct {
-		config Config
-		id     string // of the service, or else
-		key    string // of the registration
-		grants string
+		instance driver.Instance
+		config   Config
+		id       string // of the service, or else
+		key      string // of the registration
+		grants   string
 	}{
-		{Config{}, "orders:i1", "", "muster/v1/clusters/orders/"},
-		{Config{Prefix: "prod/muster"}, "orders:i1", "", "prod/muster/v1/clusters/orders/"},
-		{Config{Prefix: "a", AuthorityPrefix: "b"}, "orders:i1", "", "b/v1/clusters/orders/"},
-		{Config{Format: "hazelcast"}, "orders-10.0.0.5-10.0.0.5-7946", "", "muster/v1/clusters/orders/"},
-		{Config{Format: "registrator"}, host + ":n1:7946", "", "muster/v1/clusters/orders/"},
-		{Config{Format: "registrator-kv", Prefix: "services"}, "", "services/orders/" + host + ":n1:7946", "muster/v1/clusters/orders/"},
-		{Config{Format: "registrator-kv", Prefix: "a", AuthorityPrefix: "b"}, "", "a/orders/" + host + ":n1:7946", "b/v1/clusters/orders/"},
-		{Config{Format: "skydns"}, "", "skydns/local/cluster/orders/i1", "muster/v1/clusters/orders/"},
-		{Config{Format: "skydns", Prefix: "dns", Domain: "example.com"}, "", "dns/com/example/orders/i1", "muster/v1/clusters/orders/"},
+		{node, Config{}, "orders:" + id, "", "muster/v1/clusters/orders/"},
+		{node, Config{Prefix: "prod/muster"}, "orders:" + id, "", "prod/muster/v1/clusters/orders/"},
+		{node, Config{Prefix: "a", AuthorityPrefix: "b"}, "orders:" + id, "", "b/v1/clusters/orders/"},
+		{node, Config{Format: "hazelcast"}, "orders-10.0.0.5-10.0.0.5-7946", "", "muster/v1/clusters/orders/"},
+		{node, Config{Format: "registrator"}, host + ":n1:7946", "", "muster/v1/clusters/orders/"},
+		{node, Config{Format: "registrator-kv", Prefix: "services"}, "", "services/orders/" + host + ":n1:7946", "muster/v1/clusters/orders/"},
+		{node, Config{Format: "registrator-kv", Prefix: "a", AuthorityPrefix: "b"}, "", "a/orders/" + host + ":n1:7946", "b/v1/clusters/orders/"},
+		{node, Config{Format: "skydns"}, "", "skydns/local/cluster/orders/" + id, "muster/v1/clusters/orders/"},
+		{node, Config{Format: "skydns", Prefix: "dns", Domain: "example.com"}, "", "dns/com/example/orders/" + id, "muster/v1/clusters/orders/"},
+		{chosen, Config{Format: "registrator"}, "https.12345", "", "muster/v1/clusters/orders/"},
+		{chosen, Config{Format: "registrator-kv", Prefix: "services"}, "", "services/orders/https.12345", "muster/v1/clusters/orders/"},
 	} {
 		d := open(t, c.config)
 		var id, key string
 		if d.kv != nil {
-			key, _, err = d.kv.Encode(i)
+			key, _, err = d.kv.Encode(c.instance)
 		} else {
-			id, err = d.serviceID(i)
+			id, err = d.serviceID(c.instance)
 		}
 		if err != nil || id != c.id || key != c.key {
 			t.Errorf("%+v: service %q, key %q, %v; want %q, %q", c.config, id, key, err, c.id, c.key)
@@ -421,11 +426,12 @@ func TestSuccessorAtTheSameAddress(t *testing.T) {
 	for _, format := range []string{formatHazelcast, formatRegistrator, formatRegistratorKV} {
 		t.Run(format, func(t *testing.T) {
 			config := Config{Address: server.Addr(), Format: format, Prefix: newPrefix()}
+			first, second := strings.Repeat("1", 32), strings.Repeat("2", 32) // random ones
 			instance := func(id string) driver.Instance {
 				return driver.Instance{Service: "successor-" + format, NodeID: "n1", InstanceID: id, Addr: "10.0.0.5:7946"}
 			}
 			var sessions []driver.Session
-			for _, id := range []string{"first", "second"} {
+			for _, id := range []string{first, second} {
 				s, err := open(t, config).OpenSession(within(t), driver.SessionOptions{TTL: time.Minute})
 				if err != nil {
 					t.Fatal(err)
@@ -437,13 +443,13 @@ func TestSuccessorAtTheSameAddress(t *testing.T) {
 				sessions = append(sessions, s)
 			}
 			d := open(t, config)
-			want := d.Reduce(instance("second"))
+			want := d.Reduce(instance(second))
 			stands := func() bool {
 				got, _ := list(t, config, want.Service)
 				return cmp.Equal([]driver.Instance{want}, got)
 			}
 			eventually(t, "the second stands", stands)
-			if err := sessions[0].Deregister(within(t), instance("first")); err != nil {
+			if err := sessions[0].Deregister(within(t), instance(first)); err != nil {
 				t.Fatal(err)
 			}
 			if err := sessions[0].Close(within(t)); err != nil {

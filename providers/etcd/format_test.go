@@ -322,11 +322,12 @@ func TestSuccessorWithTheSameKey(t *testing.T) {
 		t.Run(format, func(t *testing.T) {
 			prefix := newPrefix()
 			config := Config{Endpoints: []string{server.Endpoint()}, Format: format, Prefix: prefix}
+			first, second := strings.Repeat("1", 32), strings.Repeat("2", 32) // random ones
 			instance := func(id string) driver.Instance {
 				return driver.Instance{Service: "orders", NodeID: "n1", InstanceID: id, Addr: "10.0.0.5:7946"}
 			}
 			var sessions []driver.Session
-			for _, id := range []string{"first", "second"} {
+			for _, id := range []string{first, second} {
 				s, err := open(t, config).OpenSession(within(t), driver.SessionOptions{TTL: time.Minute})
 				if err != nil {
 					t.Fatal(err)
@@ -341,7 +342,7 @@ func TestSuccessorWithTheSameKey(t *testing.T) {
 			if len(stands) != 1 {
 				t.Fatalf("there is %v, want one key", stands)
 			}
-			if err := sessions[0].Deregister(within(t), instance("first")); err != nil {
+			if err := sessions[0].Deregister(within(t), instance(first)); err != nil {
 				t.Fatal(err)
 			}
 			if err := sessions[0].Close(within(t)); err != nil {

@@ -29,7 +29,8 @@ type Detector interface {
 	Name() string
 	// Detect returns where the port that is bound to can be dialled from outside.
 	// It makes one attempt. An error that wraps ErrNotApplicable says that the
-	// detector has no business here; any other means that it should know the
+	// detector has no business here, and ErrHostNetwork besides that no network lies
+	// between this process and its host; any other means that it should know the
 	// address and does not. auto goes on after either.
 	Detect(ctx context.Context, bound netip.AddrPort) (Address, error)
 }

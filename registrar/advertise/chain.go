@@ -86,6 +86,7 @@ type step struct {
 func ask(ctx context.Context, spec string, steps []step, bound netip.AddrPort, o Options, used Explanation) (candidate, []Step, error) {
 	var asked []Step
 	var last error
+	hostNetwork := false // as a step has said
 	for _, s := range steps {
 		found, err := s.ask(ctx, bound, len(steps) > 1, o)
 		if err == nil {
@@ -93,7 +94,7 @@ func ask(ctx context.Context, spec string, steps []step, bound netip.AddrPort, o
 			if problem := unsound(spec, best, bound, o); problem != nil {
 				return candidate{}, append(asked, failed(s, problem)), problem
 			}
-			if s.inside && !o.AllowInternal {
+			if s.inside && !o.AllowInternal && !hostNetwork {
 				err = inside(spec, best, asked, o)
 			}
 			if err == nil {
@@ -101,6 +102,7 @@ func ask(ctx context.Context, spec string, steps []step, bound netip.AddrPort, o
 				return best, asked, stays(spec, asked, used)
 			}
 		}
+		hostNetwork = hostNetwork || errors.Is(err, ErrHostNetwork)
 		asked = append(asked, failed(s, err))
 		if len(steps) == 1 || s.decides && !errors.Is(err, ErrNotApplicable) {
 			return candidate{}, asked, err

@@ -195,6 +195,25 @@ func TestAddressOfAStepStays(t *testing.T) {
 	}
 }
 
+// The host may look like a container itself, as a machine of LXC does. Its interfaces are
+// what others dial all the same.
+func TestNetworkOfTheHost(t *testing.T) {
+	bound := netip.MustParseAddrPort("0.0.0.0:7946")
+	detector := fakeDetector{name: "docker", err: fmt.Errorf("%w: this container has the network of the host", ErrHostNetwork)}
+	e := Explain(t.Context(), "auto", bound, host{interfaces: eth0, container: true, detectors: []Detector{detector}}.options())
+	if e.Err != nil || !strings.HasSuffix(e.Addr, ":7946") || e.Steps[len(e.Steps)-1].Name != StepInterface {
+		t.Errorf("found %q, %v", e.Addr, e.Err)
+	}
+	told := Step{Name: "docker", Outcome: NotApplicable, Reason: "the port is the host's own: this container has the network of the host"}
+	if !slices.Contains(e.Steps, told) {
+		t.Errorf("steps %+v, want %+v among them", e.Steps, told)
+	}
+	detector.err = fmt.Errorf("%w: no socket", ErrNotApplicable)
+	if e := Explain(t.Context(), "auto", bound, host{interfaces: eth0, container: true, detectors: []Detector{detector}}.options()); e.Err == nil {
+		t.Errorf("found %q although nobody says that the network is the host's", e.Addr)
+	}
+}
+
 func TestWatchBeginsWithWhatIsUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -285,6 +304,11 @@ func TestIsolated(t *testing.T) {
 	macvlan[eth0+"uevent"] = file("DEVTYPE=macvlan\nINTERFACE=eth0\nIFINDEX=2")
 	cgroup := veth()
 	cgroup["proc/1/cgroup"] = file("12:pids:/docker/0123456789ab")
+	nerdctl := veth()
+	nerdctl["proc/1/cgroup"] = file("0::/")
+	nerdctl["proc/self/mountinfo"] = file("600 590 8:1 /var/lib/nerdctl/1935db59/containers/default/" + strings.Repeat("5e", 32) + "/resolv.conf /etc/resolv.conf rw - ext4 /dev/sda1 rw")
+	resolved := veth()
+	resolved["proc/self/mountinfo"] = file("30 22 0:24 /resolvconf/resolv.conf /etc/resolv.conf rw - tmpfs tmpfs rw")
 	rootless := fstest.MapFS{"run/.containerenv": file(""), eth0 + "iflink": file("2"), eth0 + "ifindex": file("2"), eth0 + "tun_flags": file("0x1")}
 	for _, tt := range []struct {
 		name string
@@ -296,6 +320,8 @@ func TestIsolated(t *testing.T) {
 		{"Podman", veth("run/.containerenv"), "", []string{"/run/.containerenv"}},
 		{"Podman, by its variable", veth(), "podman", []string{"container=podman"}},
 		{"by its cgroup", cgroup, "", []string{"docker in /proc/1/cgroup"}},
+		{"nerdctl, by its mounts", nerdctl, "", []string{"/proc/self/mountinfo", "eth0 is one end of a pair"}},
+		{"a machine with mounts of its own", resolved, "", nil},
 		{"a machine that calls itself a container", veth(), "lxc", nil},
 		{"rootless", rootless, "", []string{"eth0 is a tunnel"}},
 		{"Docker, network of the host", hostNet, "", nil},

@@ -18,6 +18,11 @@ var (
 	// ErrNotApplicable is what a Detector returns when it has nothing to say here,
 	// as outside of a container.
 	ErrNotApplicable = errors.New("detector does not apply here")
+
+	// ErrHostNetwork is what a Detector returns when it knows that this process has the
+	// network of its host. It wraps ErrNotApplicable. The addresses of interfaces are the
+	// host's own then, also where the host is a container to look at, as a machine of LXC.
+	ErrHostNetwork = fmt.Errorf("%w: the port is the host's own", ErrNotApplicable)
 )
 
 // invalid is an error that stays until someone changes the setting.

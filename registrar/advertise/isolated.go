@@ -8,6 +8,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+
+	"github.com/musterhq/muster/internal/mountinfo"
 )
 
 // systemIsolated looks at the files of this host.
@@ -57,6 +59,10 @@ func containerMark(root fs.FS, lookupEnv func(string) (string, bool)) string {
 	}
 	if v, _ := lookupEnv("container"); v != "" && !slices.Contains(machines, v) { // as Podman sets it
 		return "container=" + v
+	}
+	// The one sign that nerdctl leaves, and containerd with files of that kind, under cgroup v2.
+	if b, err := fs.ReadFile(root, "proc/self/mountinfo"); err == nil && len(mountinfo.ContainerIDs(b)) > 0 {
+		return "the mounts in /proc/self/mountinfo"
 	}
 	cgroup := line(root, "proc/1/cgroup")
 	for _, tool := range []string{"docker", "containerd", "libpod", "kubepods", "crio"} {

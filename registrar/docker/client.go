@@ -32,7 +32,7 @@ type Config struct {
 	// Host is the address of the engine: unix:///PATH, tcp://HOST:PORT or, on Windows,
 	// npipe:////./pipe/NAME. Default: that in $DOCKER_HOST, with the files below
 	// $DOCKER_CERT_PATH (else ~/.docker) where that or $DOCKER_TLS_VERIFY is set. Without it, the first
-	// that is there and lets us in of /var/run/docker.sock, /run/podman/podman.sock,
+	// that is there and lets us in, be it that its engine is still to start, of /var/run/docker.sock, /run/podman/podman.sock,
 	// $XDG_RUNTIME_DIR/docker.sock and $XDG_RUNTIME_DIR/podman/podman.sock.
 	Host string `yaml:"host"`
 
@@ -364,6 +364,10 @@ func (c *conn) close() { c.transport.CloseIdleConnections() }
 
 // connect returns the connection, after it has found an engine and agreed with it on a
 // version. Several callers may do so at once; the first one's stays.
+//
+// A socket that is not there is passed over, and one that does not let us in. Behind any
+// other that fails is an engine, which may just be starting: whoever took the next one
+// would take the containers of another for all there are, and keep it.
 func (c *Client) connect(ctx, caller context.Context, what string) (*conn, error) {
 	if found, err := c.connected(); found != nil || err != nil {
 		return found, err
@@ -383,12 +387,15 @@ func (c *Client) connect(ctx, caller context.Context, what string) (*conn, error
 		}
 		opened.close()
 		err = c.failed(caller, what, h, x, err)
-		// A pipe that is not there is known only by trying.
-		if h.network == "npipe" && !c.named && errors.Is(x.err, os.ErrNotExist) {
-			continue
-		}
-		if first == nil {
-			first = err
+		switch {
+		case c.named:
+			return nil, err
+		case errors.Is(x.err, os.ErrNotExist):
+			// A pipe that is not there is known only by trying, and a socket may go meanwhile.
+		case errors.Is(err, driver.ErrDenied):
+			first = cmp.Or(first, err)
+		default:
+			return nil, fmt.Errorf("%w; if its engine is there no more, remove it or name another in docker.host or $%s", err, envHost)
 		}
 	}
 	if first == nil {

@@ -213,7 +213,12 @@ func TestClientErrors(t *testing.T) {
 		{"unknown authority", "https://" + port(secure), driver.ErrUnavailable, []string{"tls.ca_file"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			cl := newTestClient(t, Config{Host: tc.host, Timeout: 300 * time.Millisecond})
+			// Only who is to wait for its end has a short one: what answers may be slow here.
+			timeout := time.Minute
+			if slices.Contains(tc.want, "no answer within 300ms") {
+				timeout = 300 * time.Millisecond
+			}
+			cl := newTestClient(t, Config{Host: tc.host, Timeout: timeout})
 			_, err := cl.Inspect(t.Context(), "x")
 			if !errors.Is(err, tc.kind) {
 				t.Errorf("error %v, want %v", err, tc.kind)
@@ -484,6 +489,34 @@ func TestTheFirstSocketThatLetsUsInIsTaken(t *testing.T) {
 	if _, err := cl.Running(t.Context()); !errors.Is(err, driver.ErrDenied) || errors.Is(err, ErrNoEngine) {
 		t.Errorf("error %v, want that of the one that is there", err)
 	}
+
+	// An engine that is still starting is waited for, however ready another is.
+	starting := host{network: "unix", addr: filepath.Join(t.TempDir(), "starting")}
+	listener, err := net.Listen("unix", starting.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener.(*net.UnixListener).SetUnlinkOnClose(false)
+	listener.Close()
+	cl = &Client{hosts: []host{starting, good}, timeout: 10 * time.Second}
+	defer cl.Close()
+	if _, err := cl.Running(t.Context()); !errors.Is(err, driver.ErrUnavailable) || errors.Is(err, ErrNoEngine) ||
+		!strings.Contains(err.Error(), starting.addr) || !strings.Contains(err.Error(), "docker.host") {
+		t.Errorf("error %v, want that of the engine that does not answer", err)
+	}
+	if err := os.Remove(starting.addr); err != nil {
+		t.Fatal(err)
+	}
+	if listener, err = net.Listen("unix", starting.addr); err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: fakeEngine(t, map[string]http.HandlerFunc{"/v1.41/containers/json": answer(200, "[]")})}
+	go server.Serve(listener)
+	defer server.Close()
+	if _, err := cl.Running(t.Context()); err != nil || cl.Host() != starting.String() {
+		t.Errorf("error %v, host %s, want %v", err, cl.Host(), starting)
+	}
+
 	cl = &Client{hosts: []host{gone}, timeout: time.Second}
 	defer cl.Close()
 	if _, err := cl.Running(t.Context()); !errors.Is(err, ErrNoEngine) || !errors.Is(err, driver.ErrUnavailable) {

@@ -114,7 +114,7 @@ func (d *Detector) detect(ctx context.Context, bound netip.AddrPort) (advertise.
 	}
 	switch c.HostConfig.NetworkMode {
 	case "host":
-		return advertise.Address{}, notApplicable("%s has the network of the host: the port is the host's own", label)
+		return advertise.Address{}, fmt.Errorf("%w: %s has the network of the host", advertise.ErrHostNetwork, label)
 	case "none":
 		return advertise.Address{}, notFound("%s has no network; run it without --network none", label)
 	}

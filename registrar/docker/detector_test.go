@@ -132,7 +132,7 @@ func TestDetector(t *testing.T) {
 		{name: "the routing mesh", c: with(publishedAt(), func(c *Container) {
 			c.NetworkSettings.Networks["ingress"] = Endpoint{NetworkID: "n2", IPAddress: "10.0.0.3"}
 		}), engine: knownContainers{networks: networks("overlay")}, err: driver.ErrNotFound, text: "is not published"},
-		{name: "host", c: with(publishedAt(), func(c *Container) { c.HostConfig.NetworkMode = "host" }), err: advertise.ErrNotApplicable, text: "has the network of the host"},
+		{name: "host", c: with(publishedAt(), func(c *Container) { c.HostConfig.NetworkMode = "host" }), err: advertise.ErrHostNetwork, text: "has the network of the host"},
 		{name: "none", c: with(publishedAt(), func(c *Container) { c.HostConfig.NetworkMode = "none" }), err: driver.ErrNotFound, text: "run it without --network none"},
 		{name: "that of another", c: with(publishedAt(), func(c *Container) { c.HostConfig.NetworkMode = "container:" + idB }), engine: knownContainers{all: []Container{
 			with(publishedAt("10.0.0.5:7"), func(c *Container) { c.ID, c.Name = idB, "/infra" }),
@@ -182,7 +182,7 @@ func TestDetector(t *testing.T) {
 				if !errors.Is(err, tc.err) || !strings.Contains(err.Error(), tc.text) || errors.Is(err, driver.ErrInvalid) || strings.Contains(err.Error(), "\n") {
 					t.Errorf("error %v, want %v with %q", err, tc.err, tc.text)
 				}
-				if applies := !errors.Is(err, advertise.ErrNotApplicable); applies == (tc.err == advertise.ErrNotApplicable) {
+				if applies := !errors.Is(err, advertise.ErrNotApplicable); applies == (errors.Is(tc.err, advertise.ErrNotApplicable)) {
 					t.Errorf("error %v, applies: %v", err, applies)
 				}
 				return

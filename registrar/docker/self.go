@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/mountinfo"
 )
 
 // ErrNotInContainer means that this process runs in no container.
@@ -99,7 +100,7 @@ func (p place) ids() []ownID {
 		}
 	}
 	if b, err := fs.ReadFile(p.root, "proc/self/mountinfo"); err == nil {
-		add("/proc/self/mountinfo", mountIDs(b))
+		add("/proc/self/mountinfo", mountinfo.ContainerIDs(b))
 	}
 	if b, err := fs.ReadFile(p.root, "proc/self/cgroup"); err == nil {
 		add("/proc/self/cgroup", cgroupIDs(b))
@@ -130,40 +131,6 @@ func (p place) inKubernetes() bool {
 	return host != ""
 }
 
-// mounted are the files that engines put in a container. Nothing else is looked at: the
-// socket of an engine, or its directory, may be mounted too, and names others.
-var mounted = []string{"/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/run/.containerenv"}
-
-// mountIDs reads /proc/self/mountinfo. The fourth field of a line is the path in the file
-// system that the mount comes from, the fifth where it is mounted:
-//
-//	Docker        /var/lib/docker/containers/ID/hostname
-//	Podman        /containers/storage/overlay-containers/ID/userdata/hostname
-//	nerdctl       /var/lib/nerdctl/1935db59/containers/default/ID/hostname
-//
-// A pod's files are below sandboxes/ID, and of no container.
-func mountIDs(b []byte) []string {
-	var ids []string
-	for line := range lines(b) {
-		fields := strings.Fields(line)
-		if len(fields) < 5 || !slices.Contains(mounted, fields[4]) {
-			continue
-		}
-		parts := strings.Split(fields[3], "/")
-		for n, part := range parts {
-			if n == 0 || !isID(part) {
-				continue
-			}
-			above := parts[:n]
-			if slices.ContainsFunc(above, func(dir string) bool { return dir == "containers" || strings.HasSuffix(dir, "-containers") }) {
-				ids = append(ids, part)
-				break
-			}
-		}
-	}
-	return ids
-}
-
 // cgroupIDs reads /proc/self/cgroup. The path of a group ends with the id, and may
 // be within that of another container:
 //
@@ -188,18 +155,13 @@ func cgroupIDs(b []byte) []string {
 			if dash := strings.LastIndex(part, "-"); dash >= 0 {
 				part = part[dash+1:]
 			}
-			if isID(part) {
+			if mountinfo.IsContainerID(part) {
 				ids = append(ids, part)
 				break
 			}
 		}
 	}
 	return ids
-}
-
-// isID reports whether s is the whole id of a container.
-func isID(s string) bool {
-	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
 }
 
 func lines(b []byte) func(yield func(string) bool) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"regexp"
 	"slices"
 	"time"
@@ -17,6 +18,10 @@ import (
 // Between two searches pass so many resyncs, since each lists every service that there
 // is. What is left behind with a TTL goes by itself.
 const resyncsPerCleanup = 10
+
+// What is taken away was seen in two searches, the same. After a start the second comes
+// soon, or after a resync if that is sooner.
+const secondSearch = 5 * time.Second
 
 // ownID is the form of an id that tells the host and the container: that of
 // gliderlabs/registrator, and Muster's, which differs in that it knows sctp.
@@ -32,6 +37,9 @@ func containerOf(hostname, id string) (name string, ok bool) {
 	return parts[2], true
 }
 
+// suspects are what a search has found to be left behind, by service and id.
+type suspects map[[2]string]discovery.Instance
+
 // cleanUp takes away what was left behind in one provider: once all that runs is known,
 // and again on a timer.
 func (r *Registrar) cleanUp(ctx context.Context, o *outlet) {
@@ -39,8 +47,10 @@ func (r *Registrar) cleanUp(ctx context.Context, o *outlet) {
 		return
 	}
 	retry := backoff.Backoff{Min: time.Second, Max: time.Minute}
+	var found suspects // nil before the first search
 	for {
-		err := r.cleanUpOnce(ctx, o)
+		first := found == nil
+		now, err := r.search(ctx, o, found)
 		if ctx.Err() != nil {
 			return
 		}
@@ -61,6 +71,10 @@ func (r *Registrar) cleanUp(ctx context.Context, o *outlet) {
 			wait = retry.Next()
 		default:
 			retry.Reset()
+			found = now
+			if first {
+				wait = min(secondSearch, r.config.Resync)
+			}
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -72,54 +86,75 @@ func (r *Registrar) cleanUp(ctx context.Context, o *outlet) {
 	}
 }
 
-func (r *Registrar) cleanUpOnce(ctx context.Context, o *outlet) error {
+// search looks for what was left behind, and takes away what the search before has found,
+// too, and just so: what others are about to remove or to write anew is none of that.
+func (r *Registrar) search(ctx context.Context, o *outlet, before suspects) (suspects, error) {
 	for range r.watcher.Watch(ctx) {
 		if _, known := r.containerNames(); known {
 			break
 		}
 	}
 	if ctx.Err() != nil {
-		return ctx.Err()
+		return nil, ctx.Err()
 	}
 	services, err := o.registry.Services(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	now := make(suspects)
 	for _, service := range services {
 		if slices.Contains(r.config.Spared, service) {
 			continue
 		}
 		found, err := o.registry.List(ctx, discovery.Query{Service: service})
 		if err != nil {
-			return fmt.Errorf("list %s: %w", service, err)
+			return nil, fmt.Errorf("list %s: %w", service, err)
 		}
 		for _, i := range found.Instances {
+			if !r.isLeft(o, i) {
+				continue
+			}
+			key := [2]string{i.Service, i.InstanceID}
+			now[key] = i
+			if was, again := before[key]; !again || !reflect.DeepEqual(was, i) {
+				continue
+			}
 			if err := r.evict(o, i); err != nil {
-				return err
+				return nil, err
 			}
 		}
 	}
-	return nil
+	return now, nil
 }
 
-// evict takes i away if it is of a container of this host that is gone.
-func (r *Registrar) evict(o *outlet, i discovery.Instance) error {
-	name, own := containerOf(r.config.Rules.Hostname, i.InstanceID)
+// isLeft reports whether i is of a container of this host that is gone.
+func (r *Registrar) isLeft(o *outlet, i discovery.Instance) bool {
+	hostname := r.config.Rules.Hostname
+	name, own := containerOf(hostname, i.InstanceID)
 	if !own {
-		return nil
+		return false
 	}
-	key := [2]string{i.Service, i.InstanceID}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if r.isDesired(i.Service, i.InstanceID) {
-		delete(o.evicted, key)
-		return nil
+	// A node that is named as its host, as it is by default, where its id is HOST:NODE:PORT.
+	if name == hostname && i.NodeID == name {
+		return false
+	}
+	// A service whose check has not passed yet may be kept by a predecessor meanwhile.
+	if r.isDesired(o, i) || r.isDeclared(o, i) {
+		o.mu.Lock()
+		delete(o.evicted, [2]string{i.Service, i.InstanceID})
+		o.mu.Unlock()
+		return false
 	}
 	// As they are now: the container may have been started since the services were listed.
 	running, known := r.containerNames()
-	if !known || running[name] {
-		return nil
-	}
+	return known && !running[name]
+}
+
+// evict takes i away, once.
+func (r *Registrar) evict(o *outlet, i discovery.Instance) error {
+	key := [2]string{i.Service, i.InstanceID}
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	switch again, before := o.evicted[key]; {
 	case again:
 		return nil

@@ -11,6 +11,10 @@
 // With Config.Cleanup it takes away what containers of this host have left behind that are
 // gone. It goes by the ids: HOSTNAME:CONTAINER:PORT, as Muster and gliderlabs/registrator
 // write them, with this host's name and that of a container which does not run here.
-// Other ids are never touched, and nothing is as long as it is not known what runs. What is
-// taken away and comes back is somebody else's who keeps it up, and is left alone.
+// Other ids are never touched, nor are those of Config.Services and of a node that has the
+// host's name; and nothing is as long as it is not known what runs, or that was not seen
+// twice without a change. What is taken away and comes back is somebody else's who keeps it
+// up, and is left alone: such as a second Registrar with this host's name and a node that is
+// named otherwise, whose ids have that form, too, and which are missing for a moment once
+// after each start.
 package host

@@ -330,11 +330,24 @@ func (r *Registrar) containerNames() (map[string]bool, bool) {
 	return names, v.Complete()
 }
 
-// isDesired reports whether something is to be registered.
-func (r *Registrar) isDesired(service, id string) bool {
+// isDesired reports whether i is what the readers of o see of something that is to be
+// registered. A provider may write another id than it is given.
+func (r *Registrar) isDesired(o *outlet, i discovery.Instance) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.ContainsFunc(r.desired, func(d Desired) bool {
-		return d.Instance.Service == service && d.Instance.InstanceID == id
+		if d.Instance.Service != i.Service {
+			return false
+		}
+		return d.Instance.Key() == i.Key() || o.registry.Reduce(d.Instance).Key() == i.Key()
+	})
+}
+
+// isDeclared reports whether i is what the readers of o see of a service of the
+// configuration, registered by now or not.
+func (r *Registrar) isDeclared(o *outlet, i discovery.Instance) bool {
+	hostname, ip := r.config.Rules.Hostname, r.address()
+	return slices.ContainsFunc(r.config.Services, func(s declared.Service) bool {
+		return s.Name == i.Service && (s.Key(hostname) == i.Key() || o.registry.Reduce(s.Instance(hostname, ip)).Key() == i.Key())
 	})
 }

@@ -115,9 +115,11 @@ func TestCleanupAndTakeOver(t *testing.T) {
 			reader := openStore(t, s)
 			containers := newCrew()
 			containers.run(map[string]int{"c1": 8000, "c2": 8001})
+			containers.begin("c3", map[string]int{"443/tcp": 8443}, "SERVICE_ID=https.12345")
 			start := func(keep bool) *Registrar {
 				r, err := Start(Config{
 					Registries: []*discovery.Registry{openStore(t, s)}, Engine: containers, TTL: s.ttl, Cleanup: true, KeepOnStop: keep,
+					Resync: 500 * time.Millisecond,
 					Rules:  docker.Rules{Hostname: hostname, HostIP: "10.0.0.1"},
 					Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 				})
@@ -142,13 +144,14 @@ func TestCleanupAndTakeOver(t *testing.T) {
 				})
 			}
 			other := "web other:gone:80 10.0.0.2:7003"
+			c3 := "web https.12345 10.0.0.1:8443"
 			c1, c2 := "web "+hostname+":c1:80 10.0.0.1:8000", "web "+hostname+":c2:80 10.0.0.1:8001"
 			first := start(true)
-			has(other, c1, c2)
+			has(other, c1, c2, c3)
 			if err := first.Stop(context.Background()); err != nil {
 				t.Fatal(err)
 			}
-			has(other, c1, c2)
+			has(other, c1, c2, c3)
 
 			// Meanwhile one container ends. Its registration is on the first one's session.
 			containers.end("c2", 0)
@@ -164,9 +167,9 @@ func TestCleanupAndTakeOver(t *testing.T) {
 				}
 			}()
 			second := start(false)
-			has(other, c1)
+			has(other, c1, c3)
 			testdocker.Eventually(t, func() error { return second.Status().Ready() })
-			has(other, c1)
+			has(other, c1, c3)
 			end()
 			if gap, ok := <-gaps; ok {
 				t.Errorf("between the two there was a gap: %s", gap)

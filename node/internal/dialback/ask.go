@@ -26,16 +26,23 @@ type Member struct {
 	Addr       string
 }
 
+// ErrAbsent says that nobody answers where the peer is.
+var ErrAbsent = errors.New("cannot be asked")
+
 // Ask asks peer whether it can reach self. It returns nil if so, an
 // *UnreachableError if not, and another error where there is no answer: the peer
-// cannot be asked, does not know this protocol, or does not know self yet. It is
+// cannot be asked, in which case it is ErrAbsent unless the peer refuses, does not know this protocol, or does not know self yet. It is
 // bounded by ctx and by a few seconds.
 func Ask(ctx context.Context, network driver.Network, self, peer Member) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	c, err := network.Dial(ctx, Protocol, peer.Addr)
 	if err != nil {
-		return fmt.Errorf("node %s cannot be asked: %s", peer.NodeID, Cause(err))
+		var refused *link.RefusedError // by somebody who is there
+		if errors.As(err, &refused) {
+			return fmt.Errorf("node %s cannot be asked: %s", peer.NodeID, Cause(err))
+		}
+		return fmt.Errorf("node %s %w: %s", peer.NodeID, ErrAbsent, Cause(err))
 	}
 	defer bind(ctx, c)()
 	r, err := exchange(c, question{Version: version, Op: opReach, Instance: self.InstanceID})

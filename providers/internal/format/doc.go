@@ -13,7 +13,8 @@
 // has lost its zone, tags, meta, application addresses and version, and further:
 //
 //	hazelcast    the node id and the instance id; the time of registration stays
-//	registrator  the instance id, unless it has the form of registrator's ids, and the time
+//	registrator  the instance id where it is a node's random one; the node id where the id
+//	             has not the form of registrator's; and the time
 //	skydns       the node id and the time
 //
 // Strangers write here too, by hand as well. An entry that nobody could dial is an

@@ -59,6 +59,10 @@ func TestEncode(t *testing.T) {
 		{"registrator, a node", registratorKV, node, "/services/orders/hostname:n1:7946", "192.168.1.102:7946"},
 		{"registrator, no node id", registratorKV, with(func(i *driver.Instance) { i.NodeID = "" }),
 			"/services/orders/hostname:0123456789abcdef0123456789abcdef:7946", "192.168.1.102:7946"},
+		{"registrator, an id that somebody chose", registratorKV, driver.Instance{Service: "https", NodeID: "n1", InstanceID: "https.12345", Addr: "192.168.1.102:4443"},
+			"/services/https/https.12345", "192.168.1.102:4443"},
+		{"registrator, an id with a slash", registratorKV, driver.Instance{Service: "https", NodeID: "n1", InstanceID: "eu/https.12345", Addr: "192.168.1.102:4443"},
+			"/services/https/hostname:n1:4443", "192.168.1.102:4443"},
 		{"registrator, IPv6", registratorKV, with(func(i *driver.Instance) { i.Addr = "[2001:db8::1]:7946" }),
 			"/services/orders/hostname:n1:7946", "[2001:db8::1]:7946"},
 		{"registrator without a prefix", Registrator("", "hostname"), container, "redis/hostname:redis.0:6379", "192.168.1.102:10000"},
@@ -117,7 +121,7 @@ func TestEncodeRefuses(t *testing.T) {
 		{"registrator: no id", registratorKV, driver.Instance{Service: "orders", Addr: "10.0.0.5:7946"}},
 		{"registrator: a colon in the node id", registratorKV, driver.Instance{Service: "orders", NodeID: "a:b", Addr: "10.0.0.5:7946"}},
 		{"registrator: a slash in the node id", registratorKV, driver.Instance{Service: "orders", NodeID: "a/b", Addr: "10.0.0.5:7946"}},
-		{"registrator: a slash in the host name", Registrator("", "a/b"), good},
+		{"registrator: a slash in the host name", Registrator("", "a/b"), driver.Instance{Service: "orders", NodeID: "n1", Addr: "10.0.0.5:7946"}},
 		{"skydns: no id", skyDNSKV, driver.Instance{Service: "orders", Addr: "10.0.0.5:7946"}},
 		{"skydns: a slash in the id", skyDNSKV, driver.Instance{Service: "orders", InstanceID: "a/b", Addr: "10.0.0.5:7946"}},
 	} {
@@ -245,7 +249,7 @@ func TestRoundTrip(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 678_901_234, time.UTC)
 	for _, addr := range []string{"10.0.0.5:7946", "[2001:db8::1]:7946", "[fe80::1%eth0]:7946", "db-1.example:65535"} {
 		full := driver.Instance{
-			Service: "orders", NodeID: "n1", InstanceID: "i1", Addr: addr, Zone: "eu-1", Tags: []string{"web"},
+			Service: "orders", NodeID: "n1", InstanceID: "0123456789abcdef0123456789abcdef", Addr: addr, Zone: "eu-1", Tags: []string{"web"},
 			Meta: map[string]string{"k": "v"}, AppAddrs: map[string]string{"http": "10.0.0.5:80"}, Version: "1.4", RegisteredAt: at,
 		}
 		_, port, err := net.SplitHostPort(addr)
@@ -258,7 +262,7 @@ func TestRoundTrip(t *testing.T) {
 		}{
 			{hazelcastKV, driver.Instance{Service: "orders", Addr: addr, RegisteredAt: at.Truncate(time.Millisecond)}},
 			{registratorKV, driver.Instance{Service: "orders", NodeID: "n1", InstanceID: "hostname:n1:" + port, Addr: addr}},
-			{skyDNSKV, driver.Instance{Service: "orders", InstanceID: "i1", Addr: addr}},
+			{skyDNSKV, driver.Instance{Service: "orders", InstanceID: full.InstanceID, Addr: addr}},
 		} {
 			key, value, err := c.kv.Encode(full)
 			if err != nil {

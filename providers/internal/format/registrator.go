@@ -16,8 +16,8 @@ import (
 //
 // Root is what all keys start with, its slash included, if it has one; host is
 // the name of this host. The instance id is the id in the key, and the node id
-// what stands for the container in it. What registers has an id as RegistratorID
-// makes it.
+// what stands for the container in it, where it has the form that tells. What
+// registers has an id as RegistratorID makes it.
 func Registrator(root, host string) KV { return KV{root, registrator{host}} }
 
 type registrator struct{ host string }
@@ -43,16 +43,20 @@ func (registrator) read(i *driver.Instance, id string, value []byte) error {
 }
 
 // registratorID is the form of registrator's ids: host, container and its port.
-// There are readers that take the port from it, and fail for the whole service on
-// an id of another form.
 var registratorID = regexp.MustCompile(`^[^:/]+:([A-Za-z0-9_.-]+):[0-9]+(?::(?:udp|sctp))?$`)
 
-// RegistratorID returns the id of i, which runs on host: its instance id where
-// that has the form of registrator's ids, and else HOST:NODE:PORT, with the node
-// id in place of the container's name or, where there is none, the instance id.
-// The error wraps driver.ErrInvalid where these names do not fit the form.
+// minted is the form of the ids that nodes give themselves at each start.
+var minted = regexp.MustCompile(`^[0-9a-f]{32}$`)
+
+// RegistratorID returns the id of i, which runs on host: its instance id where somebody
+// chose it, as registrator keeps a SERVICE_ID. There are readers that take the container's
+// port from the id, to whom the random one of a node would say nothing: in its place, in
+// that of one with a slash, which would be a nested key, and where there is none stands
+// HOST:NODE:PORT, with the node id in place of the container's name or, where there is
+// none, the instance id. The error wraps driver.ErrInvalid where these names do not fit
+// the form.
 func RegistratorID(host string, i driver.Instance, port string) (string, error) {
-	if registratorID.MatchString(i.InstanceID) {
+	if i.InstanceID != "" && !minted.MatchString(i.InstanceID) && !strings.Contains(i.InstanceID, "/") {
 		return i.InstanceID, nil
 	}
 	id := host + ":" + cmp.Or(i.NodeID, i.InstanceID) + ":" + port
