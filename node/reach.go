@@ -216,6 +216,25 @@ func (n *Node) tellReach(last, next Reach) {
 	}
 }
 
+// outOfReach reports whether the node is not to stand for mastership on account of its
+// address: others could not reach it, or are yet to say. A master at whom nobody gets is
+// worse than none: it dials others, so that it keeps its grant, and they hold it for dead.
+func (n *Node) outOfReach(members []membership.Member) bool {
+	r, _ := n.reach.Load()
+	switch {
+	case r.State == Unreachable:
+		return true
+	case n.toldReady.Load():
+		return false
+	case r.State == ReachAsking:
+		return time.Now().Before(r.patience)
+	case r == Reach{}: // about to meet somebody, and to ask
+		peers, _ := n.peers.Load()
+		return clock.Now().Sub(n.started) < reachMeet && (len(members) > 1 || n.listsOthers(peers))
+	}
+	return false
+}
+
 // unreached says why the node is not to be called ready on account of its address, or
 // nothing. One that was called ready stays so while the answer is only missing.
 func (n *Node) unreached(r Reach) string {

@@ -81,6 +81,24 @@ func TestNotReached(t *testing.T) {
 	}
 }
 
+// A node that nobody can reach is not master, not even where nobody else may be.
+func TestNotReachedIsNotMaster(t *testing.T) {
+	c := newCluster(t)
+	first := c.start("a", func(c *node.Config) { c.Mastership.Ineligible = true })
+	eventually(t, "a is listed", func() bool { return first.Status().Providers[0].Registration.Registered() })
+	addr := freeAddr(t)
+	lost := c.start("b", func(c *node.Config) { c.Advertise = addr })
+	eventually(t, "b knows that it was not reached", func() bool { return lost.Status().Reach.State == node.Unreachable })
+	eventually(t, "b waits", func() bool {
+		return lost.Status().Mastership.WaitingFor == "waiting for this node to be ready"
+	})
+	if s := lost.Status().Mastership; s.Transitions > 0 {
+		t.Errorf("b was master: %+v", s)
+	}
+	forward(t, addr, lost.BoundAddr())
+	eventually(t, "b is master, once it was reached", lost.IsMaster)
+}
+
 // One that can reach the node will do: it is mended by nobody but itself.
 func TestReachedAfterAll(t *testing.T) {
 	c := newCluster(t)

@@ -51,7 +51,7 @@ func (n *Node) conditions(members membership.View, status mastership.Status) mas
 	return mastership.Conditions{
 		Eligible:  !n.cfg.Mastership.Ineligible,
 		Draining:  n.isDraining(),
-		Ready:     n.joined() == nil && n.acquainted(members.Members) && discord(members.Members) == "",
+		Ready:     n.joined() == nil && n.acquainted(members.Members) && discord(members.Members) == "" && !n.outOfReach(members.Members),
 		Have:      have,
 		Need:      need,
 		Formation: n.formation.Decide(len(members.Members)),
