@@ -48,7 +48,7 @@ The status is 0 where nothing has failed, 1 where something has, the configurati
 included, and 2 where the command line is wrong.`,
 		Example: `  muster doctor -c muster.yaml
   muster doctor -c muster.yaml -o json | jq '.[] | select(.status != "ok")'
-  docker exec orders-1 muster doctor -c /etc/muster/muster.yaml`,
+  docker exec orders-1 /muster doctor -c /etc/muster/muster.yaml`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput(output, "table", "json"); err != nil {

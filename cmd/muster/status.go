@@ -29,7 +29,11 @@ func printStatus(w io.Writer, s httpapi.Status) error {
 	if !s.Ready {
 		state = "not ready"
 	}
-	if s.WaitingFor != "" {
+	switch {
+	case s.WaitingFor == "":
+	case s.Ready:
+		state += ", and no master: " + s.WaitingFor
+	default:
 		state += ": " + s.WaitingFor
 	}
 	fmt.Fprintln(w, cell(state))

@@ -28,7 +28,11 @@ func (r *run) cluster(ctx context.Context) []Finding {
 		const why, mend = "no provider can be read", "see provider"
 		return []Finding{skipped("cluster", why, mend), skipped("master", why, mend)}
 	}
-	return []Finding{r.members(peers), r.master(peers)}
+	members := skipped("cluster", "no provider can be read", "see provider")
+	if read {
+		members = r.members(peers)
+	}
+	return []Finding{members, r.master(peers)}
 }
 
 // peer is a node that is listed, and what came of dialling it.
@@ -124,6 +128,8 @@ func (r *run) members(peers []peer) Finding {
 	return ok(name, "%s", others)
 }
 
+const masterMend = "see provider, which may be what grants it; whether a majority of the voters, or of bootstrap.expect, runs; and whether mastership.eligible is true on one of them"
+
 // master says who is master, as the agent or else a provider tells.
 func (r *run) master(peers []peer) Finding {
 	const name = "master"
@@ -149,7 +155,7 @@ func (r *run) master(peers []peer) Finding {
 	case !told:
 		return ok(name, "not checked: without an agent here only the nodes can say; ask one with muster master --http")
 	}
-	return Finding{name, Warn, "none, although nodes are listed", "see whether bootstrap.expect nodes run and mastership.eligible is true on one of them"}
+	return Finding{name, Warn, "none, although nodes are listed", masterMend}
 }
 
 func agentMaster(name string, agent httpapi.Status) Finding {
@@ -158,5 +164,5 @@ func agentMaster(name string, agent httpapi.Status) Finding {
 		return ok(name, "node %s at %s, term %d; the agent sees %s", m.NodeID, m.Addr, m.Term, seen)
 	}
 	return Finding{name, Warn, fmt.Sprintf("the agent knows none; it sees %s: %s", seen, agent.WaitingFor),
-		"see whether bootstrap.expect nodes run and mastership.eligible is true on one of them"}
+		masterMend}
 }

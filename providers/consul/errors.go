@@ -28,7 +28,7 @@ func kind(err error) error {
 	var status api.StatusError
 	if !errors.As(err, &status) {
 		switch what := err.Error(); { // what is said of a transaction comes as text
-		case strings.Contains(what, "Permission denied"):
+		case strings.Contains(what, "Permission denied"), strings.Contains(what, "ACL not found"):
 			return driver.ErrDenied
 		case strings.Contains(what, "too large"):
 			return driver.ErrInvalid
