@@ -51,8 +51,8 @@ func (r *Registrar) observe(ctx context.Context, service string) {
 	}
 }
 
-// settling is how long after a registration was confirmed its readers may yet be told
-// of what was before: a watch lags behind, and the agent of Consul that has confirmed
+// settling is how long after an instance was registered its readers may yet be told of
+// what was before: a watch lags behind, and the agent of Consul that has confirmed
 // tells the servers in its own time.
 const settling = 500 * time.Millisecond
 
@@ -80,7 +80,7 @@ func (r *Registrar) compare(service string, s discovery.Snapshot) {
 		}
 		found = true
 		bound := min(maxRetry, r.session.TTL/2)
-		if s.At.Before(e.confirmed.Add(settling)) {
+		if !s.At.After(e.confirmed) || s.At.Before(e.since.Add(settling)) {
 			// The snapshot may be the older one: ask, but draw no conclusion.
 			e.doubt(now, bound)
 			continue
