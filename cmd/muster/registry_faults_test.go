@@ -73,7 +73,7 @@ var registryFaults = []struct {
 	{name: "slow answers", ttl: patientTTL, reigns: 1, run: slowAnswers},
 	{name: "outage longer than the TTL", run: longOutage((*faultproxy.TCP).Cut)},
 	{name: "silence longer than the TTL", run: longOutage(func(p *faultproxy.TCP) *faultproxy.Hits { return p.Swallow(faultproxy.Both) })},
-	{name: "requests lost", run: longOutage(func(p *faultproxy.TCP) *faultproxy.Hits { return p.Swallow(faultproxy.Requests) })},
+	{name: "requests lost", run: requestsLost},
 	{name: "answers lost", run: longOutage(func(p *faultproxy.TCP) *faultproxy.Hits { return p.Swallow(faultproxy.Answers) })},
 	{name: "answers cut short", run: longOutage(func(p *faultproxy.TCP) *faultproxy.Hits { return p.ResetAfter(10) })},
 	{name: "garbage for answers", run: longOutage((*faultproxy.TCP).Garble)},
@@ -155,15 +155,25 @@ func (c *registryCluster) renewedOnce(first node.Master) {
 
 // Nobody hears of the registry for longer than the TTL of grants and registrations.
 func longOutage(begin func(*faultproxy.TCP) *faultproxy.Hits) func(*registryCluster) {
+	return outage(begin, unavailable)
+}
+
+// requestsLost is one in which the registry is still heard, and tells, truly, that the
+// registrations are gone.
+func requestsLost(c *registryCluster) {
+	outage(func(p *faultproxy.TCP) *faultproxy.Hits { return p.Swallow(faultproxy.Requests) }, func(s node.Status) bool {
+		return s.Peers.Stale && errors.Is(s.Peers.Err, driver.ErrUnavailable)
+	})(c)
+}
+
+func outage(begin func(*faultproxy.TCP) *faultproxy.Hits, failing func(node.Status) bool) func(*registryCluster) {
 	return func(c *registryCluster) {
 		c.options.ResyncInterval = 5 * time.Second // or else a watch that hears nothing is content
 		first := c.form()
 		eachWay(c.nodes, begin)
 		c.noMaster()
-		// Where only requests are lost a registry still tells, truly, that the
-		// registrations are gone.
 		c.everyone("takes its registration to be gone", func(s node.Status) bool {
-			return !s.Providers[0].Registration.Registered() && s.Peers.Stale && errors.Is(s.Peers.Err, driver.ErrUnavailable)
+			return !s.Providers[0].Registration.Registered() && failing(s)
 		})
 		c.restore()
 		c.again(first)
