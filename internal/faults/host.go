@@ -28,7 +28,6 @@ type Host struct {
 	lab *Lab
 	// NodeID names its node.
 	NodeID string
-	index  int
 	env    []string // besides that of the test
 	args   []string
 	skew   skew

@@ -141,8 +141,9 @@ func (l *Lab) AddHost(name string) *Host {
 	if l.options.Cabled {
 		join = l.Net.HostByCable
 	}
-	h := &Host{Host: join(name), lab: l, NodeID: name, index: len(l.Hosts)}
+	h := &Host{Host: join(name), lab: l, NodeID: name}
 	l.Hosts = append(l.Hosts, h)
+	l.store.joined(h)
 	return h
 }
 
@@ -166,12 +167,9 @@ func bounds(o Options) checker.Bounds {
 	b.Master = failover + 10*time.Second
 	b.Registry = o.TTL + 2*time.Second
 	if o.Provider == "consul" && o.Servers > 1 {
-		// The agents that the nodes go by are the servers themselves. With one that dies,
-		// or is cut off, the checks that it kept go quiet, and a session ends by its own
-		// TTL alone, of which Consul waits for two. An agent that failed to tell of a check
-		// tries again after 15 to 30 s; and a server that was taken for dead is taken out
-		// of Raft, and back in when the leader compares its lists, once a minute.
-		b.Master += 75 * time.Second
+		// An agent that failed to tell the servers of a check that has expired, as while
+		// they elect a leader, tries again after 15 to 30 s; the leader may have been lost
+		// again by then.
 		b.Registry += 75 * time.Second
 	}
 	return b
