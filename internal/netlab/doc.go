@@ -13,7 +13,8 @@
 //	net.Heal()
 //
 // It needs Linux, root, and the programs ip and nft; where one is missing the tests
-// that ask for a network are skipped and say so. Cables need /dev/net/tun, too.
+// that ask for a network are skipped and say so; with MUSTER_REQUIRE_NETLAB=1 they fail.
+// Cables need /dev/net/tun, too.
 //
 // [Main] runs the tests in namespaces of their own, of the network and of mounts, with
 // nothing of the machine's network in them. Whatever a test makes there, it and its

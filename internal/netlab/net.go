@@ -116,12 +116,12 @@ func (n *Net) HostByCable(name string) *Host {
 	return n.join(name, func(h *Host, outer, inner string) {
 		host, err := newTap(inner)
 		if err != nil {
-			n.t.Skipf("no cable between hosts: %v", err)
+			lack(n.t, err.Error())
 		}
 		bridge, err := newTap(outer)
 		if err != nil {
 			host.Close()
-			n.t.Skipf("no cable between hosts: %v", err)
+			lack(n.t, err.Error())
 		}
 		h.cable = lay(host, bridge)
 		n.t.Cleanup(h.cable.cut)
