@@ -91,13 +91,7 @@ func (r *recorder) lastCleanup() func() {
 	return f
 }
 
-func allClauses() []clause {
-	var all []clause
-	for _, some := range [][]clause{listClauses(), watchClauses(), registerClauses(), authorityClauses(), storeClauses()} {
-		all = append(all, some...)
-	}
-	return all
-}
+func allClauses() []clause { return slices.Concat(discoverySuite(), authoritySuite()) }
 
 func clauseNamed(t *testing.T, name string) clause {
 	t.Helper()
@@ -117,6 +111,7 @@ type bad struct {
 	services func(d *memoryDriver, ctx context.Context) ([]string, error)
 	watch    func(d *memoryDriver, ctx context.Context, q driver.Query, since driver.Snapshot) iter.Seq2[driver.Snapshot, error]
 	session  func(s *memorySession) driver.Session
+	rehearse func(d *memoryDriver, ctx context.Context, service string) error
 	author   func(a *memoryAuthority) driver.Authority
 }
 
@@ -147,6 +142,13 @@ func (b *bad) OpenSession(ctx context.Context, o driver.SessionOptions) (driver.
 		return s, err
 	}
 	return b.session(s.(*memorySession)), nil
+}
+
+func (b *bad) Rehearse(ctx context.Context, service string) error {
+	if b.rehearse == nil {
+		return b.memoryDriver.Rehearse(ctx, service)
+	}
+	return b.rehearse(b.memoryDriver, ctx, service)
 }
 
 func (b *bad) OpenAuthority(ctx context.Context, o driver.AuthorityOptions) (driver.Authority, error) {
@@ -197,12 +199,13 @@ func (s *badSession) Close(ctx context.Context) error {
 // badAuthority forwards to an authority, but for what the fault replaces.
 type badAuthority struct {
 	*memoryAuthority
-	acquire func(context.Context, driver.Claim) (driver.Grant, error)
-	renew   func(context.Context, driver.Grant) (driver.Grant, error)
-	release func(context.Context, driver.Grant) error
-	observe func(context.Context) iter.Seq2[driver.Mastership, error]
-	close   func(context.Context) error
-	set     func(context.Context, string, []byte, driver.Revision) (driver.Revision, error)
+	acquire  func(context.Context, driver.Claim) (driver.Grant, error)
+	rehearse func(context.Context) error
+	renew    func(context.Context, driver.Grant) (driver.Grant, error)
+	release  func(context.Context, driver.Grant) error
+	observe  func(context.Context) iter.Seq2[driver.Mastership, error]
+	close    func(context.Context) error
+	set      func(context.Context, string, []byte, driver.Revision) (driver.Revision, error)
 }
 
 func (a *badAuthority) Acquire(ctx context.Context, c driver.Claim) (driver.Grant, error) {
@@ -210,6 +213,13 @@ func (a *badAuthority) Acquire(ctx context.Context, c driver.Claim) (driver.Gran
 		return a.memoryAuthority.Acquire(ctx, c)
 	}
 	return a.acquire(ctx, c)
+}
+
+func (a *badAuthority) RehearseClaim(ctx context.Context) error {
+	if a.rehearse == nil {
+		return a.memoryAuthority.RehearseClaim(ctx)
+	}
+	return a.rehearse(ctx)
 }
 
 func (a *badAuthority) Renew(ctx context.Context, g driver.Grant) (driver.Grant, error) {
@@ -722,7 +732,72 @@ var defects = []struct {
 	}},
 	{"a blind write", "store/compare_and_set", func() func(*memoryDriver) *bad { return blind }},
 	{"a blind write", "store/counter", func() func(*memoryDriver) *bad { return blind }},
+	{"a rehearsal leaves what it tried", "rehearse/registration", func() func(*memoryDriver) *bad {
+		return rehearsals(func(d *memoryDriver, ctx context.Context, service string) error {
+			_, err := tryToRegister(d, ctx, service)
+			return err
+		})
+	}},
+	{"a rehearsal is seen for a moment", "rehearse/registration", func() func(*memoryDriver) *bad {
+		return rehearsals(func(d *memoryDriver, ctx context.Context, service string) error {
+			s, err := tryToRegister(d, ctx, service)
+			if err != nil {
+				return err
+			}
+			time.Sleep(time.Millisecond)
+			return s.Close(ctx)
+		})
+	}},
+	{"every rehearsal goes well", "rehearse/registration_denied", func() func(*memoryDriver) *bad { return rehearsals(willDo) }},
+	{"every rehearsal goes well", "rehearse/registration_outage", func() func(*memoryDriver) *bad { return rehearsals(willDo) }},
+	{"a rehearsal without an answer is denied", "rehearse/registration_outage", func() func(*memoryDriver) *bad {
+		return rehearsals(func(d *memoryDriver, ctx context.Context, service string) error {
+			if err := d.Rehearse(ctx, service); err != nil {
+				return fmt.Errorf("%w: %w", driver.ErrDenied, err)
+			}
+			return nil
+		})
+	}},
+	{"a rehearsed claim is granted", "rehearse/claim", func() func(*memoryDriver) *bad {
+		return claimRehearsals(func(a *memoryAuthority, ctx context.Context) error {
+			_, err := a.Acquire(ctx, driver.Claim{Holder: a.o.Self})
+			return err
+		})
+	}},
+	{"a rehearsed claim takes a term", "rehearse/claim", func() func(*memoryDriver) *bad {
+		return claimRehearsals(func(a *memoryAuthority, ctx context.Context) error {
+			g, err := a.Acquire(ctx, driver.Claim{Holder: a.o.Self})
+			if err != nil {
+				return nil // another is master
+			}
+			return a.Release(ctx, g)
+		})
+	}},
+	{"every rehearsed claim goes well", "rehearse/claim_denied", func() func(*memoryDriver) *bad { return claimRehearsals(willClaim) }},
+	{"every rehearsed claim goes well", "rehearse/claim_outage", func() func(*memoryDriver) *bad { return claimRehearsals(willClaim) }},
 }
+
+func rehearsals(rehearse func(*memoryDriver, context.Context, string) error) func(*memoryDriver) *bad {
+	return func(d *memoryDriver) *bad { return &bad{memoryDriver: d, rehearse: rehearse} }
+}
+
+func willDo(_ *memoryDriver, ctx context.Context, _ string) error { return ctx.Err() }
+
+func tryToRegister(d *memoryDriver, ctx context.Context, service string) (driver.Session, error) {
+	s, err := d.OpenSession(ctx, driver.SessionOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return s, s.Register(ctx, instance(service, 99))
+}
+
+func claimRehearsals(rehearse func(*memoryAuthority, context.Context) error) func(*memoryDriver) *bad {
+	return authorities(func(a *memoryAuthority) *badAuthority {
+		return &badAuthority{memoryAuthority: a, rehearse: func(ctx context.Context) error { return rehearse(a, ctx) }}
+	})
+}
+
+func willClaim(_ *memoryAuthority, ctx context.Context) error { return ctx.Err() }
 
 func sessions(wrap func(*memorySession) *badSession) func(*memoryDriver) *bad {
 	return func(d *memoryDriver) *bad {
@@ -782,6 +857,11 @@ func harnessOver(m *Memory, wrap func(*memoryDriver) driver.Driver) Harness {
 	n := 0
 	return Harness{
 		Open: func(testing.TB) driver.Driver { return wrap(m.Driver().(*memoryDriver)) },
+		OpenDenied: func(testing.TB) driver.Driver {
+			closed := NewMemory()
+			closed.Fail(driver.ErrDenied)
+			return wrap(closed.Driver().(*memoryDriver))
+		},
 		AddGarbage: func(_ testing.TB, service string) {
 			n++
 			m.AddGarbage(service, fmt.Sprint("garbage-", n))

@@ -93,6 +93,15 @@ func newHarness(t testing.TB, c Config) discoverytest.Harness {
 			d.leastSession = time.Second // as the server has it
 			return d
 		},
+		OpenDenied: func(t testing.TB) driver.Driver {
+			server, c := testserver.StartConsul(t, testserver.WithACL()), c
+			c.Address, c.Token = server.Addr(), driver.Secret(server.AddToken(`node_prefix "" { policy = "read" }`))
+			d, err := New(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return d
+		},
 		AddGarbage: func(t testing.TB, service string) {
 			for i, r := range []api.AgentServiceRegistration{
 				{Port: 0},

@@ -85,6 +85,15 @@ func newHarness(t testing.TB, c Config) discoverytest.Harness {
 			}
 			return d
 		},
+		OpenDenied: func(t testing.TB) driver.Driver {
+			server := testserver.StartEtcd(t, testserver.WithAuth())
+			server.AddUser("stranger", "secret", "/elsewhere/")
+			d, err := New(Config{Endpoints: []string{server.Endpoint()}, Username: "stranger", Password: "secret"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return d
+		},
 		AddGarbage: func(t testing.TB, service string) {
 			for i, value := range []string{"", "garbage", "[]", `{"service":"` + service + `","addr":"0.0.0.0:1"}`} {
 				_, err := server.Client().Put(within(t), layout.Prefix(service)+fmt.Sprint("garbage-", i), value)
