@@ -174,6 +174,7 @@ func testQuickRestart(t *testing.T, provider providerConfig, ways ...string) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			moved.args = agent.args
 			agent, c.agents[0] = moved, moved
 		}
 		c.start(agent)
