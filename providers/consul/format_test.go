@@ -147,7 +147,7 @@ func kvHarness(t testing.TB, format string) discoverytest.Harness {
 			do(t, "delete a registration", err)
 		},
 		ExpireSession: func(t testing.TB, s driver.Session) {
-			_, err := server.Client().Session().Destroy(s.(*formattest.Session).Session.(*kvSession).id, nil)
+			_, err := server.Client().Session().Destroy(s.(*formattest.Session).Session.(*kvSession).session, nil)
 			do(t, "end a session", err)
 		},
 		Stop:  func(testing.TB) { proxy.Cut() },
