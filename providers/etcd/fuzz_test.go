@@ -1,13 +1,12 @@
 package etcd
 
 import (
-	"errors"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
-	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/providers/internal/format/formattest"
 )
 
 // FuzzInstance holds of anything below the prefix of a service: it is an error that says
@@ -22,25 +21,8 @@ func FuzzInstance(f *testing.F) {
 		f.Add("10.0.0.5:7946", []byte(value))
 	}
 	f.Fuzz(func(t *testing.T, id string, value []byte) {
-		i, err := l.Decode("orders", l.Prefix("orders")+id, value)
-		if err != nil {
-			if !errors.Is(err, driver.ErrInvalid) {
-				t.Fatalf("%v is no driver.ErrInvalid", err)
-			}
-			return
-		}
-		if err := i.Validate(); err != nil {
-			t.Fatalf("%+v: %v", i, err)
-		}
-		key, text, err := l.Encode(i)
-		if err != nil {
-			t.Fatalf("%+v cannot be written: %v", i, err)
-		}
-		again, err := l.Decode("orders", key, []byte(text))
-		if err != nil {
-			t.Fatalf("%s = %s: %v", key, text, err)
-		}
-		if diff := cmp.Diff(i, again, cmpopts.EquateEmpty()); diff != "" {
+		read, again, ok := formattest.RoundTrip(t, l, id, value)
+		if diff := cmp.Diff(read, again, cmpopts.EquateEmpty()); ok && diff != "" {
 			t.Fatal(diff)
 		}
 	})
