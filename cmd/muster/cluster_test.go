@@ -75,6 +75,14 @@ func newTestCluster(t testing.TB, n int, provider providerConfig) *testCluster {
 	return c
 }
 
+// formCluster starts n agents, and waits until they see each other and know a master.
+func formCluster(t testing.TB, n int, provider providerConfig) (*testCluster, httpapi.Master) {
+	t.Helper()
+	c := newTestCluster(t, n, provider)
+	c.start(c.agents...)
+	return c, c.waitMaster(0, n, c.agents...)
+}
+
 // testAddrs returns n addresses on loopback. Their ports lie below those that systems
 // take for outgoing connections, or one of these could take the port of an agent
 // before it starts, or between its kill and its restart.
@@ -222,15 +230,16 @@ func (c *testCluster) status(ctx context.Context, agent *agentProcess) (httpapi.
 	return s, err
 }
 
-// checkHistory reads the histories of all agents, once they have left, and fails the
-// test where they show that a promise was broken, or fewer masterships than the test
-// has brought about.
-func (c *testCluster) checkHistory(t *testing.T, atLeast int) checker.Report {
+// stopAndCheck has every agent leave, and looks at their histories.
+func (c *testCluster) stopAndCheck(t *testing.T, atLeast int) checker.Report {
 	t.Helper()
+	c.stopAll()
 	return c.checkHistoryOf(t, c.agents, atLeast)
 }
 
-// checkHistoryOf is checkHistory for the agents of one cluster of several.
+// checkHistoryOf reads the histories of the agents of one cluster, once they have left,
+// and fails the test where they show that a promise was broken, or fewer masterships
+// than the test has brought about.
 func (c *testCluster) checkHistoryOf(t *testing.T, agents []*agentProcess, atLeast int) checker.Report {
 	t.Helper()
 	run := checker.Run{End: int64(c.end)}

@@ -163,8 +163,7 @@ func (m *migration) reconfigure(agent *agentProcess, config map[string]any) {
 // finish stops the cluster and checks what the agents logged on the way.
 func (m *migration) finish(t *testing.T) {
 	t.Helper()
-	m.stopAll()
-	report := m.checkHistory(t, len(m.steps())) // each step restarts the master at least once
+	report := m.stopAndCheck(t, len(m.steps())) // each step restarts the master at least once
 	t.Logf("%d masterships; a master for %.1f %% of the time, and none for %v at most",
 		report.Masterships, 100*report.Available, report.Gap.Round(time.Millisecond))
 }
