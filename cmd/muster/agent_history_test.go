@@ -15,8 +15,6 @@ import (
 func TestAgentHistory(t *testing.T) {
 	c := newTestCluster(t, 1, staticProvider)
 	agent := c.agents[0]
-	file := filepath.Join(t.TempDir(), "history.jsonl")
-	agent.args = []string{"--history", file}
 	c.start(agent)
 	first := c.waitMaster(0, 1, agent)
 	c.kill(agent)
@@ -24,17 +22,13 @@ func TestAgentHistory(t *testing.T) {
 	second := c.waitMaster(first.Term, 1, agent)
 	c.stopAll()
 
-	f, err := os.Open(file)
+	f, err := os.Open(c.historyFile(agent))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	records, err := history.Read(f)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var story []string
-	for _, r := range records {
+	for _, r := range readHistory(t, agent.name, f).Records {
 		if r.Kind == history.Start || r.Kind == history.Active || r.Kind == history.Stop {
 			story = append(story, string(r.Kind)+" "+r.InstanceID)
 		}

@@ -29,13 +29,11 @@ func TestMasterFaults(t *testing.T) {
 }
 
 func testMasterFaults(t *testing.T, provider providerConfig, ttl time.Duration) {
-	c := newTestCluster(t, 3, func(peers []string) map[string]any {
+	c, first := formCluster(t, 3, func(peers []string) map[string]any {
 		config := provider(peers)
 		config["mastership"] = map[string]any{"ttl": ttl.String()}
 		return config
 	})
-	c.start(c.agents...)
-	first := c.waitMaster(0, 3, c.agents...)
 
 	// kill -9, and back again.
 	victim, others := c.split(first)
@@ -64,8 +62,7 @@ func testMasterFaults(t *testing.T, provider providerConfig, ttl time.Duration) 
 	if fourth.ClusterID != first.ClusterID {
 		t.Errorf("cluster id %s at last, %s at first", fourth.ClusterID, first.ClusterID)
 	}
-	c.stopAll()
-	c.checkHistory(t, 4)
+	c.stopAndCheck(t, 4)
 }
 
 // A provider that is down at boot forms no cluster, and holds nobody up for longer
@@ -88,17 +85,14 @@ func TestProviderDownAtBoot(t *testing.T) {
 	if m := c.waitMaster(0, 3, c.agents...); m.Term != 1 {
 		t.Errorf("the first term is %d, want 1", m.Term)
 	}
-	c.stopAll()
-	c.checkHistory(t, 1)
+	c.stopAndCheck(t, 1)
 }
 
 // etcd is gone for longer than every lease: the members stay, no master does, and
 // when it is back so is every registration and a master of a higher term.
 func TestProviderOutage(t *testing.T) {
 	etcd := testserver.StartEtcd(t)
-	c := newTestCluster(t, 3, etcdProvider(etcd))
-	c.start(c.agents...)
-	first := c.waitMaster(0, 3, c.agents...)
+	c, first := formCluster(t, 3, etcdProvider(etcd))
 	instances := c.waitRegistered(3)
 
 	etcd.Kill()
@@ -123,8 +117,7 @@ func TestProviderOutage(t *testing.T) {
 			t.Errorf("instance %s is registered and was not before", key)
 		}
 	}
-	c.stopAll()
-	c.checkHistory(t, 2)
+	c.stopAndCheck(t, 2)
 }
 
 // waitRegistered waits until the provider shows n instances, and returns their ids.
@@ -161,9 +154,7 @@ func TestQuickRestart(t *testing.T) {
 }
 
 func testQuickRestart(t *testing.T, provider providerConfig, ways ...string) {
-	c := newTestCluster(t, 3, provider)
-	c.start(c.agents...)
-	c.waitMaster(0, 3, c.agents...)
+	c, _ := formCluster(t, 3, provider)
 	agent := c.agents[0]
 	for _, how := range ways {
 		old := c.instanceOf(agent)
@@ -174,6 +165,7 @@ func testQuickRestart(t *testing.T, provider providerConfig, ways ...string) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			moved.args = agent.args
 			agent, c.agents[0] = moved, moved
 		}
 		c.start(agent)
@@ -193,8 +185,7 @@ func testQuickRestart(t *testing.T, provider providerConfig, ways ...string) {
 		}
 		c.waitMaster(0, 3, c.agents...)
 	}
-	c.stopAll()
-	c.checkHistory(t, 1)
+	c.stopAndCheck(t, 1)
 }
 
 func (c *testCluster) instanceOf(agent *agentProcess) string {
@@ -215,9 +206,7 @@ func TestDuplicateNodeID(t *testing.T) {
 }
 
 func testDuplicateNodeID(t *testing.T, provider providerConfig) {
-	c := newTestCluster(t, 3, provider)
-	c.start(c.agents...)
-	first := c.waitMaster(0, 3, c.agents...)
+	c, first := formCluster(t, 3, provider)
 	earlier, others := c.split(first) // the hardest one to do without
 
 	addrs := testAddrs(t, 2)
@@ -244,8 +233,7 @@ func testDuplicateNodeID(t *testing.T, provider providerConfig) {
 			}
 		}
 	}
-	c.stopAll()
-	c.checkHistory(t, 2)
+	c.stopAndCheck(t, 2)
 }
 
 // Two clusters that share a prefix in etcd, or that dial each other's addresses,

@@ -3,18 +3,17 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/musterhq/muster/internal/checker"
 	"github.com/musterhq/muster/internal/clock"
 	"github.com/musterhq/muster/internal/testserver"
 	"github.com/musterhq/muster/node/httpapi"
@@ -29,7 +28,8 @@ type testCluster struct {
 	t      testing.TB
 	files  agentFiles
 	agents []*agentProcess
-	killed map[string][]clock.Instant
+	lives  map[string][]checker.Life // of the processes, by agent
+	end    clock.Instant             // when all were asked to leave
 }
 
 // providerConfig returns the sections that make the agents of a cluster know each
@@ -75,6 +75,14 @@ func newTestCluster(t testing.TB, n int, provider providerConfig) *testCluster {
 	return c
 }
 
+// formCluster starts n agents, and waits until they see each other and know a master.
+func formCluster(t testing.TB, n int, provider providerConfig) (*testCluster, httpapi.Master) {
+	t.Helper()
+	c := newTestCluster(t, n, provider)
+	c.start(c.agents...)
+	return c, c.waitMaster(0, n, c.agents...)
+}
+
 // testAddrs returns n addresses on loopback. Their ports lie below those that systems
 // take for outgoing connections, or one of these could take the port of an agent
 // before it starts, or between its kill and its restart.
@@ -105,7 +113,7 @@ func emptyCluster(t testing.TB) *testCluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &testCluster{t: t, files: agentFiles{binary: binary, dir: t.TempDir()}, killed: make(map[string][]clock.Instant)}
+	c := &testCluster{t: t, files: agentFiles{binary: binary, dir: t.TempDir()}, lives: make(map[string][]checker.Life)}
 	t.Cleanup(func() {
 		for _, agent := range c.agents {
 			agent.kill()
@@ -124,13 +132,19 @@ func (c *testCluster) add(name, nodeAddr, httpAddr string, config map[string]any
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	agent.args = []string{"--history", c.historyFile(agent)}
 	c.agents = append(c.agents, agent)
 	return agent
+}
+
+func (c *testCluster) historyFile(agent *agentProcess) string {
+	return filepath.Join(c.files.dir, agent.name+".history")
 }
 
 func (c *testCluster) start(agents ...*agentProcess) {
 	c.t.Helper()
 	for _, agent := range agents {
+		c.lives[agent.name] = append(c.lives[agent.name], checker.Life{Host: agent.name, Begin: int64(clock.Now())})
 		if err := agent.start(c.files.binary); err != nil {
 			c.t.Fatal(err)
 		}
@@ -140,7 +154,8 @@ func (c *testCluster) start(agents ...*agentProcess) {
 // kill ends an agent as kill -9 does, and notes when it was certainly dead.
 func (c *testCluster) kill(agent *agentProcess) {
 	agent.kill()
-	c.killed[agent.name] = append(c.killed[agent.name], clock.Now())
+	lives := c.lives[agent.name]
+	lives[len(lives)-1].End = int64(clock.Now())
 }
 
 func (c *testCluster) signal(agent *agentProcess, s syscall.Signal) {
@@ -153,6 +168,7 @@ func (c *testCluster) signal(agent *agentProcess, s syscall.Signal) {
 // stopAll has every agent leave.
 func (c *testCluster) stopAll() {
 	c.t.Helper()
+	c.end = clock.Now()
 	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
 	defer cancel()
 	for _, agent := range c.agents {
@@ -214,42 +230,33 @@ func (c *testCluster) status(ctx context.Context, agent *agentProcess) (httpapi.
 	return s, err
 }
 
-// checkHistory reads the logs of all agents and fails the test where they show two
-// masters, or fewer masterships than the test has brought about.
-func (c *testCluster) checkHistory(t *testing.T, atLeast int) {
+// stopAndCheck has every agent leave, and looks at their histories.
+func (c *testCluster) stopAndCheck(t *testing.T, atLeast int) checker.Report {
 	t.Helper()
-	c.checkHistoryOf(t, c.agents, atLeast)
+	c.stopAll()
+	return c.checkHistoryOf(t, c.agents, atLeast)
 }
 
-// checkHistoryOf is checkHistory for the agents of one cluster of several.
-func (c *testCluster) checkHistoryOf(t *testing.T, agents []*agentProcess, atLeast int) {
+// checkHistoryOf reads the histories of the agents of one cluster, once they have left,
+// and fails the test where they show that a promise was broken, or fewer masterships
+// than the test has brought about.
+func (c *testCluster) checkHistoryOf(t *testing.T, agents []*agentProcess, atLeast int) checker.Report {
 	t.Helper()
-	all := c.reigns(t, agents)
-	if err := checkReigns(all); err != nil {
-		t.Error(err)
-	}
-	if len(all) < atLeast {
-		t.Errorf("the logs show %d masterships, want at least %d", len(all), atLeast)
-	}
-}
-
-// reigns reads the masterships of the agents from their logs, in order.
-func (c *testCluster) reigns(t *testing.T, agents []*agentProcess) []reign {
-	t.Helper()
-	var all []reign
+	run := checker.Run{End: int64(c.end)}
 	for _, agent := range agents {
-		log, err := os.ReadFile(agent.logFile)
+		file, err := os.Open(c.historyFile(agent))
 		if err != nil {
 			t.Fatal(err)
 		}
-		reigns, err := readReigns(log, c.killed[agent.name])
-		if err != nil {
-			t.Fatalf("%s: %v", agent.name, err)
-		}
-		all = append(all, reigns...)
+		defer file.Close()
+		run.Logs = append(run.Logs, readHistory(t, agent.name, file))
+		run.Lives = append(run.Lives, c.lives[agent.name]...)
 	}
-	slices.SortFunc(all, func(a, b reign) int { return cmp.Compare(a.begin, b.begin) })
-	return all
+	report := checkRun(t, run)
+	if report.Masterships < atLeast {
+		t.Errorf("there were %d masterships, want at least %d", report.Masterships, atLeast)
+	}
+	return report
 }
 
 func (c *testCluster) printLogs() {

@@ -41,14 +41,12 @@ func TestClusterInRecordsOfOthers(t *testing.T) {
 			if _, err := etcd.Client().Put(t.Context(), stranger.key, stranger.value); err != nil {
 				t.Fatal(err)
 			}
-			c := newTestCluster(t, 3, func(peers []string) map[string]any {
+			c, master := formCluster(t, 3, func(peers []string) map[string]any {
 				config := etcdProvider(etcd)(peers)
 				section := config["provider"].(map[string]any)["etcd"].(map[string]any)
 				section["format"], section["prefix"] = format, stranger.prefix
 				return config
 			})
-			c.start(c.agents...)
-			master := c.waitMaster(0, 3, c.agents...)
 			c.eventually("all are ready and registered", func(ctx context.Context) bool {
 				for _, agent := range c.agents {
 					if s, err := c.status(ctx, agent); err != nil || !s.Ready || !s.Registration.Registered || s.Degraded {
@@ -93,7 +91,7 @@ func TestClusterInRecordsOfOthers(t *testing.T) {
 			if left := keys(t.Context()); !slices.Equal(left, []string{stranger.key}) {
 				t.Errorf("left behind is %v", left)
 			}
-			c.checkHistory(t, 2)
+			c.stopAndCheck(t, 2)
 			for _, agent := range c.agents {
 				log, err := os.ReadFile(agent.logFile)
 				if err != nil {

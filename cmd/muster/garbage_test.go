@@ -38,9 +38,7 @@ func TestGarbageInEtcd(t *testing.T) {
 	put(etcdKeys+"services/demo", "garbage")
 	put(etcdKeys+"clusters/demo/garbage", "garbage")
 
-	c := newTestCluster(t, 3, etcdProvider(etcd))
-	c.start(c.agents...)
-	c.waitMaster(0, 3, c.agents...)
+	c, _ := formCluster(t, 3, etcdProvider(etcd))
 	c.waitStatus("has skipped the garbage", func(s httpapi.Status) bool {
 		return s.Provider.Skipped == len(garbage) && s.Provider.Instances == 3 && s.Ready && s.Provider.Error == ""
 	}, c.agents...)
@@ -54,6 +52,5 @@ func TestGarbageInEtcd(t *testing.T) {
 	put(etcdInstances+"later", "garbage")
 	c.waitMetric(c.agents[0], skipped, before+1)
 	c.waitMaster(0, 3, c.agents...)
-	c.stopAll()
-	c.checkHistory(t, 1)
+	c.stopAndCheck(t, 1)
 }

@@ -29,9 +29,7 @@ const (
 // it says goodbye.
 func TestLeaveInOrder(t *testing.T) {
 	etcd := testserver.StartEtcd(t)
-	c := newTestCluster(t, 3, etcdProvider(etcd))
-	c.start(c.agents...)
-	first := c.waitMaster(0, 3, c.agents...)
+	c, first := formCluster(t, 3, etcdProvider(etcd))
 	c.waitRegistered(3)
 	victim, others := c.split(first)
 
@@ -73,17 +71,14 @@ func TestLeaveInOrder(t *testing.T) {
 	if second.InstanceID == first.InstanceID {
 		t.Errorf("the master that left is master: %+v", second)
 	}
-	c.stopAll()
-	c.checkHistory(t, 2)
+	c.stopAndCheck(t, 2)
 }
 
 // While the provider does not answer, a follower leaves within its bound, and the
 // others know that it left rather than died.
 func TestLeaveWhileProviderHangs(t *testing.T) {
 	etcd := testserver.StartEtcd(t)
-	c := newTestCluster(t, 3, etcdProvider(etcd))
-	c.start(c.agents...)
-	master := c.waitMaster(0, 3, c.agents...)
+	c, master := formCluster(t, 3, etcdProvider(etcd))
 	c.waitRegistered(3)
 	_, followers := c.split(master)
 	leaver := followers[0]
@@ -111,8 +106,7 @@ func TestLeaveWhileProviderHangs(t *testing.T) {
 		}
 	}
 	etcd.Resume()
-	c.stopAll()
-	c.checkHistory(t, 1)
+	c.stopAndCheck(t, 1)
 }
 
 // A second signal ends an agent that is still leaving.

@@ -163,14 +163,7 @@ func (m *migration) reconfigure(agent *agentProcess, config map[string]any) {
 // finish stops the cluster and checks what the agents logged on the way.
 func (m *migration) finish(t *testing.T) {
 	t.Helper()
-	m.stopAll()
-	m.checkHistory(t, len(m.steps())) // each step restarts the master at least once
-	all := m.reigns(t, m.agents)
-	var gaps []time.Duration
-	var without time.Duration
-	for i := 1; i < len(all); i++ {
-		gap := all[i].begin.Sub(all[i-1].end).Round(time.Millisecond)
-		gaps, without = append(gaps, gap), without+gap
-	}
-	t.Logf("%d masterships, %v without a master in all: %v", len(all), without, gaps)
+	report := m.stopAndCheck(t, len(m.steps())) // each step restarts the master at least once
+	t.Logf("%d masterships; a master for %.1f %% of the time, and none for %v at most",
+		report.Masterships, 100*report.Available, report.Gap.Round(time.Millisecond))
 }

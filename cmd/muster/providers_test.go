@@ -89,7 +89,7 @@ func (c *testCluster) checkDepartures(t *testing.T, ended map[string]bool) {
 // when it is back, with nothing left of it, so is everything.
 func TestListBesideEtcd(t *testing.T) {
 	etcd := testserver.StartEtcd(t)
-	c := newTestCluster(t, 3, func(peers []string) map[string]any {
+	c, first := formCluster(t, 3, func(peers []string) map[string]any {
 		return map[string]any{
 			"provider": map[string]any{
 				"static": map[string]any{"peers": peers},
@@ -99,8 +99,6 @@ func TestListBesideEtcd(t *testing.T) {
 			"mastership": map[string]any{"ttl": "2s", "authority": "etcd"},
 		}
 	})
-	c.start(c.agents...)
-	first := c.waitMaster(0, 3, c.agents...)
 	// What the list knows by its address is what etcd knows by its id.
 	c.waitListed([]string{"etcd", "static"}, c.agents...)
 	c.waitStatus("has two providers that are well", func(s httpapi.Status) bool {
@@ -133,8 +131,7 @@ func TestListBesideEtcd(t *testing.T) {
 	c.waitListed([]string{"etcd", "static"}, c.agents...)
 	c.waitStatus("is well", func(s httpapi.Status) bool { return !s.Degraded }, c.agents...)
 	c.checkDepartures(t, ended)
-	c.stopAll()
-	c.checkHistory(t, 2)
+	c.stopAndCheck(t, 2)
 }
 
 // Each agent is registered with Consul and with etcd. What one of them loses is put
@@ -142,7 +139,7 @@ func TestListBesideEtcd(t *testing.T) {
 // is there.
 func TestConsulBesideEtcd(t *testing.T) {
 	consul, etcd := testserver.StartConsul(t), testserver.StartEtcd(t)
-	c := newTestCluster(t, 3, func(peers []string) map[string]any {
+	c, first := formCluster(t, 3, func(peers []string) map[string]any {
 		return map[string]any{
 			"provider": map[string]any{
 				"consul": map[string]any{"address": consul.Endpoint()},
@@ -152,8 +149,6 @@ func TestConsulBesideEtcd(t *testing.T) {
 			"mastership": map[string]any{"ttl": "2s", "authority": "etcd"},
 		}
 	})
-	c.start(c.agents...)
-	first := c.waitMaster(0, 3, c.agents...)
 	both := []string{"etcd", "consul"}
 	c.waitListed(both, c.agents...)
 	well := func(s httpapi.Status) bool {
@@ -181,6 +176,5 @@ func TestConsulBesideEtcd(t *testing.T) {
 	c.waitStatus("is well at last", well, c.agents...)
 	c.waitMaster(first.Term, 3, c.agents...)
 	c.checkDepartures(t, nil)
-	c.stopAll()
-	c.checkHistory(t, 2)
+	c.stopAndCheck(t, 2)
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/discovery"
+	"github.com/musterhq/muster/internal/checker"
 	"github.com/musterhq/muster/internal/faultproxy"
 	"github.com/musterhq/muster/node"
 )
@@ -41,9 +42,10 @@ type registryCluster struct {
 // registryNode is one of its nodes.
 type registryNode struct {
 	*node.Node
-	name string
-	ways []*faultproxy.TCP // for each address of the server
-	log  sharedLog
+	name    string
+	ways    []*faultproxy.TCP // for each address of the server
+	log     sharedLog
+	history sharedLog
 }
 
 // sharedLog can be read while it is written.
@@ -121,6 +123,7 @@ func (c *registryCluster) start() {
 			Bootstrap:  node.Bootstrap{Expect: clusterSize},
 			Mastership: node.Mastership{TTL: c.ttl},
 			Logger:     logger,
+			History:    &n.history,
 		})
 		if err != nil {
 			c.t.Fatal(err)
@@ -324,20 +327,12 @@ func (c *registryCluster) restore() {
 	}
 }
 
-// reigns reads all masterships from the logs, and fails the test where there was ever
-// more than one at a time, where a term did not rise, or where there were two clusters.
-func (c *registryCluster) reigns() []reign {
+// check fails the test where the histories of the nodes show that a promise was broken.
+func (c *registryCluster) check() checker.Report {
 	c.t.Helper()
-	var all []reign
+	var run checker.Run
 	for _, n := range c.nodes {
-		reigns, err := readReigns(n.log.bytes(), nil)
-		if err != nil {
-			c.t.Fatalf("%s: %v", n.name, err)
-		}
-		all = append(all, reigns...)
+		run.Logs = append(run.Logs, readHistory(c.t, n.name, bytes.NewReader(n.history.bytes())))
 	}
-	if err := checkReigns(all); err != nil {
-		c.t.Error(err)
-	}
-	return all
+	return checkRun(c.t, run)
 }

@@ -148,6 +148,5 @@ func TestRollingEdit(t *testing.T) {
 	c.waitVoters(3, voters...)
 	c.waitStatus("has a good list again", func(s httpapi.Status) bool { return !s.Provider.Stale && s.Provider.Error == "" }, careless)
 
-	c.stopAll()
-	c.checkHistory(t, 1)
+	c.stopAndCheck(t, 1)
 }

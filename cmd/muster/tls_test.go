@@ -68,8 +68,7 @@ func TestTLS(t *testing.T) {
 			t.Errorf("%s is not alone: %+v", agent.name, s)
 		}
 	}
-	c.stopAll()
-	c.checkHistory(t, 2)
+	c.stopAndCheck(t, 2)
 }
 
 // The steps of docs/security.md, on agents that run: to another authority and back to
@@ -144,8 +143,7 @@ func TestAuthorityIsChanged(t *testing.T) {
 	c.kill(others[0])
 	c.start(others[0])
 	c.waitMaster(first.Term-1, 3, c.agents...)
-	c.stopAll()
-	c.checkHistory(t, 1)
+	c.stopAndCheck(t, 1)
 }
 
 // commandCA is the directory of an authority that muster tls has made.

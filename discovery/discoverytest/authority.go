@@ -43,43 +43,55 @@ const cluster = "suite"
 // candidates opens the authority of a cluster for n nodes.
 func (k *check) candidates(cluster string, n int, ttl time.Duration) []Candidate {
 	k.Helper()
-	var cs []Candidate
-	if k.OpenAuthorities != nil {
-		cs = k.OpenAuthorities(k, cluster, n, ttl)
-		if len(cs) != n {
-			k.Fatalf("OpenAuthorities returned %d candidates, want %d", len(cs), n)
-		}
-	} else {
+	if k.OpenAuthorities == nil {
+		var cs []Candidate
 		for i := range n {
-			d := k.open()
-			a, ok := d.(driver.Authorizer)
-			if !ok {
-				k.Skipf("%T is no driver.Authorizer", d)
-			}
-			in := instance(cluster, i)
-			h := driver.Holder{NodeID: in.NodeID, InstanceID: in.InstanceID, Addr: in.Addr, AppAddrs: map[string]string{"http": "10.0.0.5:8080"}}
-			authority, err := a.OpenAuthority(k.ctx(), driver.AuthorityOptions{
-				Cluster: cluster, Self: h, TTL: ttl, DataDir: k.TempDir(), Logger: slog.New(slog.DiscardHandler),
-			})
-			if errors.Is(err, driver.ErrUnsupported) {
-				k.Skipf("OpenAuthority: %v", err)
-			}
-			if err != nil {
-				k.Fatalf("clause %q: OpenAuthority: %v", k.clause.name, err)
-			}
-			cs = append(cs, Candidate{Authority: authority, Holder: h})
+			cs = append(cs, k.candidate(k.open(), cluster, i, ttl))
 		}
+		return cs
+	}
+	cs := k.OpenAuthorities(k, cluster, n, ttl)
+	if len(cs) != n {
+		k.Fatalf("OpenAuthorities returned %d candidates, want %d", len(cs), n)
 	}
 	for _, c := range cs {
-		k.Cleanup(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), k.Patience)
-			defer cancel()
-			if err := c.Authority.Close(ctx); err != nil {
-				k.Errorf("Close of the authority of %s: %v", c.Holder.NodeID, err)
-			}
-		})
+		k.closing(c)
 	}
 	return cs
+}
+
+// candidate opens the authority of a cluster on d, for the n-th node.
+func (k *check) candidate(d driver.Driver, cluster string, n int, ttl time.Duration) Candidate {
+	k.Helper()
+	a, ok := d.(driver.Authorizer)
+	if !ok {
+		k.Skipf("%T is no driver.Authorizer", d)
+	}
+	in := instance(cluster, n)
+	h := driver.Holder{NodeID: in.NodeID, InstanceID: in.InstanceID, Addr: in.Addr, AppAddrs: map[string]string{"http": "10.0.0.5:8080"}}
+	authority, err := a.OpenAuthority(k.ctx(), driver.AuthorityOptions{
+		Cluster: cluster, Self: h, TTL: ttl, DataDir: k.TempDir(), Logger: slog.New(slog.DiscardHandler),
+	})
+	if errors.Is(err, driver.ErrUnsupported) {
+		k.Skipf("OpenAuthority: %v", err)
+	}
+	if err != nil {
+		k.Fatalf("clause %q: OpenAuthority: %v", k.clause.name, err)
+	}
+	c := Candidate{Authority: authority, Holder: h}
+	k.closing(c)
+	return c
+}
+
+// closing has the authority of c closed when the clause ends.
+func (k *check) closing(c Candidate) {
+	k.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), k.Patience)
+		defer cancel()
+		if err := c.Authority.Close(ctx); err != nil {
+			k.Errorf("Close of the authority of %s: %v", c.Holder.NodeID, err)
+		}
+	})
 }
 
 // mastership is a grant and who has it.

@@ -91,13 +91,7 @@ func (r *recorder) lastCleanup() func() {
 	return f
 }
 
-func allClauses() []clause {
-	var all []clause
-	for _, some := range [][]clause{listClauses(), watchClauses(), registerClauses(), authorityClauses(), storeClauses()} {
-		all = append(all, some...)
-	}
-	return all
-}
+func allClauses() []clause { return slices.Concat(discoverySuite(), authoritySuite()) }
 
 func clauseNamed(t *testing.T, name string) clause {
 	t.Helper()
@@ -117,6 +111,7 @@ type bad struct {
 	services func(d *memoryDriver, ctx context.Context) ([]string, error)
 	watch    func(d *memoryDriver, ctx context.Context, q driver.Query, since driver.Snapshot) iter.Seq2[driver.Snapshot, error]
 	session  func(s *memorySession) driver.Session
+	rehearse func(d *memoryDriver, ctx context.Context, service string) error
 	author   func(a *memoryAuthority) driver.Authority
 }
 
@@ -147,6 +142,13 @@ func (b *bad) OpenSession(ctx context.Context, o driver.SessionOptions) (driver.
 		return s, err
 	}
 	return b.session(s.(*memorySession)), nil
+}
+
+func (b *bad) Rehearse(ctx context.Context, service string) error {
+	if b.rehearse == nil {
+		return b.memoryDriver.Rehearse(ctx, service)
+	}
+	return b.rehearse(b.memoryDriver, ctx, service)
 }
 
 func (b *bad) OpenAuthority(ctx context.Context, o driver.AuthorityOptions) (driver.Authority, error) {
@@ -197,12 +199,13 @@ func (s *badSession) Close(ctx context.Context) error {
 // badAuthority forwards to an authority, but for what the fault replaces.
 type badAuthority struct {
 	*memoryAuthority
-	acquire func(context.Context, driver.Claim) (driver.Grant, error)
-	renew   func(context.Context, driver.Grant) (driver.Grant, error)
-	release func(context.Context, driver.Grant) error
-	observe func(context.Context) iter.Seq2[driver.Mastership, error]
-	close   func(context.Context) error
-	set     func(context.Context, string, []byte, driver.Revision) (driver.Revision, error)
+	acquire  func(context.Context, driver.Claim) (driver.Grant, error)
+	rehearse func(context.Context) error
+	renew    func(context.Context, driver.Grant) (driver.Grant, error)
+	release  func(context.Context, driver.Grant) error
+	observe  func(context.Context) iter.Seq2[driver.Mastership, error]
+	close    func(context.Context) error
+	set      func(context.Context, string, []byte, driver.Revision) (driver.Revision, error)
 }
 
 func (a *badAuthority) Acquire(ctx context.Context, c driver.Claim) (driver.Grant, error) {
@@ -210,6 +213,13 @@ func (a *badAuthority) Acquire(ctx context.Context, c driver.Claim) (driver.Gran
 		return a.memoryAuthority.Acquire(ctx, c)
 	}
 	return a.acquire(ctx, c)
+}
+
+func (a *badAuthority) RehearseClaim(ctx context.Context) error {
+	if a.rehearse == nil {
+		return a.memoryAuthority.RehearseClaim(ctx)
+	}
+	return a.rehearse(ctx)
 }
 
 func (a *badAuthority) Renew(ctx context.Context, g driver.Grant) (driver.Grant, error) {
@@ -259,469 +269,356 @@ func (m *Memory) change(f func()) {
 var defects = []struct {
 	name   string
 	clause string
-	driver func() func(*memoryDriver) *bad
+	driver func(*memoryDriver) *bad
 }{
-	{"an error is an empty set", "list/error_is_not_empty", func() func(*memoryDriver) *bad {
-		return func(d *memoryDriver) *bad {
-			return &bad{memoryDriver: d, list: func(d *memoryDriver, ctx context.Context, q driver.Query) (driver.Snapshot, error) {
+	{"an error is an empty set", "list/error_is_not_empty", lists(func(d *memoryDriver, ctx context.Context, q driver.Query) (driver.Snapshot, error) {
+		s, err := d.List(ctx, q)
+		if err != nil && ctx.Err() == nil {
+			return driver.Snapshot{}, nil
+		}
+		return s, err
+	})},
+	{"a part of the set with an error", "list/error_is_not_empty", lists(func(d *memoryDriver, ctx context.Context, q driver.Query) (driver.Snapshot, error) {
+		s, err := d.List(ctx, q)
+		if err != nil {
+			s.Instances = []driver.Instance{instance(service, 0)}
+		}
+		return s, err
+	})},
+	{"only the first page", "list/many", lists(func(d *memoryDriver, ctx context.Context, q driver.Query) (driver.Snapshot, error) {
+		s, err := d.List(ctx, q)
+		s.Instances = s.Instances[:min(len(s.Instances), 100)]
+		return s, err
+	})},
+	{"a prefix without its slash", "list/prefix", lists(func(d *memoryDriver, ctx context.Context, q driver.Query) (driver.Snapshot, error) {
+		all, err := d.List(ctx, q)
+		for _, other := range []string{"foo", "foobar", "foo/bar"} {
+			if other != q.Service && strings.HasPrefix(other, q.Service) {
+				s, _ := d.List(ctx, driver.Query{Service: other})
+				all.Instances = append(all.Instances, s.Instances...)
+			}
+		}
+		return all, err
+	})},
+	{"garbage is not named", "list/malformed_neighbour", lists(func(d *memoryDriver, ctx context.Context, q driver.Query) (driver.Snapshot, error) {
+		s, err := d.List(ctx, q)
+		s.Skipped = nil
+		return s, err
+	})},
+	{"garbage costs its neighbours", "list/malformed_neighbour", lists(func(d *memoryDriver, ctx context.Context, q driver.Query) (driver.Snapshot, error) {
+		s, err := d.List(ctx, q)
+		if len(s.Skipped) > 0 {
+			s.Instances = s.Instances[:1]
+		}
+		return s, err
+	})},
+	{"a field is forgotten", "list/whole_instance", lists(func(d *memoryDriver, ctx context.Context, q driver.Query) (driver.Snapshot, error) {
+		s, err := d.List(ctx, q)
+		for n := range s.Instances {
+			s.Instances[n].AppAddrs = nil
+		}
+		return s, err
+	})},
+	{"services are cut at a dot", "list/services", catalogs(func(d *memoryDriver, ctx context.Context) ([]string, error) {
+		names, err := d.Services(ctx)
+		for n := range names {
+			names[n], _, _ = strings.Cut(names[n], ".")
+		}
+		return slices.Compact(names), err
+	})},
+	{"services are named in small letters", "list/services", catalogs(func(d *memoryDriver, ctx context.Context) ([]string, error) {
+		names, err := d.Services(ctx)
+		for n := range names {
+			names[n] = strings.ToLower(names[n])
+		}
+		return names, err
+	})},
+	{"a service is left out whose name starts like another's", "list/services", catalogs(func(d *memoryDriver, ctx context.Context) ([]string, error) {
+		names, err := d.Services(ctx)
+		return slices.DeleteFunc(names, func(name string) bool { return name == "foobar" }), err
+	})},
+	{"a service is named for each of its instances", "list/services", catalogs(func(d *memoryDriver, ctx context.Context) ([]string, error) {
+		names, err := d.Services(ctx)
+		return append(names, names...), err
+	})},
+	{"an error is no services", "list/services", catalogs(func(d *memoryDriver, ctx context.Context) ([]string, error) {
+		names, err := d.Services(ctx)
+		if err != nil && ctx.Err() == nil {
+			return nil, nil
+		}
+		return names, err
+	})},
+	{"an outage of the services is for good", "list/services", catalogs(func(d *memoryDriver, ctx context.Context) ([]string, error) {
+		names, err := d.Services(ctx)
+		if err != nil && ctx.Err() == nil {
+			err = driver.ErrInvalid
+		}
+		return names, err
+	})},
+	{"the context is not honoured", "list/cancelled", deaf},
+	{"the context is not honoured", "list/slow", deaf},
+	{"the watch begins now", "watch/from_the_list", watches(func(d *memoryDriver, ctx context.Context, q driver.Query, _ driver.Snapshot) iter.Seq2[driver.Snapshot, error] {
+		since, _ := d.List(ctx, q)
+		return d.Watch(ctx, q, since)
+	})},
+	{"the last change is not told", "watch/no_event_lost", watches(func(d *memoryDriver, ctx context.Context, q driver.Query, since driver.Snapshot) iter.Seq2[driver.Snapshot, error] {
+		return func(yield func(driver.Snapshot, error) bool) {
+			for s, err := range d.Watch(ctx, q, since) {
+				if len(s.Instances) == historySize/2 {
+					continue
+				}
+				if !yield(s, err) {
+					return
+				}
+			}
+		}
+	})},
+	{"a watch yields what was added", "watch/whole_sets_in_order", watches(func(d *memoryDriver, ctx context.Context, q driver.Query, since driver.Snapshot) iter.Seq2[driver.Snapshot, error] {
+		return func(yield func(driver.Snapshot, error) bool) {
+			for s, err := range d.Watch(ctx, q, since) {
+				if n := len(s.Instances); n > 1 {
+					s.Instances = s.Instances[n-1:]
+				}
+				if !yield(s, err) {
+					return
+				}
+			}
+		}
+	})},
+	{"revisions stand still", "watch/whole_sets_in_order", func(d *memoryDriver) *bad {
+		return &bad{memoryDriver: d,
+			list: func(d *memoryDriver, ctx context.Context, q driver.Query) (driver.Snapshot, error) {
 				s, err := d.List(ctx, q)
-				if err != nil && ctx.Err() == nil {
-					return driver.Snapshot{}, nil
-				}
+				s.Revision = 7
 				return s, err
-			}}
-		}
-	}},
-	{"a part of the set with an error", "list/error_is_not_empty", func() func(*memoryDriver) *bad {
-		return func(d *memoryDriver) *bad {
-			return &bad{memoryDriver: d, list: func(d *memoryDriver, ctx context.Context, q driver.Query) (driver.Snapshot, error) {
-				s, err := d.List(ctx, q)
-				if err != nil {
-					s.Instances = []driver.Instance{instance(service, 0)}
-				}
-				return s, err
-			}}
-		}
-	}},
-	{"only the first page", "list/many", func() func(*memoryDriver) *bad {
-		return func(d *memoryDriver) *bad {
-			return &bad{memoryDriver: d, list: func(d *memoryDriver, ctx context.Context, q driver.Query) (driver.Snapshot, error) {
-				s, err := d.List(ctx, q)
-				s.Instances = s.Instances[:min(len(s.Instances), 100)]
-				return s, err
-			}}
-		}
-	}},
-	{"a prefix without its slash", "list/prefix", func() func(*memoryDriver) *bad {
-		return func(d *memoryDriver) *bad {
-			return &bad{memoryDriver: d, list: func(d *memoryDriver, ctx context.Context, q driver.Query) (driver.Snapshot, error) {
-				all, err := d.List(ctx, q)
-				for _, other := range []string{"foo", "foobar", "foo/bar"} {
-					if other != q.Service && strings.HasPrefix(other, q.Service) {
-						s, _ := d.List(ctx, driver.Query{Service: other})
-						all.Instances = append(all.Instances, s.Instances...)
-					}
-				}
-				return all, err
-			}}
-		}
-	}},
-	{"garbage is not named", "list/malformed_neighbour", func() func(*memoryDriver) *bad {
-		return func(d *memoryDriver) *bad {
-			return &bad{memoryDriver: d, list: func(d *memoryDriver, ctx context.Context, q driver.Query) (driver.Snapshot, error) {
-				s, err := d.List(ctx, q)
-				s.Skipped = nil
-				return s, err
-			}}
-		}
-	}},
-	{"garbage costs its neighbours", "list/malformed_neighbour", func() func(*memoryDriver) *bad {
-		return func(d *memoryDriver) *bad {
-			return &bad{memoryDriver: d, list: func(d *memoryDriver, ctx context.Context, q driver.Query) (driver.Snapshot, error) {
-				s, err := d.List(ctx, q)
-				if len(s.Skipped) > 0 {
-					s.Instances = s.Instances[:1]
-				}
-				return s, err
-			}}
-		}
-	}},
-	{"a field is forgotten", "list/whole_instance", func() func(*memoryDriver) *bad {
-		return func(d *memoryDriver) *bad {
-			return &bad{memoryDriver: d, list: func(d *memoryDriver, ctx context.Context, q driver.Query) (driver.Snapshot, error) {
-				s, err := d.List(ctx, q)
-				for n := range s.Instances {
-					s.Instances[n].AppAddrs = nil
-				}
-				return s, err
-			}}
-		}
-	}},
-	{"services are cut at a dot", "list/services", func() func(*memoryDriver) *bad {
-		return func(d *memoryDriver) *bad {
-			return &bad{memoryDriver: d, services: func(d *memoryDriver, ctx context.Context) ([]string, error) {
-				names, err := d.Services(ctx)
-				for n := range names {
-					names[n], _, _ = strings.Cut(names[n], ".")
-				}
-				return slices.Compact(names), err
-			}}
-		}
-	}},
-	{"services are named in small letters", "list/services", func() func(*memoryDriver) *bad {
-		return func(d *memoryDriver) *bad {
-			return &bad{memoryDriver: d, services: func(d *memoryDriver, ctx context.Context) ([]string, error) {
-				names, err := d.Services(ctx)
-				for n := range names {
-					names[n] = strings.ToLower(names[n])
-				}
-				return names, err
-			}}
-		}
-	}},
-	{"a service is left out whose name starts like another's", "list/services", func() func(*memoryDriver) *bad {
-		return func(d *memoryDriver) *bad {
-			return &bad{memoryDriver: d, services: func(d *memoryDriver, ctx context.Context) ([]string, error) {
-				names, err := d.Services(ctx)
-				return slices.DeleteFunc(names, func(name string) bool { return name == "foobar" }), err
-			}}
-		}
-	}},
-	{"a service is named for each of its instances", "list/services", func() func(*memoryDriver) *bad {
-		return func(d *memoryDriver) *bad {
-			return &bad{memoryDriver: d, services: func(d *memoryDriver, ctx context.Context) ([]string, error) {
-				names, err := d.Services(ctx)
-				return append(names, names...), err
-			}}
-		}
-	}},
-	{"an error is no services", "list/services", func() func(*memoryDriver) *bad {
-		return func(d *memoryDriver) *bad {
-			return &bad{memoryDriver: d, services: func(d *memoryDriver, ctx context.Context) ([]string, error) {
-				names, err := d.Services(ctx)
-				if err != nil && ctx.Err() == nil {
-					return nil, nil
-				}
-				return names, err
-			}}
-		}
-	}},
-	{"an outage of the services is for good", "list/services", func() func(*memoryDriver) *bad {
-		return func(d *memoryDriver) *bad {
-			return &bad{memoryDriver: d, services: func(d *memoryDriver, ctx context.Context) ([]string, error) {
-				names, err := d.Services(ctx)
-				if err != nil && ctx.Err() == nil {
-					err = driver.ErrInvalid
-				}
-				return names, err
-			}}
-		}
-	}},
-	{"the context is not honoured", "list/cancelled", func() func(*memoryDriver) *bad {
-		return func(d *memoryDriver) *bad {
-			return &bad{memoryDriver: d, list: func(d *memoryDriver, _ context.Context, q driver.Query) (driver.Snapshot, error) {
-				return d.List(context.Background(), q)
-			}}
-		}
-	}},
-	{"the deadline is not honoured", "list/slow", func() func(*memoryDriver) *bad {
-		return func(d *memoryDriver) *bad {
-			return &bad{memoryDriver: d, list: func(d *memoryDriver, _ context.Context, q driver.Query) (driver.Snapshot, error) {
-				return d.List(context.Background(), q)
-			}}
-		}
-	}},
-	{"the watch begins now", "watch/from_the_list", func() func(*memoryDriver) *bad {
-		return func(d *memoryDriver) *bad {
-			return &bad{memoryDriver: d, watch: func(d *memoryDriver, ctx context.Context, q driver.Query, _ driver.Snapshot) iter.Seq2[driver.Snapshot, error] {
-				since, _ := d.List(ctx, q)
-				return d.Watch(ctx, q, since)
-			}}
-		}
-	}},
-	{"the last change is not told", "watch/no_event_lost", func() func(*memoryDriver) *bad {
-		return func(d *memoryDriver) *bad {
-			return &bad{memoryDriver: d, watch: func(d *memoryDriver, ctx context.Context, q driver.Query, since driver.Snapshot) iter.Seq2[driver.Snapshot, error] {
+			},
+			watch: func(d *memoryDriver, ctx context.Context, q driver.Query, since driver.Snapshot) iter.Seq2[driver.Snapshot, error] {
+				since.Revision = 0
 				return func(yield func(driver.Snapshot, error) bool) {
 					for s, err := range d.Watch(ctx, q, since) {
-						if len(s.Instances) == historySize/2 {
-							continue
-						}
+						s.Revision = 7
 						if !yield(s, err) {
 							return
 						}
 					}
 				}
 			}}
-		}
 	}},
-	{"a watch yields what was added", "watch/whole_sets_in_order", func() func(*memoryDriver) *bad {
-		return func(d *memoryDriver) *bad {
-			return &bad{memoryDriver: d, watch: func(d *memoryDriver, ctx context.Context, q driver.Query, since driver.Snapshot) iter.Seq2[driver.Snapshot, error] {
-				return func(yield func(driver.Snapshot, error) bool) {
-					for s, err := range d.Watch(ctx, q, since) {
-						if n := len(s.Instances); n > 1 {
-							s.Instances = s.Instances[n-1:]
-						}
-						if !yield(s, err) {
-							return
-						}
+	{"compaction is passed over", "watch/compacted", watches(func(d *memoryDriver, ctx context.Context, q driver.Query, _ driver.Snapshot) iter.Seq2[driver.Snapshot, error] {
+		now, _ := d.List(ctx, q)
+		return d.Watch(ctx, q, now)
+	})},
+	{"an outage empties the watched set", "watch/outage", watches(func(d *memoryDriver, ctx context.Context, q driver.Query, since driver.Snapshot) iter.Seq2[driver.Snapshot, error] {
+		return func(yield func(driver.Snapshot, error) bool) {
+			for s, err := range d.Watch(ctx, q, since) {
+				if !yield(s, nil) || err != nil {
+					return
+				}
+			}
+		}
+	})},
+	{"the watch outlives its context", "watch/cancelled", watches(func(d *memoryDriver, ctx context.Context, q driver.Query, since driver.Snapshot) iter.Seq2[driver.Snapshot, error] {
+		return func(func(driver.Snapshot, error) bool) {
+			<-ctx.Done()
+			time.Sleep(time.Minute)
+		}
+	})},
+	{"a registration is written once only", "register/deleted_key", onceOnly},
+	{"a registration is written once only", "register/update", onceOnly},
+	{"registrations have no TTL", "register/ttl", sessions(func(s *memorySession) *badSession {
+		return &badSession{memorySession: s, register: func(ctx context.Context, i driver.Instance) error {
+			s.d.m.Put(i)
+			return nil
+		}}
+	})},
+	{"Renew does nothing", "register/renew", sessions(func(s *memorySession) *badSession {
+		return &badSession{memorySession: s, renew: func(context.Context) error { return nil }}
+	})},
+	{"a lost session is not told", "register/lost_session", sessions(func(s *memorySession) *badSession {
+		return &badSession{memorySession: s, renew: func(ctx context.Context) error {
+			if err := s.Renew(ctx); err != nil {
+				return driver.ErrUnavailable
+			}
+			return nil
+		}}
+	})},
+	{"Close leaves the registrations", "register/close", sessions(func(s *memorySession) *badSession {
+		return &badSession{memorySession: s, close: func(context.Context) error { return nil }}
+	})},
+	{"an outage counts as a lost session", "register/outage", sessions(func(s *memorySession) *badSession {
+		return &badSession{memorySession: s, renew: func(ctx context.Context) error {
+			if err := s.Renew(ctx); err != nil {
+				return driver.ErrSessionLost
+			}
+			return nil
+		}}
+	})},
+	{"Deregister removes the successor's", "register/successor_deregister", sessions(func(s *memorySession) *badSession {
+		return &badSession{memorySession: s, deregister: func(_ context.Context, i driver.Instance) error {
+			s.d.m.Remove(i)
+			return nil
+		}}
+	})},
+	{"Close removes the successor's", "register/successor_close", sessions(func(s *memorySession) *badSession {
+		return &badSession{memorySession: s, close: func(context.Context) error {
+			s.d.m.Remove(instance(service, 0))
+			return nil
+		}}
+	})},
+	{"a registration stays on its first session", "register/successor_expiry", sessions(func(s *memorySession) *badSession {
+		return &badSession{memorySession: s, register: func(ctx context.Context, i driver.Instance) error {
+			if have, _ := s.d.List(ctx, driver.Query{Service: i.Service}); len(have.Instances) > 0 {
+				return nil
+			}
+			return s.Register(ctx, i)
+		}}
+	})},
+	{"everyone is granted", "authority/conflict", overbearing},
+	{"everyone is granted", "authority/one_master", overbearing},
+	{"a term is given twice", "authority/terms_rise", reused},
+	{"MinTerm is not heeded", "authority/min_term", authorities(func(a *memoryAuthority) *badAuthority {
+		return &badAuthority{memoryAuthority: a, acquire: func(ctx context.Context, c driver.Claim) (driver.Grant, error) {
+			c.MinTerm = 0
+			return a.Acquire(ctx, c)
+		}}
+	})},
+	{"a new term for whom already holds one", "authority/found_again", authorities(func(a *memoryAuthority) *badAuthority {
+		return &badAuthority{memoryAuthority: a, acquire: func(ctx context.Context, c driver.Claim) (driver.Grant, error) {
+			c.MinTerm = a.d.m.term(a.o.Cluster)
+			return a.Acquire(ctx, c)
+		}}
+	})},
+	{"its own grant is another's", "authority/found_again", authorities(func(a *memoryAuthority) *badAuthority {
+		var n int
+		return &badAuthority{memoryAuthority: a, acquire: func(ctx context.Context, c driver.Claim) (driver.Grant, error) {
+			n++
+			c.Holder.InstanceID += fmt.Sprint(n)
+			return a.Acquire(ctx, c)
+		}}
+	})},
+	{"the grant is valid for longer than it stands", "authority/expiry", authorities(func(a *memoryAuthority) *badAuthority {
+		return &badAuthority{memoryAuthority: a, renew: func(ctx context.Context, g driver.Grant) (driver.Grant, error) {
+			g, err := a.Renew(ctx, g)
+			g.ValidFor *= 2
+			return g, err
+		}}
+	})},
+	{"a grant never ends", "authority/expiry", authorities(func(a *memoryAuthority) *badAuthority {
+		return &badAuthority{memoryAuthority: a, renew: func(ctx context.Context, g driver.Grant) (driver.Grant, error) {
+			a.o.TTL = time.Hour
+			g, err := a.Renew(ctx, g)
+			g.ValidFor = 400 * time.Millisecond
+			return g, err
+		}}
+	})},
+	{"a renewal of a grant does nothing", "authority/renew", idle},
+	{"a renewal of a grant does nothing", "authority/renew_after_loss", idle},
+	{"Release waits for the TTL", "authority/release", authorities(func(a *memoryAuthority) *badAuthority {
+		return &badAuthority{memoryAuthority: a, release: func(context.Context, driver.Grant) error { return nil }}
+	})},
+	{"a late Release ends the successor", "authority/late_release", authorities(func(a *memoryAuthority) *badAuthority {
+		return &badAuthority{memoryAuthority: a, release: func(context.Context, driver.Grant) error {
+			a.d.m.ExpireMastership(a.o.Cluster)
+			return nil
+		}}
+	})},
+	{"Close gives the grant back", "authority/close", authorities(func(a *memoryAuthority) *badAuthority {
+		return &badAuthority{memoryAuthority: a, close: func(ctx context.Context) error {
+			a.d.m.ExpireMastership(a.o.Cluster)
+			return a.Close(ctx)
+		}}
+	})},
+	{"each claim brings its cluster id", "authority/cluster_id", authorities(func(a *memoryAuthority) *badAuthority {
+		return &badAuthority{memoryAuthority: a, acquire: func(ctx context.Context, c driver.Claim) (driver.Grant, error) {
+			g, err := a.Acquire(ctx, c)
+			g.ClusterID = c.ClusterID
+			return g, err
+		}}
+	})},
+	{"a mismatch is let in", "authority/cluster_mismatch", authorities(func(a *memoryAuthority) *badAuthority {
+		return &badAuthority{memoryAuthority: a, acquire: func(ctx context.Context, c driver.Claim) (driver.Grant, error) {
+			c.Known = false
+			return a.Acquire(ctx, c)
+		}}
+	})},
+	{"a vacancy is not seen", "authority/observe", authorities(func(a *memoryAuthority) *badAuthority {
+		return &badAuthority{memoryAuthority: a, observe: func(ctx context.Context) iter.Seq2[driver.Mastership, error] {
+			return func(yield func(driver.Mastership, error) bool) {
+				for m, err := range a.Observe(ctx) {
+					if m.Holder == nil && m.Term > 0 {
+						continue
+					}
+					if !yield(m, err) {
+						return
 					}
 				}
-			}}
+			}
+		}}
+	})},
+	{"one mastership for all clusters", "authority/clusters", authorities(func(a *memoryAuthority) *badAuthority {
+		a.o.Cluster = "the one"
+		return &badAuthority{memoryAuthority: a}
+	})},
+	{"an outage counts as a lost grant", "authority/outage", authorities(func(a *memoryAuthority) *badAuthority {
+		return &badAuthority{memoryAuthority: a, renew: func(ctx context.Context, g driver.Grant) (driver.Grant, error) {
+			g, err := a.Renew(ctx, g)
+			if err != nil {
+				err = driver.ErrSessionLost
+			}
+			return g, err
+		}}
+	})},
+	{"a blind write", "store/compare_and_set", blind},
+	{"a blind write", "store/counter", blind},
+	{"a rehearsal leaves what it tried", "rehearse/registration", rehearsals(func(d *memoryDriver, ctx context.Context, service string) error {
+		_, err := tryToRegister(d, ctx, service)
+		return err
+	})},
+	{"a rehearsal is seen for a moment", "rehearse/registration", rehearsals(func(d *memoryDriver, ctx context.Context, service string) error {
+		s, err := tryToRegister(d, ctx, service)
+		if err != nil {
+			return err
 		}
-	}},
-	{"revisions stand still", "watch/whole_sets_in_order", func() func(*memoryDriver) *bad {
-		return func(d *memoryDriver) *bad {
-			return &bad{memoryDriver: d,
-				list: func(d *memoryDriver, ctx context.Context, q driver.Query) (driver.Snapshot, error) {
-					s, err := d.List(ctx, q)
-					s.Revision = 7
-					return s, err
-				},
-				watch: func(d *memoryDriver, ctx context.Context, q driver.Query, since driver.Snapshot) iter.Seq2[driver.Snapshot, error] {
-					since.Revision = 0
-					return func(yield func(driver.Snapshot, error) bool) {
-						for s, err := range d.Watch(ctx, q, since) {
-							s.Revision = 7
-							if !yield(s, err) {
-								return
-							}
-						}
-					}
-				}}
+		time.Sleep(time.Millisecond)
+		return s.Close(ctx)
+	})},
+	{"every rehearsal goes well", "rehearse/registration_denied", sanguine},
+	{"every rehearsal goes well", "rehearse/registration_outage", sanguine},
+	{"a rehearsal without an answer is denied", "rehearse/registration_outage", rehearsals(func(d *memoryDriver, ctx context.Context, service string) error {
+		if err := d.Rehearse(ctx, service); err != nil {
+			return fmt.Errorf("%w: %w", driver.ErrDenied, err)
 		}
-	}},
-	{"compaction is passed over", "watch/compacted", func() func(*memoryDriver) *bad {
-		return func(d *memoryDriver) *bad {
-			return &bad{memoryDriver: d, watch: func(d *memoryDriver, ctx context.Context, q driver.Query, _ driver.Snapshot) iter.Seq2[driver.Snapshot, error] {
-				now, _ := d.List(ctx, q)
-				return d.Watch(ctx, q, now)
-			}}
+		return nil
+	})},
+	{"a rehearsed claim is granted", "rehearse/claim", claimRehearsals(func(a *memoryAuthority, ctx context.Context) error {
+		_, err := a.Acquire(ctx, driver.Claim{Holder: a.o.Self})
+		return err
+	})},
+	{"a rehearsed claim takes a term", "rehearse/claim", claimRehearsals(func(a *memoryAuthority, ctx context.Context) error {
+		g, err := a.Acquire(ctx, driver.Claim{Holder: a.o.Self})
+		if err != nil {
+			return nil // another is master
 		}
-	}},
-	{"an outage empties the watched set", "watch/outage", func() func(*memoryDriver) *bad {
-		return func(d *memoryDriver) *bad {
-			return &bad{memoryDriver: d, watch: func(d *memoryDriver, ctx context.Context, q driver.Query, since driver.Snapshot) iter.Seq2[driver.Snapshot, error] {
-				return func(yield func(driver.Snapshot, error) bool) {
-					for s, err := range d.Watch(ctx, q, since) {
-						if !yield(s, nil) || err != nil {
-							return
-						}
-					}
-				}
-			}}
-		}
-	}},
-	{"the watch outlives its context", "watch/cancelled", func() func(*memoryDriver) *bad {
-		return func(d *memoryDriver) *bad {
-			return &bad{memoryDriver: d, watch: func(d *memoryDriver, ctx context.Context, q driver.Query, since driver.Snapshot) iter.Seq2[driver.Snapshot, error] {
-				return func(func(driver.Snapshot, error) bool) {
-					<-ctx.Done()
-					time.Sleep(time.Minute)
-				}
-			}}
-		}
-	}},
-	{"a registration is written once only", "register/deleted_key", func() func(*memoryDriver) *bad {
-		return sessions(func(s *memorySession) *badSession {
-			done := make(map[string]bool)
-			return &badSession{memorySession: s, register: func(ctx context.Context, i driver.Instance) error {
-				if done[i.Key()] {
-					return nil
-				}
-				done[i.Key()] = true
-				return s.Register(ctx, i)
-			}}
-		})
-	}},
-	{"an update is not written", "register/update", func() func(*memoryDriver) *bad {
-		return sessions(func(s *memorySession) *badSession {
-			done := make(map[string]bool)
-			return &badSession{memorySession: s, register: func(ctx context.Context, i driver.Instance) error {
-				if done[i.Key()] {
-					return nil
-				}
-				done[i.Key()] = true
-				return s.Register(ctx, i)
-			}}
-		})
-	}},
-	{"registrations have no TTL", "register/ttl", func() func(*memoryDriver) *bad {
-		return sessions(func(s *memorySession) *badSession {
-			return &badSession{memorySession: s, register: func(ctx context.Context, i driver.Instance) error {
-				s.d.m.Put(i)
-				return nil
-			}}
-		})
-	}},
-	{"Renew does nothing", "register/renew", func() func(*memoryDriver) *bad {
-		return sessions(func(s *memorySession) *badSession {
-			return &badSession{memorySession: s, renew: func(context.Context) error { return nil }}
-		})
-	}},
-	{"a lost session is not told", "register/lost_session", func() func(*memoryDriver) *bad {
-		return sessions(func(s *memorySession) *badSession {
-			return &badSession{memorySession: s, renew: func(ctx context.Context) error {
-				if err := s.Renew(ctx); err != nil {
-					return driver.ErrUnavailable
-				}
-				return nil
-			}}
-		})
-	}},
-	{"Close leaves the registrations", "register/close", func() func(*memoryDriver) *bad {
-		return sessions(func(s *memorySession) *badSession {
-			return &badSession{memorySession: s, close: func(context.Context) error { return nil }}
-		})
-	}},
-	{"an outage counts as a lost session", "register/outage", func() func(*memoryDriver) *bad {
-		return sessions(func(s *memorySession) *badSession {
-			return &badSession{memorySession: s, renew: func(ctx context.Context) error {
-				if err := s.Renew(ctx); err != nil {
-					return driver.ErrSessionLost
-				}
-				return nil
-			}}
-		})
-	}},
-	{"Deregister removes the successor's", "register/successor_deregister", func() func(*memoryDriver) *bad {
-		return sessions(func(s *memorySession) *badSession {
-			return &badSession{memorySession: s, deregister: func(_ context.Context, i driver.Instance) error {
-				s.d.m.Remove(i)
-				return nil
-			}}
-		})
-	}},
-	{"Close removes the successor's", "register/successor_close", func() func(*memoryDriver) *bad {
-		return sessions(func(s *memorySession) *badSession {
-			return &badSession{memorySession: s, close: func(context.Context) error {
-				s.d.m.Remove(instance(service, 0))
-				return nil
-			}}
-		})
-	}},
-	{"a registration stays on its first session", "register/successor_expiry", func() func(*memoryDriver) *bad {
-		return sessions(func(s *memorySession) *badSession {
-			return &badSession{memorySession: s, register: func(ctx context.Context, i driver.Instance) error {
-				if have, _ := s.d.List(ctx, driver.Query{Service: i.Service}); len(have.Instances) > 0 {
-					return nil
-				}
-				return s.Register(ctx, i)
-			}}
-		})
-	}},
-	{"everyone is granted", "authority/conflict", func() func(*memoryDriver) *bad { return overbearing }},
-	{"everyone is granted", "authority/one_master", func() func(*memoryDriver) *bad { return overbearing }},
-	{"a term is given twice", "authority/terms_rise", func() func(*memoryDriver) *bad { return reused }},
-	{"MinTerm is not heeded", "authority/min_term", func() func(*memoryDriver) *bad {
-		return authorities(func(a *memoryAuthority) *badAuthority {
-			return &badAuthority{memoryAuthority: a, acquire: func(ctx context.Context, c driver.Claim) (driver.Grant, error) {
-				c.MinTerm = 0
-				return a.Acquire(ctx, c)
-			}}
-		})
-	}},
-	{"a new term for whom already holds one", "authority/found_again", func() func(*memoryDriver) *bad {
-		return authorities(func(a *memoryAuthority) *badAuthority {
-			return &badAuthority{memoryAuthority: a, acquire: func(ctx context.Context, c driver.Claim) (driver.Grant, error) {
-				c.MinTerm = a.d.m.term(a.o.Cluster)
-				return a.Acquire(ctx, c)
-			}}
-		})
-	}},
-	{"its own grant is another's", "authority/found_again", func() func(*memoryDriver) *bad {
-		return authorities(func(a *memoryAuthority) *badAuthority {
-			var n int
-			return &badAuthority{memoryAuthority: a, acquire: func(ctx context.Context, c driver.Claim) (driver.Grant, error) {
-				n++
-				c.Holder.InstanceID += fmt.Sprint(n)
-				return a.Acquire(ctx, c)
-			}}
-		})
-	}},
-	{"the grant is valid for longer than it stands", "authority/expiry", func() func(*memoryDriver) *bad {
-		return authorities(func(a *memoryAuthority) *badAuthority {
-			return &badAuthority{memoryAuthority: a, renew: func(ctx context.Context, g driver.Grant) (driver.Grant, error) {
-				g, err := a.Renew(ctx, g)
-				g.ValidFor *= 2
-				return g, err
-			}}
-		})
-	}},
-	{"a grant never ends", "authority/expiry", func() func(*memoryDriver) *bad {
-		return authorities(func(a *memoryAuthority) *badAuthority {
-			return &badAuthority{memoryAuthority: a, renew: func(ctx context.Context, g driver.Grant) (driver.Grant, error) {
-				a.o.TTL = time.Hour
-				g, err := a.Renew(ctx, g)
-				g.ValidFor = 400 * time.Millisecond
-				return g, err
-			}}
-		})
-	}},
-	{"a renewal does not extend", "authority/renew", func() func(*memoryDriver) *bad {
-		return authorities(func(a *memoryAuthority) *badAuthority {
-			return &badAuthority{memoryAuthority: a, renew: func(_ context.Context, g driver.Grant) (driver.Grant, error) { return g, nil }}
-		})
-	}},
-	{"what is over is renewed", "authority/renew_after_loss", func() func(*memoryDriver) *bad {
-		return authorities(func(a *memoryAuthority) *badAuthority {
-			return &badAuthority{memoryAuthority: a, renew: func(_ context.Context, g driver.Grant) (driver.Grant, error) { return g, nil }}
-		})
-	}},
-	{"Release waits for the TTL", "authority/release", func() func(*memoryDriver) *bad {
-		return authorities(func(a *memoryAuthority) *badAuthority {
-			return &badAuthority{memoryAuthority: a, release: func(context.Context, driver.Grant) error { return nil }}
-		})
-	}},
-	{"a late Release ends the successor", "authority/late_release", func() func(*memoryDriver) *bad {
-		return authorities(func(a *memoryAuthority) *badAuthority {
-			return &badAuthority{memoryAuthority: a, release: func(context.Context, driver.Grant) error {
-				a.d.m.ExpireMastership(a.o.Cluster)
-				return nil
-			}}
-		})
-	}},
-	{"Close gives the grant back", "authority/close", func() func(*memoryDriver) *bad {
-		return authorities(func(a *memoryAuthority) *badAuthority {
-			return &badAuthority{memoryAuthority: a, close: func(ctx context.Context) error {
-				a.d.m.ExpireMastership(a.o.Cluster)
-				return a.Close(ctx)
-			}}
-		})
-	}},
-	{"each claim brings its cluster id", "authority/cluster_id", func() func(*memoryDriver) *bad {
-		return authorities(func(a *memoryAuthority) *badAuthority {
-			return &badAuthority{memoryAuthority: a, acquire: func(ctx context.Context, c driver.Claim) (driver.Grant, error) {
-				g, err := a.Acquire(ctx, c)
-				g.ClusterID = c.ClusterID
-				return g, err
-			}}
-		})
-	}},
-	{"a mismatch is let in", "authority/cluster_mismatch", func() func(*memoryDriver) *bad {
-		return authorities(func(a *memoryAuthority) *badAuthority {
-			return &badAuthority{memoryAuthority: a, acquire: func(ctx context.Context, c driver.Claim) (driver.Grant, error) {
-				c.Known = false
-				return a.Acquire(ctx, c)
-			}}
-		})
-	}},
-	{"a vacancy is not seen", "authority/observe", func() func(*memoryDriver) *bad {
-		return authorities(func(a *memoryAuthority) *badAuthority {
-			return &badAuthority{memoryAuthority: a, observe: func(ctx context.Context) iter.Seq2[driver.Mastership, error] {
-				return func(yield func(driver.Mastership, error) bool) {
-					for m, err := range a.Observe(ctx) {
-						if m.Holder == nil && m.Term > 0 {
-							continue
-						}
-						if !yield(m, err) {
-							return
-						}
-					}
-				}
-			}}
-		})
-	}},
-	{"one mastership for all clusters", "authority/clusters", func() func(*memoryDriver) *bad {
-		return authorities(func(a *memoryAuthority) *badAuthority {
-			a.o.Cluster = "the one"
-			return &badAuthority{memoryAuthority: a}
-		})
-	}},
-	{"an outage counts as a lost grant", "authority/outage", func() func(*memoryDriver) *bad {
-		return authorities(func(a *memoryAuthority) *badAuthority {
-			return &badAuthority{memoryAuthority: a, renew: func(ctx context.Context, g driver.Grant) (driver.Grant, error) {
-				g, err := a.Renew(ctx, g)
-				if err != nil {
-					err = driver.ErrSessionLost
-				}
-				return g, err
-			}}
-		})
-	}},
-	{"a blind write", "store/compare_and_set", func() func(*memoryDriver) *bad { return blind }},
-	{"a blind write", "store/counter", func() func(*memoryDriver) *bad { return blind }},
+		return a.Release(ctx, g)
+	})},
+	{"every rehearsed claim goes well", "rehearse/claim_denied", sanguineClaim},
+	{"every rehearsed claim goes well", "rehearse/claim_outage", sanguineClaim},
+}
+
+func lists(list func(*memoryDriver, context.Context, driver.Query) (driver.Snapshot, error)) func(*memoryDriver) *bad {
+	return func(d *memoryDriver) *bad { return &bad{memoryDriver: d, list: list} }
+}
+
+func catalogs(services func(*memoryDriver, context.Context) ([]string, error)) func(*memoryDriver) *bad {
+	return func(d *memoryDriver) *bad { return &bad{memoryDriver: d, services: services} }
+}
+
+func rehearsals(rehearse func(*memoryDriver, context.Context, string) error) func(*memoryDriver) *bad {
+	return func(d *memoryDriver) *bad { return &bad{memoryDriver: d, rehearse: rehearse} }
+}
+
+func watches(watch func(*memoryDriver, context.Context, driver.Query, driver.Snapshot) iter.Seq2[driver.Snapshot, error]) func(*memoryDriver) *bad {
+	return func(d *memoryDriver) *bad { return &bad{memoryDriver: d, watch: watch} }
 }
 
 func sessions(wrap func(*memorySession) *badSession) func(*memoryDriver) *bad {
@@ -734,6 +631,40 @@ func authorities(wrap func(*memoryAuthority) *badAuthority) func(*memoryDriver) 
 	return func(d *memoryDriver) *bad {
 		return &bad{memoryDriver: d, author: func(a *memoryAuthority) driver.Authority { return wrap(a) }}
 	}
+}
+
+func claimRehearsals(rehearse func(*memoryAuthority, context.Context) error) func(*memoryDriver) *bad {
+	return authorities(func(a *memoryAuthority) *badAuthority {
+		return &badAuthority{memoryAuthority: a, rehearse: func(ctx context.Context) error { return rehearse(a, ctx) }}
+	})
+}
+
+// deaf lists whatever becomes of the context.
+func deaf(d *memoryDriver) *bad {
+	return lists(func(d *memoryDriver, _ context.Context, q driver.Query) (driver.Snapshot, error) {
+		return d.List(context.Background(), q)
+	})(d)
+}
+
+// onceOnly does not look after what it has written.
+func onceOnly(d *memoryDriver) *bad {
+	return sessions(func(s *memorySession) *badSession {
+		done := make(map[string]bool)
+		return &badSession{memorySession: s, register: func(ctx context.Context, i driver.Instance) error {
+			if done[i.Key()] {
+				return nil
+			}
+			done[i.Key()] = true
+			return s.Register(ctx, i)
+		}}
+	})(d)
+}
+
+// idle renews a grant without asking.
+func idle(d *memoryDriver) *bad {
+	return authorities(func(a *memoryAuthority) *badAuthority {
+		return &badAuthority{memoryAuthority: a, renew: func(_ context.Context, g driver.Grant) (driver.Grant, error) { return g, nil }}
+	})(d)
 }
 
 // overbearing takes mastership from whoever has it.
@@ -772,6 +703,24 @@ func blind(d *memoryDriver) *bad {
 	})(d)
 }
 
+// sanguine and sanguineClaim say that all is permitted, without asking.
+func sanguine(d *memoryDriver) *bad {
+	return rehearsals(func(_ *memoryDriver, ctx context.Context, _ string) error { return ctx.Err() })(d)
+}
+
+func sanguineClaim(d *memoryDriver) *bad {
+	return claimRehearsals(func(_ *memoryAuthority, ctx context.Context) error { return ctx.Err() })(d)
+}
+
+// tryToRegister is no way to rehearse.
+func tryToRegister(d *memoryDriver, ctx context.Context, service string) (driver.Session, error) {
+	s, err := d.OpenSession(ctx, driver.SessionOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return s, s.Register(ctx, instance(service, 99))
+}
+
 func (m *Memory) term(cluster string) driver.Term {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -782,6 +731,11 @@ func harnessOver(m *Memory, wrap func(*memoryDriver) driver.Driver) Harness {
 	n := 0
 	return Harness{
 		Open: func(testing.TB) driver.Driver { return wrap(m.Driver().(*memoryDriver)) },
+		OpenDenied: func(testing.TB) driver.Driver {
+			closed := NewMemory()
+			closed.Fail(driver.ErrDenied)
+			return wrap(closed.Driver().(*memoryDriver))
+		},
 		AddGarbage: func(_ testing.TB, service string) {
 			n++
 			m.AddGarbage(service, fmt.Sprint("garbage-", n))
@@ -808,9 +762,8 @@ func TestSuiteNoticesDefects(t *testing.T) {
 	for _, defect := range defects {
 		t.Run(strings.ReplaceAll(defect.name, " ", "_")+"/"+defect.clause, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				makeBad := defect.driver()
 				r := tryClause(t, defect.clause, func(testing.TB) Harness {
-					return harnessOver(NewMemory(), func(d *memoryDriver) driver.Driver { return makeBad(d) })
+					return harnessOver(NewMemory(), func(d *memoryDriver) driver.Driver { return defect.driver(d) })
 				})
 				if !r.failed {
 					t.Fatalf("clause %q did not notice: %s; it said %q", defect.clause, defect.name, r.said)

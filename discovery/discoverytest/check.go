@@ -41,7 +41,18 @@ const service = "suite"
 // open opens one more client.
 func (k *check) open() driver.Driver {
 	k.Helper()
-	d := k.Open(k)
+	return k.opened(k.Open(k))
+}
+
+// openDenied opens a client that may change nothing, or skips the clause.
+func (k *check) openDenied() driver.Driver {
+	k.Helper()
+	k.needs("OpenDenied", k.OpenDenied != nil)
+	return k.opened(k.OpenDenied(k))
+}
+
+// opened has d closed when the clause ends.
+func (k *check) opened(d driver.Driver) driver.Driver {
 	k.Cleanup(func() {
 		if err := d.Close(); err != nil {
 			k.Errorf("Close of the driver: %v", err)

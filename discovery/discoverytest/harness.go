@@ -21,6 +21,11 @@ type Harness struct {
 	// closes it.
 	Open func(t testing.TB) driver.Driver
 
+	// OpenDenied returns a client like those of Open, but one that the provider
+	// permits to change nothing: neither to register nor to become master. It may be
+	// of another server. The suite closes it.
+	OpenDenied func(t testing.TB) driver.Driver
+
 	// Seed makes the instances those of service, all of them and no others, for a
 	// provider that publishes nothing itself, and returns them in their order as List
 	// is to show them: a list of addresses keeps only Service and Addr. Clauses use it where

@@ -14,7 +14,8 @@ import (
 
 // Memory is a provider in memory, for tests: it keeps the registrations, the
 // sessions, the mastership and the records that a real one would keep on its
-// servers. Its clients, made by Driver, implement every optional interface.
+// servers. Its clients, made by Driver, implement every optional interface but
+// driver.Reducer and driver.TTLBounder: it keeps all of an instance, and any TTL.
 //
 // It is deterministic: what a call changed, every later call sees. It starts no
 // goroutine, and measures time with the time package alone, so that a test in a

@@ -18,6 +18,11 @@ func memoryHarness(testing.TB) discoverytest.Harness {
 	garbage := 0
 	return discoverytest.Harness{
 		Open: func(testing.TB) driver.Driver { return m.Driver() },
+		OpenDenied: func(testing.TB) driver.Driver {
+			closed := discoverytest.NewMemory()
+			closed.Fail(driver.ErrDenied)
+			return closed.Driver()
+		},
 		AddGarbage: func(_ testing.TB, service string) {
 			garbage++
 			m.AddGarbage(service, fmt.Sprint("garbage-", garbage))

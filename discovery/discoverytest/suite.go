@@ -20,19 +20,27 @@ type clause struct {
 // clause and quotes what it says.
 func Run(t *testing.T, newHarness func(t testing.TB) Harness) {
 	t.Helper()
-	runAll(t, slices.Concat(listClauses(), watchClauses(), registerClauses(), authorityClauses(), storeClauses()), newHarness)
+	runAll(t, slices.Concat(discoverySuite(), authoritySuite()), newHarness)
 }
 
 // RunDiscovery is Run without the clauses of the Authority and its Store.
 func RunDiscovery(t *testing.T, newHarness func(t testing.TB) Harness) {
 	t.Helper()
-	runAll(t, slices.Concat(listClauses(), watchClauses(), registerClauses()), newHarness)
+	runAll(t, discoverySuite(), newHarness)
 }
 
 // RunAuthority is Run for the clauses of the Authority and its Store alone.
 func RunAuthority(t *testing.T, newHarness func(t testing.TB) Harness) {
 	t.Helper()
-	runAll(t, slices.Concat(authorityClauses(), storeClauses()), newHarness)
+	runAll(t, authoritySuite(), newHarness)
+}
+
+func discoverySuite() []clause {
+	return slices.Concat(listClauses(), watchClauses(), registerClauses(), rehearseClauses())
+}
+
+func authoritySuite() []clause {
+	return slices.Concat(authorityClauses(), storeClauses(), rehearseClaimClauses())
 }
 
 func runAll(t *testing.T, clauses []clause, newHarness func(t testing.TB) Harness) {

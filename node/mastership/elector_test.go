@@ -333,6 +333,45 @@ func (h stuckHandler) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
+// logKeys is a log handler that keeps what is logged, and with which attributes.
+type logKeys struct {
+	slog.Handler
+	seen *sync.Map // message: attributes
+}
+
+func (h logKeys) Enabled(context.Context, slog.Level) bool { return true }
+func (h logKeys) Handle(_ context.Context, r slog.Record) error {
+	var keys []string
+	r.Attrs(func(a slog.Attr) bool {
+		keys = append(keys, a.Key)
+		return true
+	})
+	h.seen.Store(r.Message, strings.Join(keys, " "))
+	return nil
+}
+
+// Users lay the records of several processes side by side, as the package comment says.
+func TestLogs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		seen := new(sync.Map)
+		a := run(t, newFakeStore(newFakeClock(), ttl), "a", func(c *Config) { c.Logger = slog.New(logKeys{slog.DiscardHandler, seen}) })
+		await(t, "a is master", time.Second, a.IsMaster)
+		time.Sleep(ttl)
+		if err := a.stop(); err != nil {
+			t.Fatal(err)
+		}
+		for message, want := range map[string]string{
+			"mastership active":  "term cluster_id node_id instance_id t_boot_ns deadline_ns",
+			"mastership renewed": "term cluster_id node_id instance_id t_boot_ns sent_ns deadline_ns",
+			"mastership ended":   "term cluster_id node_id instance_id reason t_boot_ns until_ns deadline_ns",
+		} {
+			if got, _ := seen.Load(message); got != want {
+				t.Errorf("%q has %v, want %s", message, got, want)
+			}
+		}
+	})
+}
+
 func TestTheLoopHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newFakeStore(newFakeClock(), ttl)
@@ -467,10 +506,7 @@ func TestLostGrant(t *testing.T) {
 		if token, err := a.Check(); err == nil && token.Term == 1 {
 			t.Error("still master in the deleted term")
 		}
-		await(t, "master again", time.Second, a.IsMaster)
-		if token, _ := a.Check(); token.Term != 2 {
-			t.Errorf("term %d, want 2", token.Term)
-		}
+		a.awaitTerm(t, 2)
 	})
 }
 
@@ -490,10 +526,7 @@ func TestHigherTermEndsMastership(t *testing.T) {
 		if token, err := a.Check(); err == nil && token.Term < 7 {
 			t.Fatal("master below a term that was heard of")
 		}
-		await(t, "master again", time.Second, a.IsMaster)
-		if token, _ := a.Check(); token.Term != 8 {
-			t.Errorf("term %d, want 8", token.Term)
-		}
+		a.awaitTerm(t, 8)
 	})
 }
 

@@ -225,6 +225,15 @@ func start(t *testing.T, s *fakeStore, id string, adjust ...func(*Config)) *cand
 	return c
 }
 
+// awaitTerm waits until c is master again, in that term.
+func (c *candidate) awaitTerm(t *testing.T, want driver.Term) {
+	t.Helper()
+	await(t, "master again", time.Second, c.IsMaster)
+	if token, _ := c.Check(); token.Term != want {
+		t.Errorf("term %d, want %d", token.Term, want)
+	}
+}
+
 // await lets time pass until ok, at most for limit, and returns how long it took.
 func await(t *testing.T, what string, limit time.Duration, ok func() bool) time.Duration {
 	t.Helper()

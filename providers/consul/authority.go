@@ -14,6 +14,7 @@ import (
 
 	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/internal/clock"
+	"github.com/musterhq/muster/providers/internal/grants"
 )
 
 // DefaultGrantTTL is how long a grant of mastership outlives its last renewal if
@@ -39,9 +40,9 @@ func (d *Driver) OpenAuthority(_ context.Context, o driver.AuthorityOptions) (dr
 		return nil, fmt.Errorf("consul: %w: mastership.ttl: %v: Consul wants %v to %v", driver.ErrInvalid, o.TTL, minTTL, maxGrantTTL)
 	}
 	k := newKeys(d.config.AuthorityPrefix)
-	a := &authority{driver: d, cluster: o.Cluster, ttl: ttl, prefix: k.cluster(o.Cluster), records: k.records(o.Cluster)}
-	a.ctx, a.cancel = context.WithCancel(context.Background())
-	return a, nil
+	return &authority{
+		driver: d, cluster: o.Cluster, ttl: ttl, prefix: k.cluster(o.Cluster), records: k.records(o.Cluster), life: grants.NewLifetime(),
+	}, nil
 }
 
 // authority grants mastership by a lock on one key. DESIGN.md has the argument:
@@ -58,14 +59,10 @@ type authority struct {
 	ttl     time.Duration
 	prefix  string // of the keys of the cluster
 	records string // of the records
+	life    *grants.Lifetime
+	given   grants.Last[token]
 
-	// What outlives a call is bound to ctx, and waited for by Close.
-	ctx      context.Context
-	cancel   context.CancelFunc
-	cleaning sync.WaitGroup
-
-	mu    sync.Mutex
-	given driver.Grant // the last one given that nobody has tried to end
+	mu sync.Mutex
 	// orphan is the lock that was found free and not given back, and since when.
 	orphan struct {
 		index uint64
@@ -100,12 +97,12 @@ func (a *authority) Acquire(ctx context.Context, c driver.Claim) (driver.Grant, 
 	if err != nil {
 		return driver.Grant{}, err
 	}
-	if c.Known && s.id != "" && s.id != c.ClusterID {
+	if c.Known && s.ID != "" && s.ID != c.ClusterID {
 		return driver.Grant{}, fmt.Errorf("consul: %w: Consul records cluster id %q below %s, this node's cluster has %q",
-			driver.ErrClusterMismatch, s.id, a.prefix, c.ClusterID)
+			driver.ErrClusterMismatch, s.ID, a.prefix, c.ClusterID)
 	}
-	if s.held() && s.master.InstanceID != c.Holder.InstanceID {
-		return driver.Grant{}, fmt.Errorf("consul: %w: %s is master with term %d", driver.ErrConflict, s.master.NodeID, s.master.Term)
+	if s.held() && s.Master.InstanceID != c.Holder.InstanceID {
+		return driver.Grant{}, fmt.Errorf("consul: %w: %s is master with term %d", driver.ErrConflict, s.Master.NodeID, s.Master.Term)
 	}
 	if g, ok := a.standing(s); ok && g.Term > c.MinTerm {
 		return a.again(ctx, g)
@@ -129,19 +126,17 @@ func (a *authority) Acquire(ctx context.Context, c driver.Claim) (driver.Grant, 
 		a.stopLater(p)
 		return driver.Grant{}, err
 	}
-	a.give(g)
-	if old := s.master; old != nil && old.Pulse.CheckID != "" {
-		a.sweepLater(old.Pulse)
+	a.given.Give(g)
+	if old := s.hold.Pulse; old.CheckID != "" {
+		a.sweepLater(old)
 	}
 	return g, nil
 }
 
 // standing returns the grant given here before, if its lock is still in place.
 func (a *authority) standing(s state) (driver.Grant, bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	t, ok := a.given.Token.(token)
-	return a.given, ok && s.lockedBy(t)
+	g, t, ok := a.given.Get()
+	return g, ok && s.lockedBy(t)
 }
 
 func (a *authority) again(ctx context.Context, g driver.Grant) (driver.Grant, error) {
@@ -160,18 +155,18 @@ func (a *authority) reclaim(ctx context.Context, s state) (state, error) {
 	}
 	s, _, err := a.read(ctx, 0)
 	if err == nil && s.held() {
-		err = fmt.Errorf("consul: acquire: %w: %s is master with term %d", driver.ErrConflict, s.master.NodeID, s.master.Term)
+		err = fmt.Errorf("consul: acquire: %w: %s is master with term %d", driver.ErrConflict, s.Master.NodeID, s.Master.Term)
 	}
 	return s, err
 }
 
 // mayTake says why a lock that is free may not be taken yet.
 func (a *authority) mayTake(ctx context.Context, s state, c driver.Claim) error {
-	if s.master == nil || s.master.Released || s.master.InstanceID == c.Holder.InstanceID {
+	if s.Master == nil || s.hold.Released || s.Master.InstanceID == c.Holder.InstanceID {
 		return nil
 	}
 	seen := clock.Now() // after the read that found it free
-	expired, err := a.driver.expired(ctx, s.master.Pulse)
+	expired, err := a.driver.expired(ctx, s.hold.Pulse)
 	if err != nil {
 		return err
 	}
@@ -180,39 +175,40 @@ func (a *authority) mayTake(ctx context.Context, s state, c driver.Claim) error 
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.orphan.index != s.indices[masterKey] {
-		a.orphan.index, a.orphan.since = s.indices[masterKey], seen
+	if a.orphan.index != s.indices[grants.MasterKey] {
+		a.orphan.index, a.orphan.since = s.indices[grants.MasterKey], seen
 	}
 	// A little more, as the clock of the holder may be slow.
-	ttl := max(s.master.TTL, minTTL)
+	ttl := max(s.hold.TTL, minTTL)
 	free := a.orphan.since.Add(ttl + ttl/50)
 	if left := free.Sub(clock.Now()); left > 0 {
 		return fmt.Errorf("consul: %w: the lock of %s, term %d, ended before its time, and what it was granted runs for up to %v",
-			driver.ErrConflict, s.master.NodeID, s.master.Term, left.Round(time.Millisecond))
+			driver.ErrConflict, s.Master.NodeID, s.Master.Term, left.Round(time.Millisecond))
 	}
 	return nil
 }
 
 // lock makes the transaction.
 func (a *authority) lock(ctx context.Context, c driver.Claim, s state, p *pulse) (driver.Grant, error) {
-	if c.MinTerm > driver.MaxTerm {
-		return driver.Grant{}, fmt.Errorf("consul: acquire: %w: term %d is out of bounds", driver.ErrInvalid, c.MinTerm)
+	term, err := s.Next(c.MinTerm)
+	if err != nil {
+		return driver.Grant{}, fmt.Errorf("consul: acquire: %w", err)
 	}
-	g := driver.Grant{Term: max(s.term, c.MinTerm) + 1, ClusterID: s.id, ValidFor: a.ttl}
+	g := driver.Grant{Term: term, ClusterID: s.ID, ValidFor: a.ttl}
 	ops := s.unchanged(a.prefix)
 	ops = append(ops,
-		a.op(api.KVLock, masterKey, master{Holder: c.Holder, Term: g.Term, TTL: a.ttl, Pulse: p.id}.encode(), p.session),
-		a.op(api.KVSet, termKey, fmt.Appendf(nil, "%d", g.Term), ""))
-	if s.id == "" && c.ClusterID != "" {
+		a.op(api.KVLock, grants.MasterKey, master{grants.Master{Holder: c.Holder, Term: term}, hold{TTL: a.ttl, Pulse: p.id}}.encode(), p.session),
+		a.op(api.KVSet, grants.TermKey, fmt.Appendf(nil, "%d", term), ""))
+	if s.ID == "" && c.ClusterID != "" {
 		g.ClusterID = c.ClusterID
-		ops = append(ops, a.op(api.KVSet, idKey, []byte(c.ClusterID), ""))
+		ops = append(ops, a.op(api.KVSet, grants.IDKey, []byte(c.ClusterID), ""))
 	}
 	results, err := a.driver.commit(ctx, "acquire", ops)
 	if err != nil {
 		return driver.Grant{}, err
 	}
 	for _, r := range results {
-		if r.KV != nil && r.KV.Key == a.prefix+masterKey && r.KV.Session == p.session {
+		if r.KV != nil && r.KV.Key == a.prefix+grants.MasterKey && r.KV.Session == p.session {
 			g.Token = token{p, r.KV.LockIndex}
 			return g, nil
 		}
@@ -231,21 +227,6 @@ func (d *Driver) commit(ctx context.Context, what string, kv []*api.KVTxnOp) (ap
 		ops[i] = &api.TxnOp{KV: op}
 	}
 	return d.transact(ctx, what, "", ops)
-}
-
-func (a *authority) give(g driver.Grant) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.given = g
-}
-
-// take forgets a grant that is about to be ended, whether that succeeds or not.
-func (a *authority) take(t token) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.given.Token == t {
-		a.given = driver.Grant{}
-	}
 }
 
 // Renew beats the pulse and reads the key, in a reading for which the leader asks a
@@ -271,7 +252,7 @@ func (a *authority) Renew(ctx context.Context, g driver.Grant) (driver.Grant, er
 		return driver.Grant{}, err
 	}
 	if !s.lockedBy(t) {
-		return driver.Grant{}, fmt.Errorf("consul: %w: %s is not locked by session %s any more", driver.ErrSessionLost, a.prefix+masterKey, t.pulse.session)
+		return driver.Grant{}, fmt.Errorf("consul: %w: %s is not locked by session %s any more", driver.ErrSessionLost, a.prefix+grants.MasterKey, t.pulse.session)
 	}
 	g.ValidFor = a.ttl
 	return g, nil
@@ -283,7 +264,7 @@ func (a *authority) Release(ctx context.Context, g driver.Grant) error {
 	if err != nil {
 		return err
 	}
-	a.take(t)
+	a.given.Take(t)
 	ctx, cancel, err := a.call(ctx)
 	if err != nil {
 		return err
@@ -294,9 +275,9 @@ func (a *authority) Release(ctx context.Context, g driver.Grant) error {
 		return err
 	}
 	if s.lockedBy(t) {
-		m := *s.master
+		m := master{*s.Master, s.hold}
 		m.Released = true
-		_, err = a.driver.commit(ctx, "release", []*api.KVTxnOp{a.op(api.KVUnlock, masterKey, m.encode(), t.pulse.session)})
+		_, err = a.driver.commit(ctx, "release", []*api.KVTxnOp{a.op(api.KVUnlock, grants.MasterKey, m.encode(), t.pulse.session)})
 		if err != nil && !errors.Is(err, driver.ErrConflict) { // another's by now
 			return err
 		}
@@ -342,7 +323,7 @@ func (a *authority) Observe(ctx context.Context) iter.Seq2[driver.Mastership, er
 			switch {
 			case ctx.Err() != nil:
 				return
-			case a.ctx.Err() != nil:
+			case a.life.Over():
 				yield(driver.Mastership{}, a.errClosed())
 				return
 			case err != nil:
@@ -352,7 +333,7 @@ func (a *authority) Observe(ctx context.Context) iter.Seq2[driver.Mastership, er
 				next = 0 // restored from a backup: begin anew
 			}
 			index = next
-			now := s.mastership()
+			now := s.Mastership(s.held())
 			switch {
 			case last == nil || !reflect.DeepEqual(now, *last):
 				last, p = &now, pace{}
@@ -376,45 +357,24 @@ func (a *authority) await(ctx context.Context, index uint64) (state, uint64, err
 
 // Close gives up what is left to be cleaned up, which then expires.
 func (a *authority) Close(ctx context.Context) error {
-	a.mu.Lock()
-	a.cancel()
-	a.mu.Unlock()
-	done := make(chan struct{})
-	go func() {
-		a.cleaning.Wait()
-		close(done)
-	}()
-	select {
-	case <-done: // soon, as what it waits for has just been cancelled
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("consul: close: %w: %w", driver.ErrUnavailable, ctx.Err())
+	if err := a.life.Close(ctx); err != nil {
+		return fmt.Errorf("consul: close: %w", err)
 	}
+	return nil
 }
 
 // call returns the context of one call, which ends with the authority, too.
 func (a *authority) call(ctx context.Context) (context.Context, context.CancelFunc, error) {
-	if a.ctx.Err() != nil {
+	if a.life.Over() {
 		return nil, nil, a.errClosed()
 	}
-	ctx, cancel := a.driver.call(ctx)
-	stop := context.AfterFunc(a.ctx, cancel)
-	return ctx, func() { stop(); cancel() }, nil
+	ctx, cancelCall := a.driver.call(ctx)
+	ctx, cancel := a.life.Bind(ctx)
+	return ctx, func() { cancel(); cancelCall() }, nil
 }
 
 // later does what the caller, whose context may have ended, cannot wait for.
-func (a *authority) later(do func(context.Context)) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.ctx.Err() != nil {
-		return
-	}
-	a.cleaning.Go(func() {
-		ctx, cancel := context.WithTimeout(a.ctx, max(a.ttl, 2*time.Second))
-		defer cancel()
-		do(ctx)
-	})
-}
+func (a *authority) later(do func(context.Context)) { a.life.Later(max(a.ttl, 2*time.Second), do) }
 
 func (a *authority) stopLater(p *pulse) { a.later(p.stop) }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/internal/clock"
 	"github.com/musterhq/muster/internal/testserver"
+	"github.com/musterhq/muster/providers/internal/grants"
 )
 
 // grantTTL is short enough to wait for, and long enough for a loaded machine.
@@ -200,7 +201,7 @@ func TestEarlyEnd(t *testing.T) {
 		}},
 		{"key unlocked by hand", func(t *testing.T, server, _ *testserver.Consul, a *contender) {
 			kv := server.Client().KV()
-			pair, _, err := kv.Get(a.a.prefix+masterKey, nil)
+			pair, _, err := kv.Get(a.a.prefix+grants.MasterKey, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -238,11 +239,11 @@ func TestContestNoticesImpatience(t *testing.T) {
 	a, b := c.enter("a", server.Addr()), c.enter("b", server.Addr())
 	a.mustWin()
 	kv := server.Client().KV()
-	pair, _, err := kv.Get(a.a.prefix+masterKey, nil)
+	pair, _, err := kv.Get(a.a.prefix+grants.MasterKey, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	lie := master{Holder: a.holder(), Term: a.grant.Term, TTL: grantTTL, Released: true}
+	lie := master{grants.Master{Holder: a.holder(), Term: a.grant.Term}, hold{TTL: grantTTL, Released: true}}
 	if ok, _, err := kv.Release(&api.KVPair{Key: pair.Key, Value: lie.encode(), Session: pair.Session}, nil); err != nil || !ok {
 		t.Fatal(ok, err)
 	}

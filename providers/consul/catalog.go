@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -43,9 +42,10 @@ func (d *Driver) openCatalogSession(ctx context.Context, ttl time.Duration) (dri
 	defer cancel()
 	id := strings.ToLower(rand.Text())
 	s := &catalogSession{
-		driver: d, id: id, ttl: longerSession * short,
-		node: d.config.NodeName + "-" + id, key: d.keys.alive(id),
-		written: make(map[string]bool),
+		serverSession: serverSession{driver: d, own: id, ttl: longerSession * short},
+		node:          d.config.NodeName + "-" + id,
+		key:           d.keys.alive(id),
+		written:       make(map[string]bool),
 	}
 	_, err := d.client.Catalog().Register(&api.CatalogRegistration{
 		Datacenter: d.config.Datacenter, Node: s.node, Address: noAddress, NodeMeta: nodeMeta(),
@@ -53,14 +53,7 @@ func (d *Driver) openCatalogSession(ctx context.Context, ttl time.Duration) (dri
 	if err != nil {
 		return nil, d.failed(ctx, "register node "+s.node, err)
 	}
-	s.session, _, err = d.client.Session().CreateNoChecks(&api.SessionEntry{
-		Name:      "registrations of Muster",
-		Node:      s.node,
-		TTL:       spell(short),
-		Behavior:  api.SessionBehaviorDelete,
-		LockDelay: time.Millisecond, // 0 stands for 15 s
-	}, d.write(ctx))
-	if err != nil {
+	if s.session, err = d.createSession(ctx, s.node, short); err != nil {
 		cleaning, stop := context.WithTimeout(context.WithoutCancel(ctx), dialTimeout)
 		defer stop()
 		_ = s.deregister(cleaning, "")
@@ -88,48 +81,20 @@ func (d *Driver) write(ctx context.Context) *api.WriteOptions {
 // leaves behind can be removed in one step, and nothing of anybody else with it.
 // alive.go says how it is known that it has ended.
 type catalogSession struct {
-	driver  *Driver
-	id      string // is in the names of the node and the key
-	session string // the ID of the session of Consul
-	node    string // on which it is and all services are
-	key     string // that it holds once something is registered
-	ttl     time.Duration
-	keys    format.Keys // the IDs that may be registered
+	serverSession
+	node string      // on which it is and all services are
+	key  string      // that it holds once something is registered
+	keys format.Keys // the IDs that may be registered
 
-	mu      sync.Mutex
+	// Both are guarded by mu.
 	written map[string]bool // the IDs of services that are registered, as far as is known
-	ended   bool            // by Close, or found so
 	closed  bool
-}
-
-func (s *catalogSession) TTL() time.Duration { return s.ttl }
-
-func (s *catalogSession) Renew(ctx context.Context) error {
-	if s.over() {
-		return s.lost()
-	}
-	ctx, cancel := s.driver.call(ctx)
-	defer cancel()
-	switch there, err := s.driver.renewSession(ctx, s.session, s.driver.config.Datacenter); {
-	case err != nil:
-		return err
-	case !there:
-		return s.lost()
-	}
-	return nil
 }
 
 // Register writes the service, its node and the key on which they hang in one
 // transaction, unless all of it stands already.
 func (s *catalogSession) Register(ctx context.Context, i driver.Instance) error {
-	if err := i.Validate(); err != nil {
-		return fmt.Errorf("consul: register: %w", err)
-	}
-	id, err := s.driver.serviceID(i)
-	if err != nil {
-		return fmt.Errorf("consul: register: %w", err)
-	}
-	want, err := encode(i, id, map[string]string{metaSession: s.id, metaAlive: s.key})
+	want, err := s.driver.registration(i, map[string]string{metaSession: s.own, metaAlive: s.key})
 	if err != nil {
 		return fmt.Errorf("consul: register: %w", err)
 	}
@@ -138,11 +103,11 @@ func (s *catalogSession) Register(ctx context.Context, i driver.Instance) error 
 	}
 	ctx, cancel := s.driver.call(ctx)
 	defer cancel()
-	s.keys.Add(i, id)
+	s.keys.Add(i, want.ID)
 	if err := s.put(ctx, want); err != nil {
 		return err
 	}
-	return s.removeAll(ctx, s.keys.Former(i, id))
+	return s.removeAll(ctx, s.keys.Former(i, want.ID))
 }
 
 func (s *catalogSession) put(ctx context.Context, want *api.AgentServiceRegistration) error {
@@ -229,8 +194,7 @@ func (s *catalogSession) deregister(ctx context.Context, id string) error {
 	return nil
 }
 
-// Close ends the session, after which nothing can be registered on it any more by a
-// request that comes late, and removes the node with all that is on it. Where Consul
+// Close ends the session, and removes the node with all that is on it. Where Consul
 // cannot be reached it may be called again.
 func (s *catalogSession) Close(ctx context.Context) error {
 	if s.isClosed() {
@@ -238,10 +202,9 @@ func (s *catalogSession) Close(ctx context.Context) error {
 	}
 	ctx, cancel := s.driver.call(ctx)
 	defer cancel()
-	if _, err := s.driver.client.Session().Destroy(s.session, s.driver.write(ctx)); err != nil {
-		return s.driver.failed(ctx, "end session "+s.session, err)
+	if err := s.destroy(ctx); err != nil {
+		return err
 	}
-	s.end()
 	if err := s.deregister(ctx, ""); err != nil {
 		return err
 	}
@@ -251,29 +214,10 @@ func (s *catalogSession) Close(ctx context.Context) error {
 	return nil
 }
 
-func (s *catalogSession) over() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.ended
-}
-
 func (s *catalogSession) isClosed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.closed
-}
-
-func (s *catalogSession) end() {
-	s.driver.setOwn(s.id, false)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.ended = true
-}
-
-// lost ends the session, which Consul has ended for good.
-func (s *catalogSession) lost() error {
-	s.end()
-	return fmt.Errorf("consul: session %s: %w", s.id, driver.ErrSessionLost)
 }
 
 func (s *catalogSession) wrote(id string) bool {

@@ -1,7 +1,6 @@
 package consul
 
 import (
-	"context"
 	"fmt"
 	"sync/atomic"
 	"testing"
@@ -13,6 +12,7 @@ import (
 	"github.com/musterhq/muster/discovery/discoverytest"
 	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/internal/testserver"
+	"github.com/musterhq/muster/providers/internal/providertest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(testserver.Main(m)) }
@@ -22,41 +22,18 @@ var prefixes atomic.Int64
 // newPrefix keeps the tests that share a server apart.
 func newPrefix() string { return fmt.Sprintf("test-%d/muster", prefixes.Add(1)) }
 
-// bound is how long a step may take that takes milliseconds where the machine is
-// idle.
-const bound = 30 * time.Second
+const bound = providertest.Bound
 
-func within(t testing.TB) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), bound)
-	t.Cleanup(cancel)
-	return ctx
-}
+var (
+	within     = providertest.Within
+	eventually = providertest.Eventually
+)
 
 // open returns a driver that is closed with the test.
 func open(t testing.TB, c Config) *Driver {
 	t.Helper()
 	d, err := New(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := d.Close(); err != nil {
-			t.Errorf("Close: %v", err)
-		}
-	})
-	return d
-}
-
-// eventually waits until the condition holds.
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(bound); !holds(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %v", what, bound)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	return providertest.Opened(t, d, err)
 }
 
 func TestConformance(t *testing.T) {
@@ -78,63 +55,54 @@ func newHarness(t testing.TB, c Config) discoverytest.Harness {
 	proxy := testserver.NewProxy(t, server.Addr())
 	c.Address, c.HealthyOnly = proxy.Addr(), true
 	client := server.Client()
-	do := func(t testing.TB, what string, err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatalf("%s behind the driver's back: %v", what, err)
+	h := providertest.Harness(proxy, func(t testing.TB) driver.Driver {
+		d := open(t, c)
+		d.leastSession = time.Second // as the server has it
+		return d
+	})
+	h.OpenDenied = denied(c)
+	h.AddGarbage = func(t testing.TB, service string) {
+		for i, r := range []api.AgentServiceRegistration{
+			{Port: 0},
+			{Port: 7946, Meta: map[string]string{metaSession: "x", "muster-0": `{"service":"` + service + `","addr":"0.0.0.0:1"}`}},
+			{Port: 7946, Meta: map[string]string{metaSession: "x", "muster-0": "garbage"}},
+			{Port: 7946, Meta: map[string]string{metaSession: "x", "muster-0": `{"service":"other","addr":"10.0.0.1:1"}`}},
+			{Port: 7946, Meta: map[string]string{metaSession: "x", metaAlive: "elsewhere/v1/alive/x", "muster-0": `{"service":"` + service + `","addr":"10.0.0.1:1"}`}},
+		} {
+			r.ID, r.Name = fmt.Sprint("garbage-", i), service
+			if session := r.Meta[metaSession]; session != "" {
+				r.Check = &api.AgentServiceCheck{CheckID: checkID(session, r.ID), TTL: "1h", Status: api.HealthPassing}
+			}
+			providertest.Must(t, "register garbage", client.Agent().ServiceRegister(&r))
 		}
 	}
-	h := discoverytest.Harness{
-		Open: func(t testing.TB) driver.Driver {
-			d, err := New(c)
-			if err != nil {
-				t.Fatal(err)
-			}
-			d.leastSession = time.Second // as the server has it
-			return d
-		},
-		AddGarbage: func(t testing.TB, service string) {
-			for i, r := range []api.AgentServiceRegistration{
-				{Port: 0},
-				{Port: 7946, Meta: map[string]string{metaSession: "x", "muster-0": `{"service":"` + service + `","addr":"0.0.0.0:1"}`}},
-				{Port: 7946, Meta: map[string]string{metaSession: "x", "muster-0": "garbage"}},
-				{Port: 7946, Meta: map[string]string{metaSession: "x", "muster-0": `{"service":"other","addr":"10.0.0.1:1"}`}},
-				{Port: 7946, Meta: map[string]string{metaSession: "x", metaAlive: "elsewhere/v1/alive/x", "muster-0": `{"service":"` + service + `","addr":"10.0.0.1:1"}`}},
-			} {
-				r.ID, r.Name = fmt.Sprint("garbage-", i), service
-				if session := r.Meta[metaSession]; session != "" {
-					r.Check = &api.AgentServiceCheck{CheckID: checkID(session, r.ID), TTL: "1h", Status: api.HealthPassing}
-				}
-				do(t, "register garbage", client.Agent().ServiceRegister(&r))
-			}
-		},
-		RemoveRegistration: func(t testing.TB, i driver.Instance) {
-			do(t, "deregister", client.Agent().ServiceDeregister(i.Service+":"+i.Key()))
-		},
-		Stop:  func(testing.TB) { proxy.Cut() },
-		Start: func(testing.TB) { proxy.Restore() },
-		Delay: func(_ testing.TB, d time.Duration) { proxy.Delay(d) },
-
-		SessionTTL:  2 * time.Second,
-		GrantTTL:    2 * time.Second,
-		ExpiryGrace: 10 * time.Second,
-		Patience:    bound,
+	h.RemoveRegistration = func(t testing.TB, i driver.Instance) {
+		providertest.Must(t, "deregister", client.Agent().ServiceDeregister(i.Service+":"+i.Key()))
 	}
 	if c.Mode == Catalog {
 		h.RemoveRegistration = func(t testing.TB, i driver.Instance) {
 			entries, _, err := client.Catalog().Service(i.Service, "", nil)
-			do(t, "list", err)
+			providertest.Must(t, "list", err)
 			for _, e := range entries {
 				if e.ServiceID == i.Service+":"+i.Key() {
 					_, err := client.Catalog().Deregister(&api.CatalogDeregistration{Node: e.Node, ServiceID: e.ServiceID}, nil)
-					do(t, "deregister", err)
+					providertest.Must(t, "deregister", err)
 				}
 			}
 		}
 		h.ExpireSession = func(t testing.TB, s driver.Session) {
 			_, err := client.Session().Destroy(s.(*catalogSession).session, nil)
-			do(t, "end a session", err)
+			providertest.Must(t, "end a session", err)
 		}
 	}
 	return h
+}
+
+// denied returns what opens a driver with a token that permits no writing.
+func denied(c Config) func(testing.TB) driver.Driver {
+	return func(t testing.TB) driver.Driver {
+		server, c := testserver.StartConsul(t, testserver.WithACL()), c
+		c.Address, c.Token = server.Addr(), driver.Secret(server.AddToken(`node_prefix "" { policy = "read" }`))
+		return open(t, c)
+	}
 }

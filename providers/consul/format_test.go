@@ -19,6 +19,7 @@ import (
 	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/internal/testserver"
 	"github.com/musterhq/muster/providers/internal/format/formattest"
+	"github.com/musterhq/muster/providers/internal/providertest"
 	"github.com/musterhq/muster/registrar"
 )
 
@@ -94,24 +95,13 @@ func TestFormatThatIsRefused(t *testing.T) {
 // What the contract says of registrations holds where they are keys, too, but for
 // what their keys cannot tell apart.
 func TestKeysKeepTheContract(t *testing.T) {
-	without := map[string][]string{
+	formattest.Run(t, map[string][]string{
 		formatRegistratorKV: {"list/whole_instance", "list/same_node"}, // wants a node id without umlauts, and one for each port
 		formatSkyDNS: {
 			"list/whole_instance",            // wants an id
 			"register/ttl", "register/renew", // take a minute, and the session is the same
 		},
-	}
-	for format, skip := range without {
-		t.Run(format, func(t *testing.T) {
-			discoverytest.RunDiscovery(t, func(t testing.TB) discoverytest.Harness {
-				_, name, _ := strings.Cut(t.Name(), "/"+format+"/")
-				if slices.Contains(skip, name) {
-					t.Skip("see above")
-				}
-				return kvHarness(t, format)
-			})
-		})
-	}
+	}, kvHarness)
 }
 
 func kvHarness(t testing.TB, format string) discoverytest.Harness {
@@ -119,45 +109,27 @@ func kvHarness(t testing.TB, format string) discoverytest.Harness {
 	proxy := testserver.NewProxy(t, server.Addr())
 	c := Config{Address: proxy.Addr(), Format: format, Prefix: newPrefix()}
 	kv := open(t, c).kv
-	do := func(t testing.TB, what string, err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatalf("%s behind the driver's back: %v", what, err)
+	h := providertest.Harness(proxy, func(t testing.TB) driver.Driver { return open(t, c) })
+	h.OpenDenied = denied(c)
+	h.AddGarbage = func(t testing.TB, service string) {
+		for i, value := range []string{"", "garbage", "[]", "0.0.0.0:1"} {
+			_, err := server.Client().KV().Put(&api.KVPair{Key: kv.Prefix(service) + fmt.Sprint("garbage-", i), Value: []byte(value)}, nil)
+			providertest.Must(t, "put garbage", err)
 		}
 	}
-	var m formattest.Memory
-	return discoverytest.Harness{
-		Open: func(t testing.TB) driver.Driver {
-			d, err := New(c)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return m.Wrap(d)
-		},
-		AddGarbage: func(t testing.TB, service string) {
-			for i, value := range []string{"", "garbage", "[]", "0.0.0.0:1"} {
-				_, err := server.Client().KV().Put(&api.KVPair{Key: kv.Prefix(service) + fmt.Sprint("garbage-", i), Value: []byte(value)}, nil)
-				do(t, "put garbage", err)
-			}
-		},
-		RemoveRegistration: func(t testing.TB, i driver.Instance) {
-			key, _, err := kv.Encode(i)
-			do(t, "find a registration", err)
-			_, err = server.Client().KV().Delete(key, nil)
-			do(t, "delete a registration", err)
-		},
-		ExpireSession: func(t testing.TB, s driver.Session) {
-			_, err := server.Client().Session().Destroy(s.(*formattest.Session).Session.(*kvSession).id, nil)
-			do(t, "end a session", err)
-		},
-		Stop:  func(testing.TB) { proxy.Cut() },
-		Start: func(testing.TB) { proxy.Restore() },
-		Delay: func(_ testing.TB, d time.Duration) { proxy.Delay(d) },
-		// Consul's sessions have 10 s at least, and may take twice as long.
-		SessionTTL:  10 * time.Second,
-		ExpiryGrace: 20 * time.Second,
-		Patience:    bound,
+	h.RemoveRegistration = func(t testing.TB, i driver.Instance) {
+		key, _, err := kv.Encode(i)
+		providertest.Must(t, "find a registration", err)
+		_, err = server.Client().KV().Delete(key, nil)
+		providertest.Must(t, "delete a registration", err)
 	}
+	h.ExpireSession = func(t testing.TB, s driver.Session) {
+		_, err := server.Client().Session().Destroy(s.(*kvSession).session, nil)
+		providertest.Must(t, "end a session", err)
+	}
+	// Consul's sessions have 10 s at least, and may take twice as long.
+	h.SessionTTL, h.ExpiryGrace = 10*time.Second, 20*time.Second
+	return h
 }
 
 // list returns the instances of a service as a reader of a configuration sees them,

@@ -71,33 +71,3 @@ func FuzzService(f *testing.F) {
 		}
 	})
 }
-
-// FuzzState holds of anything that stands in the keys of mastership: it is an error, or
-// a term that can be raised.
-func FuzzState(f *testing.F) {
-	for _, value := range []string{
-		`{"node_id":"a","instance_id":"i1","addr":"10.0.0.5:7946","term":7}`,
-		`{"instance_id":"i1","term":18446744073709551615}`, `7`, `18446744073709551615`, `-1`, `null`, ``, `c1`,
-	} {
-		for name := range 3 {
-			f.Add(name, []byte(value))
-		}
-	}
-	f.Fuzz(func(t *testing.T, name int, value []byte) {
-		names := []string{masterKey, termKey, idKey}
-		var s state
-		if err := s.parse(names[uint(name)%3], &api.KVPair{Value: value}); err != nil {
-			return
-		}
-		term := s.term
-		if s.master != nil {
-			term = max(term, s.master.Term)
-			if s.master.InstanceID == "" {
-				t.Fatalf("%q is a master without an id", value)
-			}
-		}
-		if term+1 <= term {
-			t.Fatalf("%q is term %d, which cannot be raised", value, term)
-		}
-	})
-}

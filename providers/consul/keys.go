@@ -27,10 +27,3 @@ func (k keys) records(cluster string) string {
 }
 
 func (k keys) alive(session string) string { return k.root + "alive/" + session }
-
-// The keys of a cluster.
-const (
-	masterKey = "master"
-	termKey   = "term"
-	idKey     = "id"
-)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -37,17 +36,10 @@ func (d *Driver) readKeys(ctx context.Context, service string, r reading) (reply
 	return all, nil
 }
 
-// kvSession is a session of Consul that deletes the keys which it holds when it
-// ends. It hangs on nothing but its own TTL, which the servers count: no agent and no
-// gossip ends it. Consul takes its time, up to twice the TTL.
+// kvSession registers keys that the session of Consul holds.
 type kvSession struct {
-	driver *Driver
-	id     string
-	ttl    time.Duration
-	keys   format.Keys // that it may hold
-
-	mu     sync.Mutex
-	closed bool // or found lost
+	serverSession
+	keys format.Keys // that it may hold
 }
 
 func (d *Driver) openKVSession(ctx context.Context, ttl time.Duration) (driver.Session, error) {
@@ -57,33 +49,11 @@ func (d *Driver) openKVSession(ctx context.Context, ttl time.Duration) (driver.S
 	}
 	ctx, cancel := d.call(ctx)
 	defer cancel()
-	id, _, err := d.client.Session().CreateNoChecks(&api.SessionEntry{
-		Name:      "registrations of Muster",
-		TTL:       spell(ttl),
-		Behavior:  api.SessionBehaviorDelete,
-		LockDelay: time.Millisecond, // 0 stands for 15 s, for which no successor could register
-	}, (&api.WriteOptions{}).WithContext(ctx))
+	id, err := d.createSession(ctx, "", ttl)
 	if err != nil {
 		return nil, d.failed(ctx, "create a session", err)
 	}
-	return &kvSession{driver: d, id: id, ttl: ttl}, nil
-}
-
-func (s *kvSession) TTL() time.Duration { return s.ttl }
-
-func (s *kvSession) Renew(ctx context.Context) error {
-	if s.over() {
-		return s.lost()
-	}
-	ctx, cancel := s.driver.call(ctx)
-	defer cancel()
-	switch there, err := s.driver.renewSession(ctx, s.id, ""); {
-	case err != nil:
-		return err
-	case !there:
-		return s.lost()
-	}
-	return nil
+	return &kvSession{serverSession: serverSession{driver: d, session: id, ttl: ttl}}, nil
 }
 
 // Register reads the key and, unless it is as it should be, takes it: from nobody,
@@ -103,7 +73,7 @@ func (s *kvSession) Register(ctx context.Context, i driver.Instance) error {
 	if err != nil {
 		return err
 	}
-	if have == nil || have.Session != s.id || string(have.Value) != value {
+	if have == nil || have.Session != s.session || string(have.Value) != value {
 		if err := s.take(ctx, key, value, have); err != nil {
 			return err
 		}
@@ -115,10 +85,10 @@ func (s *kvSession) Register(ctx context.Context, i driver.Instance) error {
 // is what stands there.
 func (s *kvSession) take(ctx context.Context, key, value string, have *api.KVPair) error {
 	var ops []*api.KVTxnOp
-	if have != nil && have.Session != "" && have.Session != s.id {
+	if have != nil && have.Session != "" && have.Session != s.session {
 		ops = append(ops, &api.KVTxnOp{Verb: api.KVUnlock, Key: key, Value: have.Value, Session: have.Session})
 	}
-	ops = append(ops, &api.KVTxnOp{Verb: api.KVLock, Key: key, Value: []byte(value), Session: s.id})
+	ops = append(ops, &api.KVTxnOp{Verb: api.KVLock, Key: key, Value: []byte(value), Session: s.session})
 	_, err := s.driver.commit(ctx, "register "+key, ops)
 	switch {
 	case err == nil:
@@ -151,7 +121,7 @@ func (s *kvSession) remove(ctx context.Context, keys []string) error {
 		if err != nil {
 			return err
 		}
-		if have != nil && have.Session == s.id {
+		if have != nil && have.Session == s.session {
 			deleted, _, err := s.driver.client.KV().DeleteCAS(have, (&api.WriteOptions{}).WithContext(ctx))
 			switch {
 			case err != nil:
@@ -173,27 +143,5 @@ func (s *kvSession) Close(ctx context.Context) error {
 	}
 	ctx, cancel := s.driver.call(ctx)
 	defer cancel()
-	if _, err := s.driver.client.Session().Destroy(s.id, (&api.WriteOptions{}).WithContext(ctx)); err != nil {
-		return s.driver.failed(ctx, "end session "+s.id, err)
-	}
-	s.end()
-	return nil
-}
-
-func (s *kvSession) over() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.closed
-}
-
-func (s *kvSession) end() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-}
-
-// lost ends the session, which Consul has ended for good.
-func (s *kvSession) lost() error {
-	s.end()
-	return fmt.Errorf("consul: session %s: %w", s.id, driver.ErrSessionLost)
+	return s.destroy(ctx)
 }

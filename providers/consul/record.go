@@ -49,6 +49,18 @@ var metaKey = regexp.MustCompile(`^[a-zA-Z0-9_-]+$`)
 // checkID is that of the check which session keeps on the service id.
 func checkID(session, id string) string { return metaOwn + session + ":" + id }
 
+// registration returns the service that registers i, with some meta of ours.
+func (d *Driver) registration(i driver.Instance, meta map[string]string) (*api.AgentServiceRegistration, error) {
+	if err := i.Validate(); err != nil {
+		return nil, err
+	}
+	id, err := d.serviceID(i)
+	if err != nil {
+		return nil, err
+	}
+	return encode(i, id, meta)
+}
+
 // encode returns the registration of i, as the service of an ID. The meta has what is
 // in own, which says on what it hangs.
 func encode(i driver.Instance, id string, own map[string]string) (*api.AgentServiceRegistration, error) {

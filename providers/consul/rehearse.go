@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/providers/internal/grants"
 )
 
 const (
@@ -54,7 +55,7 @@ func (a *authority) RehearseClaim(ctx context.Context) error {
 	}
 	defer cancel()
 	var ops api.TxnOps
-	for _, key := range []string{masterKey, termKey, idKey} {
+	for _, key := range grants.Keys() {
 		ops = append(ops, &api.TxnOp{KV: &api.KVTxnOp{Verb: api.KVCAS, Key: a.prefix + key, Index: never}})
 	}
 	_, err = a.driver.transact(ctx, "rehearse a claim below "+a.prefix, a.driver.config.Datacenter, ops)

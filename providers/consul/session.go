@@ -156,14 +156,7 @@ func (s *session) ping(ctx context.Context) error {
 // Register tells the agent of i unless it knows. What the agent knows it makes the
 // catalog hold, for ever.
 func (s *session) Register(ctx context.Context, i driver.Instance) error {
-	if err := i.Validate(); err != nil {
-		return fmt.Errorf("consul: register: %w", err)
-	}
-	id, err := s.driver.serviceID(i)
-	if err != nil {
-		return fmt.Errorf("consul: register: %w", err)
-	}
-	want, err := encode(i, id, map[string]string{metaSession: s.id})
+	want, err := s.driver.registration(i, map[string]string{metaSession: s.id})
 	if err != nil {
 		return fmt.Errorf("consul: register: %w", err)
 	}
@@ -175,11 +168,11 @@ func (s *session) Register(ctx context.Context, i driver.Instance) error {
 	}
 	ctx, cancel := s.driver.call(ctx)
 	defer cancel()
-	s.keys.Add(i, id)
+	s.keys.Add(i, want.ID)
 	if err := s.put(ctx, want); err != nil {
 		return err
 	}
-	return s.removeAll(ctx, s.keys.Former(i, id))
+	return s.removeAll(ctx, s.keys.Former(i, want.ID))
 }
 
 // put tells the agent of a service unless it knows and readers find it.

@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"iter"
 	"strconv"
-	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/providers/internal/grants"
 )
 
 // DefaultGrantTTL is how long a grant of mastership outlives its last renewal if
@@ -29,9 +29,9 @@ func (d *Driver) OpenAuthority(_ context.Context, o driver.AuthorityOptions) (dr
 	if err != nil {
 		return nil, err
 	}
-	a := &authority{driver: d, ttl: ttl, prefix: d.keys.cluster(o.Cluster), records: d.keys.records(o.Cluster)}
-	a.ctx, a.cancel = context.WithCancel(context.Background())
-	return a, nil
+	return &authority{
+		driver: d, ttl: ttl, prefix: d.keys.cluster(o.Cluster), records: d.keys.records(o.Cluster), life: grants.NewLifetime(),
+	}, nil
 }
 
 // authority grants mastership by one key, and tells one grant from another by the
@@ -50,14 +50,8 @@ type authority struct {
 	ttl     time.Duration
 	prefix  string // of the keys of the cluster
 	records string // of the records
-
-	// What outlives a call is bound to ctx, and waited for by Close.
-	ctx      context.Context
-	cancel   context.CancelFunc
-	cleaning sync.WaitGroup
-
-	mu    sync.Mutex   // also guards cleaning against Close
-	given driver.Grant // the last one given that nobody has tried to end
+	life    *grants.Lifetime
+	given   grants.Last[token]
 }
 
 var (
@@ -73,30 +67,24 @@ type token struct {
 	revision int64 // at which the key of the master was written
 }
 
-// master is the value of the key.
-type master struct {
-	driver.Holder
-	Term driver.Term `json:"term"`
-}
-
 // Acquire reads, makes a lease, and writes if nothing has changed since the read.
 func (a *authority) Acquire(ctx context.Context, c driver.Claim) (driver.Grant, error) {
 	if c.Holder.InstanceID == "" {
 		return driver.Grant{}, fmt.Errorf("etcd: %w: claim without an instance id", driver.ErrInvalid)
 	}
-	if a.ctx.Err() != nil {
+	if a.life.Over() {
 		return driver.Grant{}, a.errClosed()
 	}
 	s, err := a.read(ctx)
 	if err != nil {
 		return driver.Grant{}, err
 	}
-	if c.Known && s.id != "" && s.id != c.ClusterID {
+	if c.Known && s.ID != "" && s.ID != c.ClusterID {
 		return driver.Grant{}, fmt.Errorf("etcd: %w: etcd records cluster id %q below %s, this node's cluster has %q",
-			driver.ErrClusterMismatch, s.id, a.prefix, c.ClusterID)
+			driver.ErrClusterMismatch, s.ID, a.prefix, c.ClusterID)
 	}
-	if s.master != nil && s.master.InstanceID != c.Holder.InstanceID {
-		return driver.Grant{}, fmt.Errorf("etcd: %w: %s is master with term %d", driver.ErrConflict, s.master.NodeID, s.master.Term)
+	if s.Master != nil && s.Master.InstanceID != c.Holder.InstanceID {
+		return driver.Grant{}, fmt.Errorf("etcd: %w: %s is master with term %d", driver.ErrConflict, s.Master.NodeID, s.Master.Term)
 	}
 	if g, ok := a.standing(s); ok && g.Term > c.MinTerm {
 		return a.again(ctx, g)
@@ -113,16 +101,14 @@ func (a *authority) Acquire(ctx context.Context, c driver.Claim) (driver.Grant, 
 		return driver.Grant{}, err
 	}
 	g.ValidFor = ttl
-	a.give(g)
+	a.given.Give(g)
 	return g, nil
 }
 
 // standing returns the grant given here before, if its key is still in place.
 func (a *authority) standing(s state) (driver.Grant, bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	t, ok := a.given.Token.(token)
-	return a.given, ok && t.revision == s.revisions[masterKey]
+	g, t, ok := a.given.Get()
+	return g, ok && t.revision == s.revisions[grants.MasterKey]
 }
 
 func (a *authority) again(ctx context.Context, g driver.Grant) (driver.Grant, error) {
@@ -133,37 +119,23 @@ func (a *authority) again(ctx context.Context, g driver.Grant) (driver.Grant, er
 	return again, err
 }
 
-func (a *authority) give(g driver.Grant) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.given = g
-}
-
-// take forgets a grant that is about to be ended, whether that succeeds or not.
-func (a *authority) take(t token) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.given.Token == t {
-		a.given = driver.Grant{}
-	}
-}
-
 func (a *authority) write(ctx context.Context, c driver.Claim, s state, lease clientv3.LeaseID) (driver.Grant, error) {
-	if c.MinTerm > driver.MaxTerm {
-		return driver.Grant{}, fmt.Errorf("etcd: acquire: %w: term %d is out of bounds", driver.ErrInvalid, c.MinTerm)
+	term, err := s.Next(c.MinTerm)
+	if err != nil {
+		return driver.Grant{}, fmt.Errorf("etcd: acquire: %w", err)
 	}
-	g := driver.Grant{Term: max(s.term, c.MinTerm) + 1, ClusterID: s.id}
-	value, err := json.Marshal(master{c.Holder, g.Term})
+	g := driver.Grant{Term: term, ClusterID: s.ID}
+	value, err := json.Marshal(grants.Master{Holder: c.Holder, Term: term})
 	if err != nil {
 		return driver.Grant{}, fmt.Errorf("etcd: acquire: %w: %w", driver.ErrInvalid, err)
 	}
 	writes := []clientv3.Op{
-		clientv3.OpPut(a.prefix+masterKey, string(value), clientv3.WithLease(lease)),
-		clientv3.OpPut(a.prefix+termKey, strconv.FormatUint(uint64(g.Term), 10)),
+		clientv3.OpPut(a.prefix+grants.MasterKey, string(value), clientv3.WithLease(lease)),
+		clientv3.OpPut(a.prefix+grants.TermKey, strconv.FormatUint(uint64(g.Term), 10)),
 	}
-	if s.id == "" && c.ClusterID != "" {
+	if s.ID == "" && c.ClusterID != "" {
 		g.ClusterID = c.ClusterID
-		writes = append(writes, clientv3.OpPut(a.prefix+idKey, c.ClusterID))
+		writes = append(writes, clientv3.OpPut(a.prefix+grants.IDKey, c.ClusterID))
 	}
 	r, err := a.driver.client.Txn(ctx).If(s.unchanged(a.prefix)...).Then(writes...).Commit()
 	switch {
@@ -191,14 +163,14 @@ func (a *authority) Renew(ctx context.Context, g driver.Grant) (driver.Grant, er
 	if err != nil {
 		return driver.Grant{}, err
 	}
-	if a.ctx.Err() != nil {
+	if a.life.Over() {
 		return driver.Grant{}, a.errClosed()
 	}
 	ttl, err := a.driver.keepAlive(ctx, t.lease)
 	if err != nil {
 		return driver.Grant{}, err
 	}
-	key := a.prefix + masterKey
+	key := a.prefix + grants.MasterKey
 	r, err := a.driver.client.Get(ctx, key)
 	if err != nil {
 		return driver.Grant{}, a.driver.failed(ctx, "read "+key, err)
@@ -216,7 +188,7 @@ func (a *authority) Release(ctx context.Context, g driver.Grant) error {
 	if err != nil {
 		return err
 	}
-	a.take(t)
+	a.given.Take(t)
 	return a.driver.revoke(ctx, t.lease)
 }
 
@@ -231,9 +203,8 @@ func tokenOf(g driver.Grant) (token, error) {
 // Observe reads and then watches from that revision on.
 func (a *authority) Observe(ctx context.Context) iter.Seq2[driver.Mastership, error] {
 	return func(yield func(driver.Mastership, error) bool) {
-		inner, cancel := context.WithCancel(ctx) // ends with the authority, too
+		inner, cancel := a.life.Bind(ctx)
 		defer cancel()
-		defer context.AfterFunc(a.ctx, cancel)()
 		done := false
 		kvs, revision, err := a.readKeys(inner)
 		if err == nil {
@@ -241,7 +212,7 @@ func (a *authority) Observe(ctx context.Context) iter.Seq2[driver.Mastership, er
 		}
 		switch {
 		case done || ctx.Err() != nil:
-		case a.ctx.Err() != nil:
+		case a.life.Over():
 			yield(driver.Mastership{}, a.errClosed())
 		case err != nil:
 			yield(driver.Mastership{}, err)
@@ -255,7 +226,7 @@ func (a *authority) observeFrom(ctx context.Context, kvs map[string]*mvccpb.KeyV
 	if err != nil {
 		return false, err
 	}
-	if !yield(s.mastership(), nil) {
+	if !yield(s.Mastership(s.Master != nil), nil) {
 		return true, nil
 	}
 	for events, err := range a.driver.watch(ctx, a.prefix, revision) {
@@ -272,7 +243,7 @@ func (a *authority) observeFrom(ctx context.Context, kvs map[string]*mvccpb.KeyV
 		if s, err = a.parse(kvs); err != nil {
 			return false, err
 		}
-		if !yield(s.mastership(), nil) {
+		if !yield(s.Mastership(s.Master != nil), nil) {
 			return true, nil
 		}
 	}
@@ -281,33 +252,16 @@ func (a *authority) observeFrom(ctx context.Context, kvs map[string]*mvccpb.KeyV
 
 // Close gives up what Acquire left to be cleaned up, which then expires.
 func (a *authority) Close(ctx context.Context) error {
-	a.mu.Lock()
-	a.cancel()
-	a.mu.Unlock()
-	done := make(chan struct{})
-	go func() {
-		a.cleaning.Wait()
-		close(done)
-	}()
-	select {
-	case <-done: // soon, as what it waits for has just been cancelled
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("etcd: close: %w: %w", driver.ErrUnavailable, ctx.Err())
+	if err := a.life.Close(ctx); err != nil {
+		return fmt.Errorf("etcd: close: %w", err)
 	}
+	return nil
 }
 
 // revokeLater revokes a lease of which the caller, whose context may have ended,
 // cannot wait to be rid. After its TTL the lease ends anyway.
 func (a *authority) revokeLater(lease clientv3.LeaseID) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.ctx.Err() != nil {
-		return
-	}
-	a.cleaning.Go(func() {
-		ctx, cancel := context.WithTimeout(a.ctx, a.ttl)
-		defer cancel()
+	a.life.Later(a.ttl, func(ctx context.Context) {
 		_ = a.driver.revoke(ctx, lease) // it expires
 	})
 }
@@ -316,11 +270,10 @@ func (a *authority) errClosed() error {
 	return fmt.Errorf("etcd: %w: the authority of %s is closed", driver.ErrInvalid, a.prefix)
 }
 
-// state is what stands in the keys of a cluster.
+// state is what stands in the keys of a cluster. A master's grant stands as long as the
+// key of the master does.
 type state struct {
-	master *master
-	term   driver.Term
-	id     string
+	grants.State
 	// The revisions at which the keys were written, 0 for one that is not there.
 	revisions map[string]int64
 }
@@ -328,19 +281,10 @@ type state struct {
 // unchanged holds as long as no key was written or deleted since the read.
 func (s state) unchanged(prefix string) []clientv3.Cmp {
 	var all []clientv3.Cmp
-	for _, name := range []string{masterKey, termKey, idKey} {
+	for _, name := range grants.Keys() {
 		all = append(all, clientv3.Compare(clientv3.ModRevision(prefix+name), "=", s.revisions[name]))
 	}
 	return all
-}
-
-func (s state) mastership() driver.Mastership {
-	m := driver.Mastership{Term: s.term, ClusterID: s.id}
-	if s.master != nil {
-		holder := s.master.Holder
-		m.Holder = &holder
-	}
-	return m
 }
 
 func (a *authority) read(ctx context.Context) (state, error) {
@@ -364,57 +308,18 @@ func (a *authority) readKeys(ctx context.Context) (map[string]*mvccpb.KeyValue, 
 	return kvs, r.Header.Revision, nil
 }
 
-// parse fails on a key that cannot be read. That is no place to guess: a term that
-// is too low would be granted twice.
+// parse fails on a key that cannot be read.
 func (a *authority) parse(kvs map[string]*mvccpb.KeyValue) (state, error) {
 	s := state{revisions: make(map[string]int64)}
-	for _, name := range []string{masterKey, termKey, idKey} {
+	for _, name := range grants.Keys() {
 		kv := kvs[a.prefix+name]
 		if kv == nil {
 			continue
 		}
 		s.revisions[name] = kv.ModRevision
-		if err := s.parse(name, kv.Value); err != nil {
-			return state{}, fmt.Errorf("etcd: %w: %s holds %.40q (%w); delete the key if nothing that you know wrote it",
-				driver.ErrInvalid, kv.Key, kv.Value, err)
+		if err := s.Parse(name, kv.Value); err != nil {
+			return state{}, fmt.Errorf("etcd: %w", grants.Unreadable(string(kv.Key), kv.Value, err))
 		}
-	}
-	// They differ only where someone has changed one of them by hand.
-	if s.master != nil {
-		s.term = max(s.term, s.master.Term)
 	}
 	return s, nil
-}
-
-func (s *state) parse(name string, value []byte) error {
-	switch name {
-	case masterKey:
-		s.master = new(master)
-		if err := json.Unmarshal(value, s.master); err != nil {
-			return err
-		}
-		if s.master.InstanceID == "" {
-			return fmt.Errorf("no instance_id")
-		}
-		return storable(s.master.Term)
-	case termKey:
-		term, err := strconv.ParseUint(string(value), 10, 64)
-		if err != nil {
-			return err
-		}
-		s.term = driver.Term(term)
-		return storable(s.term)
-	case idKey:
-		s.id = string(value)
-	}
-	return nil
-}
-
-// storable refuses a term that was written by hand and leaves no room to count on from
-// it: the next one would be 0. Those that were only heard of are bounded far below.
-func storable(t driver.Term) error {
-	if t > 2*driver.MaxTerm {
-		return fmt.Errorf("term %d is out of bounds", t)
-	}
-	return nil
 }

@@ -4,27 +4,22 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"slices"
 	"testing"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
-	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/internal/testserver"
+	"github.com/musterhq/muster/providers/internal/providertest"
 )
 
-// How long it takes from the call that registers until the watch of another
-// client's registry yields the set with the new instance, beside a bare put on a
-// lease and the watch of the etcd client, taken turn by turn on the same server.
+// Beside a bare put on a lease and the watch of the etcd client. Both write as much.
 func BenchmarkRegisterToVisible(b *testing.B) {
 	server := testserver.SharedEtcd(b)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-
-	// The bare way: two clients of etcd.
 	clients := make([]*clientv3.Client, 2)
 	for i := range clients {
 		c, err := clientv3.New(clientv3.Config{Endpoints: []string{server.Endpoint()}, Logger: zap.NewNop()})
@@ -42,59 +37,28 @@ func BenchmarkRegisterToVisible(b *testing.B) {
 	changes := clients[1].Watch(ctx, prefix+"/raw/", clientv3.WithPrefix(), clientv3.WithCreatedNotify())
 	<-changes
 
-	// Ours: two drivers.
 	config := Config{Endpoints: []string{server.Endpoint()}, Prefix: prefix}
 	writer, reader := open(b, config), open(b, config)
-	s, err := writer.OpenSession(ctx, driver.SessionOptions{TTL: 10 * time.Minute})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer s.Close(context.Background())
-	registry := discovery.New("etcd", reader, discovery.Options{})
-	defer registry.Close()
-	next, stop := iter.Pull(registry.Watch(ctx, driver.Query{Service: "bench"}))
-	defer stop()
-	next() // the empty set
-
-	var bare, ours []time.Duration
-	for n := 0; b.Loop(); n++ {
-		// Both write as much.
+	providertest.RegisterToVisible(b, writer, reader, func(n int) (time.Duration, driver.Instance) {
 		i := driver.Instance{Service: "bench", NodeID: "node-1", InstanceID: fmt.Sprintf("%032x", n%20), Addr: "10.0.0.5:7946", Version: fmt.Sprint(n)}
 		_, value, err := writer.layout.Encode(i)
 		if err != nil {
 			b.Fatal(err)
 		}
-		start := time.Now()
 		// As with ours, what counts is when the other client sees it; that the
 		// answer to the put comes later or earlier does not.
-		done := make(chan error, 1)
+		start, done := time.Now(), make(chan error, 1)
 		go func() {
 			_, err := clients[0].Put(ctx, prefix+"/raw/"+i.InstanceID, value, clientv3.WithLease(lease.ID))
 			done <- err
 		}()
 		<-changes
-		bare = append(bare, time.Since(start))
+		took := time.Since(start)
 		if err := <-done; err != nil {
 			b.Fatal(err)
 		}
-
-		start = time.Now()
-		go func() { done <- s.Register(ctx, i) }()
-		for seen := false; !seen; {
-			snapshot, ok := next()
-			if !ok || snapshot.Err != nil {
-				b.Fatalf("the watch broke: %v", snapshot.Err)
-			}
-			seen = slices.ContainsFunc(snapshot.Instances, func(have driver.Instance) bool { return have.Version == i.Version })
-		}
-		ours = append(ours, time.Since(start))
-		if err := <-done; err != nil {
-			b.Fatal(err)
-		}
-	}
-	b.ReportMetric(p50(bare), "bare-p50-µs")
-	b.ReportMetric(p50(ours), "muster-p50-µs")
-	b.ReportMetric(p50(ours)/p50(bare), "ratio")
+		return took, i
+	})
 }
 
 // What keeping a mastership costs: a renewal proves the lease and then the key.
@@ -119,8 +83,8 @@ func BenchmarkRenewGrant(b *testing.B) {
 		}
 		whole = append(whole, time.Since(start))
 	}
-	b.ReportMetric(p50(lease), "lease-p50-µs")
-	b.ReportMetric(p50(whole), "renew-p50-µs")
+	b.ReportMetric(providertest.P50(lease), "lease-p50-µs")
+	b.ReportMetric(providertest.P50(whole), "renew-p50-µs")
 }
 
 // How long mastership is vacant when it is given back: from the release to the
@@ -169,10 +133,5 @@ func BenchmarkHandover(b *testing.B) {
 		}
 		stop()
 	}
-	b.ReportMetric(p50(took), "handover-p50-µs")
-}
-
-func p50(all []time.Duration) float64 {
-	slices.Sort(all)
-	return float64(all[len(all)/2].Nanoseconds()) / 1000
+	b.ReportMetric(providertest.P50(took), "handover-p50-µs")
 }

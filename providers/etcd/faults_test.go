@@ -15,6 +15,7 @@ import (
 	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/internal/faultproxy"
 	"github.com/musterhq/muster/internal/testserver"
+	"github.com/musterhq/muster/providers/internal/grants"
 )
 
 func openAuthority(t testing.TB, d *Driver, cluster string) *authority {
@@ -471,7 +472,7 @@ func TestMasterKeyDeletedByHand(t *testing.T) {
 	if m := <-states; m.Holder == nil || m.Term != 1 {
 		t.Fatalf("Observe yields %+v", m)
 	}
-	if _, err := server.Client().Delete(within(t), a.prefix+masterKey); err != nil {
+	if _, err := server.Client().Delete(within(t), a.prefix+grants.MasterKey); err != nil {
 		t.Fatal(err)
 	}
 	if m := <-states; m.Holder != nil || m.Term != 1 || m.ClusterID != "id-of-i1" {
@@ -499,7 +500,7 @@ func TestGarbageInTheKeysOfACluster(t *testing.T) {
 	server := testserver.SharedEtcd(t)
 	c := Config{Endpoints: []string{server.Endpoint()}, Prefix: newPrefix()}
 	a := openAuthority(t, open(t, c), "orders")
-	for _, key := range []string{masterKey, termKey} {
+	for _, key := range []string{grants.MasterKey, grants.TermKey} {
 		for _, value := range []string{"garbage", "", "{}", "-1", "1.5"} {
 			if _, err := server.Client().Put(within(t), a.prefix+key, value); err != nil {
 				t.Fatal(err)

@@ -21,32 +21,16 @@ import (
 	"github.com/musterhq/muster/registrar"
 )
 
-var foreign = []string{formatHazelcast, formatRegistrator, formatSkyDNS}
-
 // What the contract says of registrations holds of those in other systems' records
 // too, but for what their keys cannot tell apart.
 func TestFormatsKeepTheContract(t *testing.T) {
-	without := map[string][]string{
+	formattest.Run(t, map[string][]string{
 		formatHazelcast:   {"list/prefix"},                           // the service is part of the id, so that it has no slash
 		formatRegistrator: {"list/whole_instance", "list/same_node"}, // wants a node id without umlauts, and one for each port
 		formatSkyDNS:      {"list/whole_instance"},                   // wants an id
-	}
-	for _, format := range foreign {
-		t.Run(format, func(t *testing.T) {
-			discoverytest.RunDiscovery(t, func(t testing.TB) discoverytest.Harness {
-				_, name, _ := strings.Cut(t.Name(), "/"+format+"/")
-				if slices.Contains(without[format], name) {
-					t.Skip("see above")
-				}
-				h := newHarness(t, Config{Format: format, Prefix: newPrefix()})
-				var m formattest.Memory
-				open, expire := h.Open, h.ExpireSession
-				h.Open = func(t testing.TB) driver.Driver { return m.Wrap(open(t).(*Driver)) }
-				h.ExpireSession = func(t testing.TB, s driver.Session) { expire(t, s.(*formattest.Session).Session) }
-				return h
-			})
-		})
-	}
+	}, func(t testing.TB, format string) discoverytest.Harness {
+		return newHarness(t, Config{Format: format, Prefix: newPrefix()})
+	})
 }
 
 // tree returns what stands below a prefix, without it.

@@ -41,13 +41,6 @@ func (k keys) owns(key string) bool {
 	return strings.HasPrefix(key, k.root+"clusters/") || strings.HasPrefix(key, k.root+"records/")
 }
 
-// The keys of a cluster.
-const (
-	masterKey = "master"
-	termKey   = "term"
-	idKey     = "id"
-)
-
 // segment undoes the escaping of the one segment that follows prefix in key. It
 // is false if that is not one segment as we write it.
 func segment(prefix, key string) (string, bool) {

@@ -7,6 +7,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/providers/internal/grants"
 )
 
 // Rehearse asks for a transaction whose condition never holds: etcd refuses it where
@@ -21,7 +22,7 @@ func (d *Driver) Rehearse(ctx context.Context, service string) error {
 
 // RehearseClaim does the same with the keys that a grant writes.
 func (a *authority) RehearseClaim(ctx context.Context) error {
-	return a.driver.rehearse(ctx, "rehearse a claim below "+a.prefix, a.prefix+masterKey, a.prefix+termKey, a.prefix+idKey)
+	return a.driver.rehearse(ctx, "rehearse a claim below "+a.prefix, a.prefix+grants.MasterKey, a.prefix+grants.TermKey, a.prefix+grants.IDKey)
 }
 
 func (d *Driver) rehearse(ctx context.Context, what string, keys ...string) error {

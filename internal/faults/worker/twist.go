@@ -25,6 +25,8 @@ type twist struct {
 	authority  string
 }
 
+// driver returns d with its twist. There is a type for each driver, and not one around
+// them all: that would hide which optional interfaces a driver has.
 func (t twist) driver(d driver.Driver) driver.Driver {
 	switch d := d.(type) {
 	case *etcd.Driver:

@@ -1,12 +1,11 @@
 package format
 
 import (
-	"errors"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/providers/internal/format/formattest"
 )
 
 func FuzzHazelcast(f *testing.F) {
@@ -36,32 +35,13 @@ func FuzzSkyDNS(f *testing.F) {
 	f.Fuzz(func(t *testing.T, id string, value []byte) { decodes(t, skyDNSKV, id, value) })
 }
 
-// decodes holds of anything that stands in a store: it is an error that says why,
-// or an instance that can be dialled and is the same however often it is written
-// and read.
+// decodes wants an instance to be the same however often it is written and read.
 func decodes(t *testing.T, kv KV, id string, value []byte) {
-	i, err := kv.Decode("svc", kv.Prefix("svc")+id, value)
-	if err != nil {
-		if !errors.Is(err, driver.ErrInvalid) {
-			t.Fatalf("%v is no driver.ErrInvalid", err)
-		}
-		return
-	}
-	if err := i.Validate(); err != nil {
-		t.Fatalf("%+v: %v", i, err)
-	}
-	key, text, err := kv.Encode(i)
-	if err != nil {
-		t.Fatalf("%+v cannot be written: %v", i, err)
-	}
-	again, err := kv.Decode("svc", key, []byte(text))
-	if err != nil {
-		t.Fatalf("%s = %s: %v", key, text, err)
-	}
+	read, again, ok := formattest.RoundTrip(t, kv, id, value)
 	if minted.MatchString(id) && again.InstanceID != id {
-		again.InstanceID, again.NodeID = i.InstanceID, i.NodeID // a node's, which registrator's readers are not told
+		again.InstanceID, again.NodeID = read.InstanceID, read.NodeID // a node's, which registrator's readers are not told
 	}
-	if diff := cmp.Diff(i, again); diff != "" {
+	if diff := cmp.Diff(read, again); ok && diff != "" {
 		t.Fatal(diff)
 	}
 }

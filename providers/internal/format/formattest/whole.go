@@ -1,5 +1,3 @@
-// Package formattest lets the conformance suite of package discoverytest run over
-// drivers that write the records of other systems.
 package formattest
 
 import (
@@ -11,10 +9,9 @@ import (
 	"github.com/musterhq/muster/discovery/driver"
 )
 
-// Memory knows what was registered through the drivers that it wraps, so that what
-// a format has lost of an instance is given back to those who look for it. The zero
-// value is ready.
-type Memory struct{ registered sync.Map } // instances by what is left of them
+// memory knows what was registered through the drivers that it wraps, so that what
+// a format has lost of an instance is given back to those who look for it.
+type memory struct{ registered sync.Map } // instances by what is left of them
 
 // Driver is what the formats are written by.
 type Driver interface {
@@ -23,14 +20,13 @@ type Driver interface {
 	driver.Cataloger
 	driver.Registrar
 	driver.Reducer
+	driver.Rehearser
 }
 
-// Wrap returns d with its instances made whole.
-func (m *Memory) Wrap(d Driver) driver.Driver { return &whole{d, m} }
-
+// whole is a driver whose instances are made whole.
 type whole struct {
 	Driver
-	m *Memory
+	m *memory
 }
 
 // key is what tells an instance from others where it is read.
@@ -65,17 +61,16 @@ func (w *whole) OpenSession(ctx context.Context, o driver.SessionOptions) (drive
 	if err != nil {
 		return nil, err
 	}
-	return &Session{s, w}, nil
+	return &session{s, w}, nil
 }
 
-// Session is one of a wrapped driver, which it holds.
-type Session struct {
+type session struct {
 	driver.Session
 	w *whole
 }
 
 // Register remembers the instance.
-func (s *Session) Register(ctx context.Context, i driver.Instance) error {
+func (s *session) Register(ctx context.Context, i driver.Instance) error {
 	s.w.m.registered.Store(key(s.w.Reduce(i)), i)
 	return s.Session.Register(ctx, i)
 }

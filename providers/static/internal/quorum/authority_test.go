@@ -3,6 +3,7 @@ package quorum
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -26,6 +27,21 @@ func (c *cluster) voting() {
 		}
 		return true
 	})
+}
+
+// formed starts n voters, and returns them and their master once all take part.
+func formed(t *testing.T, n int) (*cluster, *peer) {
+	t.Helper()
+	c := newCluster(t, n)
+	c.start()
+	m := c.master()
+	c.voting()
+	return c, m
+}
+
+// others returns the nodes but one.
+func (c *cluster) others(than *peer) []*peer {
+	return slices.DeleteFunc(slices.Clone(c.nodes), func(p *peer) bool { return p == than })
 }
 
 // ask returns a context that bounds one call.
@@ -96,11 +112,7 @@ func TestTwoVotersWarn(t *testing.T) {
 	if err != nil || !strings.Contains(m.Warning, "two voters tolerate no failure") {
 		t.Errorf("mastership is %+v, %v", m, err)
 	}
-	for _, q := range c.nodes {
-		if q != p {
-			q.crash()
-		}
-	}
+	c.others(p)[0].crash()
 	c.eventually("end of the mastership", func() bool { return !p.elector.active() })
 }
 
@@ -108,20 +120,9 @@ func TestTwoVotersWarn(t *testing.T) {
 // master and takes no write; the side of three goes on; healed, they are one.
 func TestPartition(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 5)
-	c.start()
-	old := c.master()
-	c.voting()
-	minority, majority := []*peer{old}, []*peer{}
-	for _, p := range c.nodes {
-		switch {
-		case p == old:
-		case len(minority) < 2:
-			minority = append(minority, p)
-		default:
-			majority = append(majority, p)
-		}
-	}
+	c, old := formed(t, 5)
+	others := c.others(old)
+	minority, majority := []*peer{old, others[0]}, others[1:]
 	c.put(old, "k", "before")
 	c.fabric.Cut(addrs(minority), addrs(majority), true)
 	next := c.masterNot(old)
@@ -214,20 +215,12 @@ func (c *cluster) steady(max int) {
 // and the masters do not chase one another.
 func TestBrokenLinks(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 5)
-	c.start()
-	m := c.master()
-	c.voting()
-	var others []*peer
-	for _, p := range c.nodes {
-		if p != m {
-			others = append(others, p)
-		}
-	}
-	c.fabric.Cut([]string{m.addr}, []string{others[0].addr}, false)
+	c, m := formed(t, 5)
+	other := c.others(m)[0]
+	c.fabric.Cut([]string{m.addr}, []string{other.addr}, false)
 	c.steady(1)
 	c.fabric.Heal()
-	c.fabric.Cut([]string{m.addr}, []string{others[0].addr}, true)
+	c.fabric.Cut([]string{m.addr}, []string{other.addr}, true)
 	c.steady(1)
 	c.fabric.Heal()
 	for i, p := range c.nodes {
@@ -247,10 +240,7 @@ func TestBrokenLinks(t *testing.T) {
 // TestAllApart is fault 18.
 func TestAllApart(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3)
-	c.start()
-	m := c.master()
-	c.voting()
+	c, m := formed(t, 3)
 	c.fabric.Cut(c.addrs(), c.addrs(), true)
 	c.eventually("end of the mastership", func() bool { return !m.elector.active() })
 	c.steady(0)
@@ -269,10 +259,8 @@ func TestLateAnswers(t *testing.T) {
 	c.start()
 	for range 4 {
 		m := c.master()
-		for _, p := range c.nodes {
-			if p != m {
-				c.fabric.Slow(p.addr, m.addr, 3*c.ttl)
-			}
+		for _, p := range c.others(m) {
+			c.fabric.Slow(p.addr, m.addr, 3*c.ttl)
 		}
 		next := c.masterNot(m)
 		if next.elector.term() <= m.elector.term() && m.elector.active() {
@@ -298,15 +286,12 @@ func TestRestarts(t *testing.T) {
 			t.Errorf("term %d after %d", m.elector.term(), last)
 		}
 		last = m.elector.term()
-		for _, p := range c.nodes {
-			if p != m {
-				p.crash()
-			}
+		others := c.others(m)
+		for _, p := range others {
+			p.crash()
 		}
-		for _, p := range c.nodes {
-			if p != m {
-				p.start()
-			}
+		for _, p := range others {
+			p.start()
 		}
 		// Those that restarted are a majority, and could elect one of them while the
 		// master still has their promise.
@@ -321,16 +306,8 @@ func TestRestarts(t *testing.T) {
 // voter, and the old one is taken out.
 func TestLostDataDir(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3)
-	c.start()
-	m := c.master()
-	c.voting()
-	var lost *peer
-	for _, p := range c.nodes {
-		if p != m {
-			lost = p
-		}
-	}
+	c, m := formed(t, 3)
+	lost := c.others(m)[1]
 	oldID := lost.auth.status().ID
 	lost.crash()
 	lost.wipe()
@@ -352,15 +329,6 @@ func TestLostDataDir(t *testing.T) {
 		ms, err := next.auth.mastership()
 		return err == nil && ms.Warning == ""
 	})
-}
-
-func contains(all []string, s string) bool {
-	for _, x := range all {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }
 
 // TestWitness: a leader in Raft that does not want to be master makes room for one
@@ -440,7 +408,7 @@ func (c *cluster) inForce(ps ...*peer) {
 				return false
 			}
 			for _, q := range ps {
-				if !contains(s.Servers, q.auth.status().ID) {
+				if !slices.Contains(s.Servers, q.auth.status().ID) {
 					return false
 				}
 			}
@@ -483,12 +451,7 @@ func TestRollingEdit(t *testing.T) {
 
 	// The master itself goes.
 	m := c.master()
-	var rest []*peer
-	for _, p := range c.nodes {
-		if p != m {
-			rest = append(rest, p)
-		}
-	}
+	rest := c.others(m)
 	for _, p := range c.nodes {
 		p.setList(addrs(rest)...)
 	}
