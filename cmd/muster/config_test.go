@@ -90,7 +90,7 @@ func TestBadInput(t *testing.T) {
 		{"mismatched certificate", withTLS(caFile, certFile, otherKey), ":4",
 			`tls.key_file: "` + otherKey + `": does not go with`},
 		{"incomplete certificate", goodFile + "tls: {ca_file: " + caFile + ", cert_file: " + certFile + "}\n", ":4",
-			`tls.key_file: "": missing; it goes with tls.cert_file`},
+			`tls.key_file: "": missing; name the PEM file of the key`},
 	} {
 		t.Run(v.name, func(t *testing.T) {
 			file := writeFile(t, "muster.yaml", v.text)
