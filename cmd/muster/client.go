@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/pki"
 	"github.com/musterhq/muster/node/httpapi"
 )
 
@@ -195,10 +197,14 @@ func (a agent) ask(ctx context.Context, path string, value any) (json.RawMessage
 // unanswered explains that there was no answer.
 func (a agent) unanswered(err error) error {
 	var cert *tls.CertificateVerificationError
+	var name x509.HostnameError
 	var record tls.RecordHeaderError
 	switch {
+	case errors.As(err, &name):
+		return fmt.Errorf("the certificate of the agent at %s is for %s, and not for %s; name a host that it is for with --http, or have it issued for this one as well",
+			a.addr, pki.Hosts(name.Certificate), name.Host)
 	case errors.As(err, &cert):
-		return fmt.Errorf("the certificate of the agent at %s is not believed: %w; name its authority with --ca-file, and a host that it is for with --http", a.addr, cert.Err)
+		return fmt.Errorf("the certificate of the agent at %s is not believed: %w; name its authority with --ca-file", a.addr, cert.Err)
 	case a.tls != nil && (errors.As(err, &record) || strings.Contains(err.Error(), "server gave HTTP response")):
 		return fmt.Errorf("the agent at %s speaks no TLS; write --http http://%s, without --ca-file", a.addr, a.addr)
 	}

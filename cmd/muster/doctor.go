@@ -90,10 +90,10 @@ func examine(ctx context.Context, cmd *cobra.Command, file string) (_ []doctor.F
 		}
 		return s, err
 	}}
-	engine, err := docker.New(docker.Config{Host: cfg.Docker.Host, TLS: cfg.Docker.TLS})
+	engine, err := openEngine(cfg)
 	if err != nil {
 		if cfg.Docker != (config.Docker{}) {
-			return doctor.Configuration(inSection("docker", err)), nil
+			return doctor.Configuration(err), nil
 		}
 		o.NoEngine = err
 		nodeConfig.Detectors = append([]advertise.Detector{unusable{"docker", err}}, nodeConfig.Detectors...)

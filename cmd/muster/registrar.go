@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -114,9 +113,9 @@ func startRegistrar(cfg *config.Config, log *slog.Logger) (_ *host.Registrar, _ 
 		return nil, nil, err
 	}
 	if cfg.Registrar.Containers {
-		engine, err := docker.New(docker.Config{Host: cfg.Docker.Host, TLS: cfg.Docker.TLS})
+		engine, err := openEngine(cfg)
 		if err != nil {
-			return nil, nil, usageError(fmt.Errorf("docker: %w", err))
+			return nil, nil, usageError(err)
 		}
 		closers = append(closers, engine.Close)
 		c.Engine = engine

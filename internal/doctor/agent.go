@@ -166,14 +166,14 @@ func (r *run) reach(ctx context.Context) []Finding {
 		id, _, err := r.trial.Ask(ctx, r.found)
 		switch {
 		case err != nil:
-			return []Finding{{name, Fail, fmt.Sprintf("the agent is not reached at %s: %v", r.found, err), mend}}
+			return []Finding{failed(name, fmt.Errorf("the agent is not reached at %s: %w", r.found, err), mend)}
 		case id != agent.NodeID:
 			return []Finding{{name, Fail, fmt.Sprintf("node %s answers at %s", id, r.found), mend}}
 		}
 		return []Finding{ok(name, "the agent answers at %s from here; no other member has dialled it yet", r.found)}
 	}
 	if err := r.trial.Reach(ctx, r.found); err != nil {
-		return []Finding{{name, Fail, fmt.Sprintf("%s does not lead back to this host: %v", r.found, err), mend}}
+		return []Finding{failed(name, fmt.Errorf("%s does not lead back to this host: %w", r.found, err), mend)}
 	}
 	return []Finding{ok(name, "%s leads back to node.bind from here; whether it does from other hosts is found out by the first member that dials the node", r.found)}
 }

@@ -2,12 +2,16 @@ package link
 
 import (
 	"context"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"net"
 	"sync"
 	"time"
+
+	"github.com/musterhq/muster/internal/pki"
 )
 
 // Reason is why a connection was turned away. Its values are fit for the labels
@@ -54,35 +58,36 @@ const (
 	ReasonFrame Reason = "bad_frame"
 )
 
-// meaning is what a refused dial says to an operator.
-func (r Reason) meaning() string {
+// meaning is what a refused dial says to an operator, and how it is mended where that is
+// known.
+func (r Reason) meaning() (problem, mend string) {
 	switch r {
 	case ReasonBusy:
-		return "it is busy"
+		return "it is busy", ""
 	case ReasonGarbage:
-		return "it answered, but not as a Muster node does"
+		return "it answered, but not as a Muster node does", ""
 	case ReasonVersion:
-		return "it speaks another version of the link protocol"
+		return "it speaks another version of the link protocol", ""
 	case ReasonCluster:
-		return "it belongs to another cluster"
+		return "it belongs to another cluster", ""
 	case ReasonClusterOrVersion:
-		return "it belongs to another cluster or speaks another version of the link protocol"
+		return "it belongs to another cluster or speaks another version of the link protocol", ""
 	case ReasonProtocol:
-		return "it does not serve this protocol, or not yet"
+		return "it does not serve this protocol, or not yet", ""
 	case ReasonPlain:
-		return "it demands TLS; configure tls on this node too"
+		return "it demands TLS", "configure tls on this node too"
 	case ReasonTLS:
-		return "it speaks no TLS; configure tls on both nodes or on neither"
+		return "it speaks no TLS", "configure tls on both nodes or on neither"
 	case ReasonCertificate:
-		return "its certificate is not accepted here; both must be signed by tls.ca_file and name the dialled host or tls.server_name"
+		return "its certificate is not accepted here", "have the certificates of both signed by tls.ca_file"
 	case ReasonDistrust, ReasonNoCertificate:
-		return "it does not accept our certificate; both must be signed by the same authority"
+		return "it does not accept our certificate", "have the certificates of both signed by the same authority"
 	case ReasonAborted, ReasonNoHello:
-		return "it hung up without an answer; it may be busy, no Muster node, or set up differently for TLS"
+		return "it hung up without an answer, and may be busy, no Muster node, or set up differently for TLS", ""
 	case ReasonTimeout:
-		return "it took the connection and did not answer in time"
+		return "it took the connection and did not answer in time", ""
 	}
-	return "the handshake failed"
+	return "the handshake failed", ""
 }
 
 // level is Warn for what an operator has to mend. Nodes that start, stop or are
@@ -112,12 +117,31 @@ func (e *RefusedError) Error() string {
 	return fmt.Sprintf("link: dial %s for %q: %s", e.Addr, e.Protocol, e.Meaning())
 }
 
-// Meaning is what the refusal says to an operator, without the dial that it answers.
+// Meaning is what the refusal says to an operator, without the dial that it answers, as
+// "problem" or "problem; mend".
 func (e *RefusedError) Meaning() string {
-	if e.Err != nil {
-		return e.Reason.meaning() + ": " + e.Err.Error()
+	problem, mend := e.Reason.meaning()
+	var name x509.HostnameError
+	switch {
+	case errors.As(e.Err, &name):
+		problem, mend = e.wrongName(name)
+	case e.Err != nil:
+		problem += ": " + e.Err.Error()
 	}
-	return e.Reason.meaning()
+	if mend == "" {
+		return problem
+	}
+	return problem + "; " + mend
+}
+
+// wrongName says which hosts a certificate is for, and which one was looked for in it.
+func (e *RefusedError) wrongName(err x509.HostnameError) (problem, mend string) {
+	asked := "tls.server_name"
+	if dialledHost(e.Addr) == err.Host {
+		asked = "the host that was dialled"
+	}
+	return fmt.Sprintf("its certificate is for %s, and not for %s, %s", pki.Hosts(err.Certificate), err.Host, asked),
+		"have it issued for that as well, or set tls.server_name on all nodes to a name that all certificates carry"
 }
 
 // Unwrap returns the cause.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -250,6 +251,34 @@ func TestTLSDialOfAPlainLink(t *testing.T) {
 	echo(t, plain, "x")
 	_, err := (&world{newAuthority(t)}).link(t).Dial(testContext(t), "x", plain.Addr().String())
 	wantRefused(t, err, ReasonTLS)
+}
+
+// Whoever dials learns which hosts a certificate is for, and which one was wanted.
+func TestCertificateForAnotherHost(t *testing.T) {
+	w := &world{newAuthority(t)}
+	far := w.link(t, func(c *Config) {
+		c.TLS.Certificates = []tls.Certificate{w.ca.issueFor(t, func(c *certificate) { c.hosts = []net.IP{net.IPv4(10, 0, 0, 5), net.IPv4(10, 0, 0, 6)} })}
+	})
+	nameless := w.link(t, func(c *Config) {
+		c.TLS.Certificates = []tls.Certificate{w.ca.issueFor(t, func(c *certificate) { c.hosts = nil })}
+	})
+	const mend = "; have it issued for that as well, or set tls.server_name on all nodes to a name that all certificates carry"
+	for _, c := range []struct {
+		to         *Link
+		serverName string
+		want       string
+	}{
+		{far, "", "its certificate is for 10.0.0.5, 10.0.0.6, and not for 127.0.0.1, the host that was dialled" + mend},
+		{far, "orders.muster", "its certificate is for 10.0.0.5, 10.0.0.6, and not for orders.muster, tls.server_name" + mend},
+		{nameless, "", "its certificate is for no host, and not for 127.0.0.1, the host that was dialled" + mend},
+	} {
+		_, err := w.link(t, func(l *Config) { l.TLS.ServerName = c.serverName }).Dial(testContext(t), "x", c.to.Addr().String())
+		wantRefused(t, err, ReasonCertificate)
+		var refused *RefusedError
+		if !errors.As(err, &refused) || refused.Meaning() != c.want {
+			t.Errorf("%v\nwant %s", err, c.want)
+		}
+	}
 }
 
 func TestSlowLorisIsEnded(t *testing.T) {
