@@ -154,7 +154,7 @@ func runRegistrar(ctx context.Context, cfg *config.Config, logs io.Writer) (err 
 	api := httpapi.NewServer(options.Protect(r.Handler()), log)
 	served := make(chan error, 1)
 	go func() { served <- api.Serve(listener) }()
-	log.Info("registrar ready to be asked", "http", listener.Addr().String())
+	log.Info("registrar ready to be asked", "http", listenedAddr(h.Addr, listener))
 
 	var failed error
 	select {

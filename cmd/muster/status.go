@@ -72,6 +72,9 @@ func addressLine(a httpapi.Advertise) string {
 	case "alone":
 		return line + "no other member to ask whether it is reachable"
 	case "reachable":
+		if a.Reach.Node == "" {
+			return line + "where a member that is gone has reached it"
+		}
 		return line + "where node " + a.Reach.Node + " has reached it"
 	case "unreachable":
 		return line + "where it was not reached"

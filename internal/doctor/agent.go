@@ -159,6 +159,9 @@ func (r *run) reach(ctx context.Context) []Finding {
 	case r.held:
 		switch reach := agent.Advertise.Reach; node.ReachState(reach.State) {
 		case node.Reachable:
+			if reach.Node == "" {
+				return []Finding{ok(name, "a member that is gone has reached the agent at %s", agent.Addr)}
+			}
 			return []Finding{ok(name, "node %s has reached the agent at %s", reach.Node, agent.Addr)}
 		case node.Unreachable:
 			return []Finding{failed(name, fmt.Errorf("%s", reach.Reason), mend)}

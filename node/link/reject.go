@@ -90,17 +90,22 @@ func (r Reason) meaning() (problem, mend string) {
 	return "the handshake failed", ""
 }
 
-// level is Warn for what an operator has to mend. Nodes that start, stop or are
-// short of time cause the others too.
+// level is Warn for what an operator has to mend. Nodes that start and stop cause the
+// least of them: who is there first asks others for what they do not serve yet, and gives
+// up in the middle what it does not need any more.
 func (r Reason) level() slog.Level {
 	switch r {
-	case ReasonNoHello:
+	case ReasonNoHello, ReasonProtocol, ReasonAborted:
 		return slog.LevelDebug
-	case ReasonProtocol, ReasonAborted, ReasonTimeout:
+	case ReasonTimeout:
 		return slog.LevelInfo
 	}
 	return slog.LevelWarn
 }
+
+// lasting reports whether a dial that is refused for this reason goes on to be until an
+// operator mends it.
+func (r Reason) lasting() bool { return r.level() == slog.LevelWarn && r != ReasonBusy }
 
 // RefusedError is returned by Dial when someone answered at the address and the
 // two ends did not come to terms.
@@ -148,6 +153,42 @@ func (e *RefusedError) wrongName(err x509.HostnameError) (problem, mend string) 
 func (e *RefusedError) Unwrap() error { return e.Err }
 
 const logEvery = time.Minute
+
+// maxRefusals bounds the addresses that refusals remembers.
+const maxRefusals = 1024
+
+// refusals logs dials that came to nothing for good, each address seldom for one reason.
+type refusals struct {
+	log *slog.Logger
+
+	mu     sync.Mutex
+	logged map[refusal]time.Time
+}
+
+type refusal struct {
+	addr   string
+	reason Reason
+}
+
+func (r *refusals) add(e *RefusedError) {
+	if e.Reason.lasting() && r.due(refusal{e.Addr, e.Reason}, time.Now()) {
+		r.log.Warn("dial refused", "addr", e.Addr, "reason", string(e.Reason), "error", e.Meaning())
+	}
+}
+
+// due reports whether there was none like it for a while.
+func (r *refusals) due(one refusal, now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if last, ok := r.logged[one]; ok && now.Sub(last) < logEvery {
+		return false
+	}
+	if r.logged == nil || len(r.logged) >= maxRefusals {
+		r.logged = make(map[refusal]time.Time)
+	}
+	r.logged[one] = now
+	return true
+}
 
 // rejections counts those who were turned away, and logs them seldom.
 type rejections struct {

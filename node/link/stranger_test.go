@@ -253,6 +253,64 @@ func TestTLSDialOfAPlainLink(t *testing.T) {
 	wantRefused(t, err, ReasonTLS)
 }
 
+// What nodes that start do to each other is no record above debugging. Who will not have
+// us is a warning, with the mend: one for each address and reason.
+func TestRefusedDialsAreTold(t *testing.T) {
+	var records recorder
+	logger := slog.New(slog.NewTextHandler(&records, nil))
+	plain := &world{}
+	secure := &world{newAuthority(t)}
+	other, secured := plain.link(t, func(c *Config) { c.Cluster = "invoices" }), secure.link(t)
+	ours := plain.link(t, func(c *Config) { c.Logger = logger })
+	for range 3 {
+		for _, to := range []*Link{other, secured, ours} {
+			if c, err := ours.Dial(testContext(t), "x", to.Addr().String()); err == nil {
+				c.Close()
+				t.Fatal("nobody serves this")
+			}
+		}
+	}
+	for _, want := range []string{
+		`level=WARN msg="dial refused" addr=` + other.Addr().String() + ` reason=wrong_cluster error="it belongs to another cluster"`,
+		`level=WARN msg="dial refused" addr=` + secured.Addr().String() + ` reason=tls_missing error="it demands TLS; configure tls on this node too"`,
+	} {
+		if n := records.count(want); n != 1 {
+			t.Errorf("%d records of %s, want one", n, want)
+		}
+	}
+	eventually(t, "it has turned itself away", func() bool { return ours.Stats().Rejected[ReasonProtocol] == 3 })
+	if n := records.count("turned away"); n != 0 {
+		t.Errorf("what it does not serve yet was told %d times", n)
+	}
+}
+
+func TestRefusalsAreSeldom(t *testing.T) {
+	var r refusals
+	now := time.Now()
+	for _, v := range []struct {
+		addr   string
+		reason Reason
+		after  time.Duration
+		want   bool
+	}{
+		{"a", ReasonCluster, 0, true},
+		{"a", ReasonCluster, time.Minute - 1, false},
+		{"a", ReasonPlain, 0, true},
+		{"b", ReasonCluster, 0, true},
+		{"a", ReasonCluster, time.Minute, true},
+	} {
+		if got := r.due(refusal{v.addr, v.reason}, now.Add(v.after)); got != v.want {
+			t.Errorf("%+v: %v", v, got)
+		}
+	}
+	for n := range 3 * maxRefusals {
+		r.due(refusal{fmt.Sprint(n), ReasonCluster}, now)
+	}
+	if len(r.logged) > maxRefusals {
+		t.Errorf("%d are remembered", len(r.logged))
+	}
+}
+
 // Whoever dials learns which hosts a certificate is for, and which one was wanted.
 func TestCertificateForAnotherHost(t *testing.T) {
 	w := &world{newAuthority(t)}
