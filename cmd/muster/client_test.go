@@ -165,7 +165,7 @@ func TestAgentAddr(t *testing.T) {
 		{"[::]:80", "", "[::1]:80"},
 	} {
 		t.Setenv(httpAddrVariable, v.env)
-		if got, secure, err := agentAddr(v.flag); got != v.want || secure || err != nil {
+		if got, secure, err := agentService.address(v.flag); got != v.want || secure || err != nil {
 			t.Errorf("flag %q, variable %q: %q, %v, want %q", v.flag, v.env, got, err, v.want)
 		}
 	}

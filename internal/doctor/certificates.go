@@ -26,6 +26,23 @@ func (r *run) certificates(context.Context) []Finding {
 	if r.Config.TLS.Enabled() {
 		found = append(found, dates("certificates.tls", r.Config.TLS, time.Now()), r.nodeCertificate("certificates.tls.names"))
 	}
+	if found = append(found, r.otherCertificates()...); len(found) == 0 {
+		return []Finding{ok("certificates", "none is configured: nodes speak in the clear with each other")}
+	}
+	return found
+}
+
+// clientCertificates reads those of a registrar, to whom nodes are nothing.
+func (r *run) clientCertificates(context.Context) []Finding {
+	if found := r.otherCertificates(); len(found) > 0 {
+		return found
+	}
+	return []Finding{ok("certificates", "none is configured")}
+}
+
+// otherCertificates reads all but those of the node.
+func (r *run) otherCertificates() []Finding {
+	var found []Finding
 	if r.Config.HTTP.TLS.Enabled() {
 		found = append(found, dates("certificates.http", r.Config.HTTP.TLS.Files(), time.Now()))
 	}
@@ -36,9 +53,6 @@ func (r *run) certificates(context.Context) []Finding {
 	}
 	if t := r.Config.Docker.TLS; t.Enabled() {
 		found = append(found, dates("certificates.docker", t, time.Now()))
-	}
-	if len(found) == 0 {
-		return []Finding{ok("certificates", "none is configured: nodes speak in the clear with each other")}
 	}
 	return found
 }
