@@ -189,9 +189,9 @@ func TestNodeFindsItselfByTheRegistrar(t *testing.T) {
 	o.Env = append(o.Env, "MUSTER_DETECT_HOST_IP="+gateway, "MUSTER_REGISTRAR_REQUIRE_LABEL=muster.test.lab="+l.cluster)
 	registrar := l.engine.Run(o, "registrar")
 	// A registrar takes only what is well, and this is not before it is registered.
-	o = l.options("n1", "--no-healthcheck", "--network", network, "-p", "0:7946")
+	o = l.options("n1", "--health-start-period", "60s", "--network", network, "-p", "0:7946")
 	o.Socket = false
-	o.Labels = map[string]string{"muster.test.lab": l.cluster, "SERVICE_7946_NAME": l.cluster + "-ports", "SERVICE_7946_TAGS": "n1"}
+	o.Labels = map[string]string{"muster.test.lab": l.cluster, "SERVICE_7946_NAME": l.cluster + "-ports", "SERVICE_7946_TAGS": "n1", "SERVICE_7946_PUBLISH_NOT_READY": "true"}
 	o.Env = append(o.Env, "MUSTER_DETECT_REGISTRY_SERVICE="+l.cluster+"-ports", "MUSTER_DETECT_REGISTRY_TAG=n1", "MUSTER_BOOTSTRAP_EXPECT=1")
 	c := l.engine.Run(o)
 	l.agree(0, map[*testdocker.Container]string{c: net.JoinHostPort(gateway, hostPort(c))})
