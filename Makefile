@@ -6,7 +6,7 @@
 #   make image      the images muster and muster-etcd, of static programs and nothing else
 #   make test       all tests with the race detector, over real servers; RUN=Name for some, PKG=./dir for one
 #   make faults     every fault of the catalogue on every provider (docs/reliability.md), as root;
-#                   CASE=name and PROVIDER=etcd for some, SEED=7 for other choices
+#                   CASE=name and PROVIDER=etcd for some, SEED=7 for other choices, COUNT=100 to repeat them
 #   make faults-short   the short catalogue and the broken variants, which make test runs too
 #   make soak       random faults for DURATION=20m, with SEED=1 and PROVIDER=static|etcd|consul
 #   make lint       formatting, go.mod, vet, staticcheck
@@ -30,7 +30,8 @@ CASE     ?=
 PROVIDER ?=
 SEED     ?= 1
 DURATION ?= 20m
-FAULTS   := MUSTER_FAULTS=1 CASE='$(CASE)' PROVIDER='$(PROVIDER)' SEED='$(SEED)' $(GO) test -v -count=1 -timeout 24h
+COUNT    ?= 1
+FAULTS   := MUSTER_FAULTS=1 CASE='$(CASE)' PROVIDER='$(PROVIDER)' SEED='$(SEED)' $(GO) test -v -count=$(COUNT) -timeout 24h
 TARGETS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 # Modules beside the main one whose go.mod is checked. Not that of tools/consul: to
 # tidy it takes hundreds of modules that are needed for nothing else, some of whose
@@ -106,7 +107,7 @@ tidy:
 
 vet:
 	$(GO) vet ./...
-	$(GO) vet -tags musterfault ./internal/clock ./node/mastership ./internal/faults/worker
+	$(GO) vet -tags musterfault ./internal/clock ./node/mastership ./node/link ./internal/faults/worker
 
 staticcheck: bin/staticcheck
 	bin/staticcheck ./...

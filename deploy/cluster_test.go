@@ -3,7 +3,6 @@
 package deploy_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"net"
 	"os/exec"
@@ -13,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-
 	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/internal/doctor"
 	"github.com/musterhq/muster/internal/testdocker"
@@ -22,18 +19,13 @@ import (
 	"github.com/musterhq/muster/registrar/host"
 )
 
-// instances are the addresses that stand in etcd.
-func (l *lab) instances() ([]string, error) {
-	r, err := l.etcd.Client().Get(l.t.Context(), "/muster/v1/services/"+l.cluster+"/", clientv3.WithPrefix())
+// instances are the addresses that stand in the registry.
+func (l *lab) instances() (addrs []string, err error) {
+	snapshot, err := l.registry.List(l.t.Context(), driver.Query{Service: l.cluster})
 	if err != nil {
 		return nil, err
 	}
-	var addrs []string
-	for _, kv := range r.Kvs {
-		var i driver.Instance
-		if err := json.Unmarshal(kv.Value, &i); err != nil {
-			return nil, err
-		}
+	for _, i := range snapshot.Instances {
 		addrs = append(addrs, i.Addr)
 	}
 	return addrs, nil
@@ -43,8 +35,16 @@ func (l *lab) instances() ([]string, error) {
 // host alone, which nobody has chosen. They are one cluster, survive the death of their
 // master, and know those that come back at another port.
 func TestClusterThroughMappedPorts(t *testing.T) {
-	t.Parallel()
-	l := newLab(t)
+	for _, provider := range []string{"etcd", "consul"} {
+		t.Run(provider, func(t *testing.T) {
+			t.Parallel()
+			testMappedPorts(t, provider)
+		})
+	}
+}
+
+func testMappedPorts(t *testing.T, provider string) {
+	l := newLab(t, provider)
 	nodes := map[*testdocker.Container]string{}
 	network := map[*testdocker.Container]string{}
 	byName := map[string]*testdocker.Container{}
@@ -112,7 +112,7 @@ func TestClusterThroughMappedPorts(t *testing.T) {
 // Containers in the network of the host, in two networks and in one form a cluster, too.
 func TestClusterOfAllKindsOfNetworks(t *testing.T) {
 	t.Parallel()
-	l := newLab(t)
+	l := newLab(t, "etcd")
 	one, two, three := l.engine.Network(), l.engine.Network(), l.engine.Network()
 	port := freePort(t)
 	onHost := l.node("host", "--network", "host", "-e", "MUSTER_NODE_BIND=0.0.0.0:"+port, "-e", "MUSTER_HTTP_ADDR=127.0.0.1:"+freePort(t))
@@ -149,7 +149,7 @@ func freePort(t *testing.T) string {
 // says how that is mended.
 func TestContainerWithoutAMappingFailsClosed(t *testing.T) {
 	t.Parallel()
-	l := newLab(t)
+	l := newLab(t, "etcd")
 	for _, v := range []struct {
 		name  string
 		flags []string
@@ -182,7 +182,7 @@ func TestContainerWithoutAMappingFailsClosed(t *testing.T) {
 // registered of its container.
 func TestNodeFindsItselfByTheRegistrar(t *testing.T) {
 	t.Parallel()
-	l := newLab(t)
+	l := newLab(t, "etcd")
 	network := l.engine.Network()
 	gateway := l.engine.Gateway(network)
 	o := l.options("registrar", "--no-healthcheck")

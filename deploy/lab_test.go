@@ -16,22 +16,25 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/internal/testdocker"
 	"github.com/musterhq/muster/internal/testserver"
 	"github.com/musterhq/muster/node/httpapi"
+	"github.com/musterhq/muster/providers/consul"
+	"github.com/musterhq/muster/providers/etcd"
 )
 
 func TestMain(m *testing.M) { os.Exit(testserver.Main(testdocker.Main(m)).Run()) }
 
-// lab is a cluster of containers over a real etcd.
+// lab is a cluster of containers over a real registry.
 type lab struct {
 	t        *testing.T
 	engine   *testdocker.Engine
 	image    string
 	cluster  string
-	endpoint string // of etcd, as containers reach it
 	group    string // of the engine's socket
-	etcd     *testserver.Etcd
+	provider string // the variable that tells a container of the registry
+	registry driver.Driver
 }
 
 var image struct {
@@ -67,12 +70,27 @@ func buildImage(t *testing.T, e *testdocker.Engine) string {
 	return image.name
 }
 
-// newLab starts an etcd and no node.
-func newLab(t *testing.T) *lab {
+// newLab starts the registry, which is etcd or consul, and no node.
+func newLab(t *testing.T, provider string) *lab {
 	t.Helper()
 	e := testdocker.Require(t)
-	l := &lab{t: t, engine: e, image: buildImage(t, e), cluster: strings.ToLower(t.Name()), group: socketGroup(t), etcd: testserver.SharedEtcd(t)}
-	l.endpoint = "http://" + forward(t, net.JoinHostPort(e.Gateway(e.Network()), "0"), l.etcd.Addr())
+	name := strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-"))
+	l := &lab{t: t, engine: e, image: buildImage(t, e), cluster: name, group: socketGroup(t)}
+	reached := func(addr string) string { return forward(t, net.JoinHostPort(e.Gateway(e.Network()), "0"), addr) }
+	var err error
+	if provider == "consul" {
+		server := testserver.SharedConsul(t)
+		l.provider = "MUSTER_PROVIDER_CONSUL_ADDRESS=" + reached(server.Addr())
+		l.registry, err = consul.New(consul.Config{Address: server.Addr(), HealthyOnly: true})
+	} else {
+		server := testserver.SharedEtcd(t)
+		l.provider = "MUSTER_PROVIDER_ETCD_ENDPOINTS=http://" + reached(server.Addr())
+		l.registry, err = etcd.New(etcd.Config{Endpoints: []string{server.Endpoint()}})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.registry.Close() })
 	return l
 }
 
@@ -126,7 +144,7 @@ func (l *lab) options(name string, flags ...string) testdocker.Options {
 	return testdocker.Options{
 		Image: l.image, Socket: true, Flags: append(flags, "--group-add", l.group),
 		Env: []string{
-			"MUSTER_CLUSTER=" + l.cluster, "MUSTER_NODE_ID=" + name, "MUSTER_PROVIDER_ETCD_ENDPOINTS=" + l.endpoint,
+			"MUSTER_CLUSTER=" + l.cluster, "MUSTER_NODE_ID=" + name, l.provider,
 			"MUSTER_BOOTSTRAP_EXPECT=3", "MUSTER_MASTERSHIP_TTL=2s",
 		},
 	}
@@ -186,7 +204,7 @@ func (l *lab) agree(above uint64, nodes map[*testdocker.Container]string) httpap
 	return master
 }
 
-// registered waits until these addresses and no others stand in etcd.
+// registered waits until these addresses and no others stand in the registry.
 func (l *lab) registered(nodes map[*testdocker.Container]string) {
 	l.t.Helper()
 	testdocker.Eventually(l.t, func() error {

@@ -59,6 +59,8 @@ type Registry struct {
 	stats   counters
 	skipped skipLog
 
+	tls *driver.LiveTLS // of the driver, nil where it follows no files
+
 	closing context.Context // ends when Close is called
 	close   context.CancelFunc
 
@@ -69,12 +71,19 @@ type Registry struct {
 }
 
 // New returns a registry over d, which it owns from then on. The name of the
-// provider appears in errors and records.
+// provider appears in errors and records. The files of a driver with TLS are watched
+// until Close, and what becomes of them is logged.
 func New(name string, d driver.Driver, o Options) *Registry {
 	o.setDefaults()
 	r := &Registry{name: name, driver: d, options: o, log: o.Logger.With("provider", name), watched: make(map[string]*follower)}
 	r.closing, r.close = context.WithCancel(context.Background())
 	r.closeErr = sync.OnceValue(d.Close)
+	if secured, ok := d.(driver.Secured); ok {
+		if live := secured.LiveTLS(); live != nil && live.Follows() {
+			r.tls = live
+			r.running.Go(func() { live.Watch(r.closing, r.log) })
+		}
+	}
 	return r
 }
 
@@ -234,6 +243,15 @@ func attempt[T any](ctx context.Context, r *Registry, op string, call func(conte
 	}
 	r.stats.called(op, nil)
 	return v, nil
+}
+
+// TLS returns which certificate the provider is shown, and whether its files can be used
+// as they are now; ok is false where no files are followed.
+func (r *Registry) TLS() (state driver.TLSState, ok bool) {
+	if r.tls == nil {
+		return state, false
+	}
+	return r.tls.State(), true
 }
 
 // Stats returns the counts so far.

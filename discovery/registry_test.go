@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +21,7 @@ import (
 	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/discovery/discoverytest"
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/pki"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -336,5 +339,61 @@ func TestCloseEndsWhatRuns(t *testing.T) {
 	}
 	if _, err := r.OpenSession(t.Context(), driver.SessionOptions{}); !errors.Is(err, discovery.ErrClosed) {
 		t.Errorf("OpenSession after Close: %v", err)
+	}
+}
+
+// secured is a driver with TLS.
+type secured struct {
+	*fake
+	live *driver.LiveTLS
+}
+
+func (s secured) LiveTLS() *driver.LiveTLS { return s.live }
+
+func TestFilesOfTheDriverAreWatched(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		_, pair, err := pki.NewAuthority("authority", time.Now(), time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files := driver.TLS{CAFile: filepath.Join(t.TempDir(), "ca.pem")}
+		put := func(text []byte) {
+			t.Helper()
+			if err := os.WriteFile(files.CAFile, text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		put(pair.Cert)
+		live, err := files.Live(files.ClientConfig)
+		if err != nil {
+			t.Fatal(err)
+		}
+		log := new(bytes.Buffer)
+		r := registry(t, secured{new(fake), live}, discovery.Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
+		if state, ok := r.TLS(); !ok || state.Err != nil {
+			t.Fatalf("TLS() = %+v, %t", state, ok)
+		}
+		put([]byte("no certificate"))
+		time.Sleep(5 * time.Second)
+		if state, _ := r.TLS(); state.Err == nil || !strings.Contains(state.Err.Error(), "tls.ca_file") {
+			t.Errorf("of a file that holds no certificate TLS() says %v", state.Err)
+		}
+		put(pair.Cert)
+		time.Sleep(5 * time.Second)
+		if state, _ := r.TLS(); state.Err != nil {
+			t.Errorf("after it was mended TLS() says %v", state.Err)
+		}
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if text := log.String(); !strings.Contains(text, "cannot be reloaded") || !strings.Contains(text, "provider=test") {
+			t.Errorf("the log has %q", text)
+		}
+	})
+	for name, d := range map[string]driver.Driver{"no TLS": secured{new(fake), nil}, "not one that could": new(fake)} {
+		if state, ok := registry(t, d, discovery.Options{}).TLS(); ok {
+			t.Errorf("%s: TLS() = %+v", name, state)
+		}
 	}
 }

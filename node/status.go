@@ -59,6 +59,9 @@ type Provider struct {
 	Peers        discovery.Snapshot
 	Registration registrar.Status
 	Discovery    discovery.Stats
+	// TLS says which certificate the provider is shown, and whether its files can be used
+	// as they are now. Nil where it has no files of certificates.
+	TLS *driver.TLSState
 }
 
 // Well reports whether the provider answers, and lists the node if it lists any.
@@ -86,13 +89,17 @@ func (n *Node) Status() Status {
 	}
 	s.Explained, _ = n.explained.Load()
 	for i, p := range n.providers {
-		s.Providers = append(s.Providers, Provider{
+		provider := Provider{
 			Name:         p.registry.Name(),
 			Authority:    p.grants,
 			Peers:        partOf(peers, i),
 			Registration: p.registrar.Status(),
 			Discovery:    p.registry.Stats(),
-		})
+		}
+		if state, ok := p.registry.TLS(); ok {
+			provider.TLS = &state
+		}
+		s.Providers = append(s.Providers, provider)
 	}
 	s.Reach, _ = n.reach.Load()
 	s.Reach.State = cmp.Or(s.Reach.State, ReachAlone)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/musterhq/muster/internal/testserver"
 	"github.com/musterhq/muster/node/httpapi"
 )
 
@@ -200,4 +201,57 @@ func (p *agentProcess) metric(ctx context.Context, name string) (float64, error)
 		}
 	}
 	return 0, lines.Err()
+}
+
+// The certificate by which an agent is known to a provider is followed like its others,
+// and told of.
+func TestCertificateForAProvider(t *testing.T) {
+	ca := testserver.NewCA(t)
+	server := testserver.StartEtcd(t, testserver.WithTLS(ca))
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	put := func(path, from string) {
+		t.Helper()
+		text, err := os.ReadFile(from)
+		if err == nil {
+			err = os.WriteFile(path, text, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	issued, issuedKey := ca.Issue(t, "first", testserver.PKCS8)
+	put(cert, issued)
+	put(key, issuedKey)
+	c := emptyCluster(t)
+	addrs := testAddrs(t, 2)
+	agent := c.add("node-1", addrs[0], addrs[1], map[string]any{"provider": map[string]any{"etcd": map[string]any{
+		"endpoints": []string{server.Endpoint()},
+		"tls":       map[string]any{"ca_file": ca.CAFile, "cert_file": cert, "key_file": key},
+	}}})
+	c.start(agent)
+	first := c.waitMaster(0, 1, agent)
+
+	next, nextKey := ca.Issue(t, "second", testserver.PKCS8)
+	put(cert, next) // whose key is not there yet
+	c.waitMetric(agent, `muster_certificate_reload_failing{use="etcd"}`, 1)
+	s, err := c.status(t.Context(), agent)
+	if err != nil || len(s.Certificates) != 1 || s.Certificates[0].Use != "etcd" || !strings.Contains(s.Certificates[0].Error, "tls.key_file") || s.Certificates[0].Expiry.IsZero() {
+		t.Errorf("certificates %+v, %v", s.Certificates, err)
+	}
+	put(key, nextKey)
+	c.waitMetric(agent, `muster_certificate_reloads_total{use="etcd"}`, 1)
+	if m := c.waitMaster(first.Term-1, 1, agent); m.Term != first.Term {
+		t.Errorf("term %d, and it was %d", m.Term, first.Term)
+	}
+	c.stopAll()
+	log, err := os.ReadFile(agent.logFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, told := range []string{"certificates cannot be reloaded", "certificates reloaded"} {
+		if !strings.Contains(string(log), told) {
+			t.Errorf("the log does not say %q:\n%s", told, log)
+		}
+	}
 }

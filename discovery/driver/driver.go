@@ -20,7 +20,7 @@
 //
 // [Driver] is mandatory and small. Later abilities are optional interfaces found
 // by type assertion on the Driver: [Registrar], [Reducer], [Rehearser], [Watcher],
-// [Cataloger], [Authorizer], [TTLBounder]; and on the
+// [Cataloger], [Authorizer], [TTLBounder], [Secured]; and on the
 // [Authority]: [Store], [ClaimRehearser].
 //
 // The conformance suite in discovery/discoverytest holds a driver to all of this
@@ -138,6 +138,13 @@ type Authorizer interface {
 type TTLBounder interface {
 	// TTLBounds returns the shortest and the longest TTL of AuthorityOptions.
 	TTLBounds() (shortest, longest time.Duration)
+}
+
+// Secured is implemented by a Driver that can speak TLS, with files that it follows.
+type Secured interface {
+	// LiveTLS returns what follows the files, nil where the driver has none. The caller
+	// may watch it, since a driver does not log.
+	LiveTLS() *LiveTLS
 }
 
 // Authority grants mastership of one cluster.

@@ -46,6 +46,14 @@ type TLSState struct {
 	Err error
 }
 
+// attrs are those of a record.
+func (s TLSState) attrs() []any {
+	if s.Expiry.IsZero() {
+		return nil
+	}
+	return []any{"expiry", s.Expiry}
+}
+
 // Live returns what follows the files of t, or the error of build if they are no
 // good to begin with. build makes a configuration of the files as they are:
 // t.MutualConfig, t.ClientConfig, or a function that does more. It is called again
@@ -63,6 +71,11 @@ func (t TLS) Live(build func() (*tls.Config, error)) (*LiveTLS, error) {
 		l.state.Expiry = leaf.NotAfter
 	}
 	return l, nil
+}
+
+// Follows reports whether there are any files that may change.
+func (l *LiveTLS) Follows() bool {
+	return l.files.CAFile != "" || l.files.CertFile != "" || l.files.KeyFile != ""
 }
 
 // Config returns the configuration in force, the same pointer until another one is.
@@ -116,14 +129,14 @@ func (l *LiveTLS) Watch(ctx context.Context, log *slog.Logger) {
 	for {
 		state := l.Check()
 		if state.Reloads != last.Reloads {
-			log.Info("certificates reloaded", "expiry", state.Expiry)
+			log.Info("certificates reloaded", state.attrs()...)
 			warned = time.Time{}
 		}
 		if text(state.Err) != text(last.Err) {
 			if state.Err != nil {
 				log.Warn("certificates cannot be reloaded, the last good ones stay in use", "error", state.Err)
 			} else {
-				log.Info("the files of the certificates are good again", "expiry", state.Expiry)
+				log.Info("the files of the certificates are good again", state.attrs()...)
 			}
 		}
 		last = state

@@ -363,6 +363,36 @@ var Catalogue = []Case{
 		l.logf("30 %% of all packets are lost")
 		l.Sleep(15 * time.Second)
 	}},
+	// Each packet goes over the cables of two hosts, or of one to the store.
+	{Name: "packets-late", Faults: []int{35}, Options: Options{Cabled: true}, Run: func(l *Lab) {
+		l.Form()
+		l.Trouble(netlab.Trouble{Jitter: 100 * time.Millisecond}, l.Hosts...)
+		l.Sleep(15 * time.Second)
+	}},
+	{Name: "packets-late-for-a-longer-ttl", Faults: []int{35}, Masterships: 1, Options: Options{Cabled: true, TTL: 5 * time.Second}, Run: func(l *Lab) {
+		l.Form()
+		l.Trouble(netlab.Trouble{Jitter: 100 * time.Millisecond}, l.Hosts...)
+		l.Sleep(15 * time.Second)
+	}},
+	{Name: "packets-twice", Faults: []int{35}, Options: Options{Cabled: true}, Run: func(l *Lab) {
+		m := l.Form()
+		l.Trouble(netlab.Trouble{Jitter: 30 * time.Millisecond, Twice: 50}, l.Hosts...)
+		l.Sleep(5 * time.Second)
+		m.Kill()
+		l.Master(l.Others(m), m)
+	}},
+	{Name: "bad-network", Faults: []int{35}, Options: Options{Cabled: true}, Short: []string{"static"}, Run: func(l *Lab) {
+		l.Form()
+		l.Trouble(netlab.Trouble{Delay: 20 * time.Millisecond, Jitter: 80 * time.Millisecond, Twice: 20}, l.Hosts...)
+		for _, h := range l.Hosts {
+			l.Net.Lose(h.Host, 30)
+		}
+		l.logf("30 %% of all packets are lost")
+		l.Sleep(15 * time.Second)
+	}},
+	{Name: "master-starved", Faults: []int{35}, Run: func(l *Lab) {
+		l.Form().Starve(10 * time.Second)
+	}},
 	{Name: "late-answers-of-the-store", Faults: []int{35, 13}, Providers: withStore, Options: Options{Proxied: true}, Run: func(l *Lab) {
 		l.Form()
 		l.DelayStore(l.UpTo(50*time.Millisecond, 300*time.Millisecond), l.Hosts...)
@@ -382,6 +412,26 @@ var Catalogue = []Case{
 		}
 		stranger.Kill()
 		l.forget(stranger)
+	}},
+	{Name: "another-version-of-the-wire", Faults: []int{47}, Run: func(l *Lab) {
+		l.Form()
+		// One node after another comes back as a later version that does not speak ours.
+		for i, h := range l.Shuffled() {
+			h.Stop()
+			h.env = []string{"MUSTER_FAULT_WIRE=2"}
+			h.Start()
+			l.Sleep(l.UpTo(3*time.Second, 5*time.Second))
+			for _, other := range l.running() {
+				v, err := other.view(context.Background())
+				same := (i + 1)
+				if other.env == nil {
+					same = len(l.Hosts) - i - 1
+				}
+				if err != nil || len(v.Members) > same {
+					l.t.Errorf("%s sees %d members, and %d speak its version (%v)", other.Name(), len(v.Members), same, err)
+				}
+			}
+		}
 	}},
 	{Name: "data-lost", Faults: []int{48}, Providers: []string{"static"}, Short: []string{"static"}, Run: func(l *Lab) {
 		l.Form()

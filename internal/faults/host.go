@@ -28,7 +28,6 @@ type Host struct {
 	lab *Lab
 	// NodeID names its node.
 	NodeID string
-	index  int
 	env    []string // besides that of the test
 	args   []string
 	skew   skew
@@ -200,6 +199,27 @@ func (h *Host) Resume() {
 	if err := h.process.Resume(); err != nil {
 		h.lab.t.Errorf("resume %s: %v", h.Name(), err)
 	}
+}
+
+// Starve lets the process run for a tenth of the time only, in turns of 100 ms, as
+// under a limit on its CPU.
+func (h *Host) Starve(d time.Duration) {
+	const turn = 100 * time.Millisecond
+	for begin := time.Now(); time.Since(begin) < d; {
+		h.Pause()
+		h.lab.Sleep(turn * 9 / 10)
+		h.Resume()
+		h.lab.Sleep(turn / 10)
+	}
+}
+
+// lastWords is the end of what the process logged.
+func (h *Host) lastWords() string {
+	text, err := os.ReadFile(h.file(".log"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(text[max(0, len(text)-1000):])
 }
 
 // LoseData removes all that the node has on its disk. The process must not run.

@@ -37,6 +37,8 @@ type Options struct {
 	Servers int
 	// Proxied has each node go to the store by a proxy, which can delay.
 	Proxied bool
+	// Cabled joins the hosts of the nodes by cables for which Trouble can be made.
+	Cabled bool
 	// TTL is that of mastership. 0: 2 s, or of a static list its default.
 	TTL time.Duration
 	// LogLevel is that of the nodes. Empty: debug.
@@ -135,8 +137,13 @@ func New(t testing.TB, o Options) *Lab {
 // AddHost adds a host on which no node runs.
 func (l *Lab) AddHost(name string) *Host {
 	l.t.Helper()
-	h := &Host{Host: l.Net.Host(name), lab: l, NodeID: name, index: len(l.Hosts)}
+	join := l.Net.Host
+	if l.options.Cabled {
+		join = l.Net.HostByCable
+	}
+	h := &Host{Host: join(name), lab: l, NodeID: name}
 	l.Hosts = append(l.Hosts, h)
+	l.store.joined(h)
 	return h
 }
 
@@ -160,12 +167,9 @@ func bounds(o Options) checker.Bounds {
 	b.Master = failover + 10*time.Second
 	b.Registry = o.TTL + 2*time.Second
 	if o.Provider == "consul" && o.Servers > 1 {
-		// The agents that the nodes go by are the servers themselves. With one that dies,
-		// or is cut off, the checks that it kept go quiet, and a session ends by its own
-		// TTL alone, of which Consul waits for two. An agent that failed to tell of a check
-		// tries again after 15 to 30 s; and a server that was taken for dead is taken out
-		// of Raft, and back in when the leader compares its lists, once a minute.
-		b.Master += 75 * time.Second
+		// An agent that failed to tell the servers of a check that has expired, as while
+		// they elect a leader, tries again after 15 to 30 s; the leader may have been lost
+		// again by then.
 		b.Registry += 75 * time.Second
 	}
 	return b
@@ -250,10 +254,20 @@ func (l *Lab) StartAll() {
 }
 
 // Form starts all nodes and waits until they are one cluster. It returns its master.
-func (l *Lab) Form() *Host {
+func (l *Lab) Form() (master *Host) {
 	l.t.Helper()
 	l.StartAll()
-	return l.Well()
+	l.eventually("all nodes are a cluster with a master", func(ctx context.Context) bool {
+		for _, h := range l.Hosts {
+			if !h.Running() {
+				l.t.Fatalf("%s has ended instead of joining: %s", h.Name(), h.lastWords())
+			}
+		}
+		master = l.agreed(ctx, l.Hosts, true)
+		return master != nil
+	})
+	l.logf("all is well, %s is master", master.Name())
+	return master
 }
 
 // eventually waits until done, or ends the test with what was waited for.
@@ -504,6 +518,15 @@ func (l *Lab) noteCuts(ways ...[2]*Host) {
 	for _, w := range ways {
 		l.cuts = append(l.cuts, checker.Fault{Kind: checker.Cut, From: w[0].Name(), To: w[1].Name(), Begin: now()})
 	}
+}
+
+// Trouble has all packets of these hosts come late, out of order or twice.
+func (l *Lab) Trouble(t netlab.Trouble, hosts ...*Host) {
+	l.t.Helper()
+	for _, h := range hosts {
+		l.Net.Trouble(h.Host, t)
+	}
+	l.logf("packets of %s come %v later and up to %v more, %d %% of them twice", names(hosts), t.Delay, t.Jitter, t.Twice)
 }
 
 // CutStore cuts hosts off from all servers, or from the proxies before them.

@@ -72,6 +72,13 @@ var soakFaults = []struct {
 		}
 		l.logf("%s and %s lose %d %% of all packets", hosts[0].Name(), hosts[1].Name(), percent)
 	}},
+	{kind: "packets late and twice", weight: 2, longest: 10 * time.Second, begin: func(l *Lab, a action, hosts []*Host) {
+		late := time.Duration(a.share * float64(100*time.Millisecond))
+		l.Trouble(netlab.Trouble{Delay: late / 4, Jitter: late + time.Millisecond, Twice: 20}, hosts[:3]...)
+	}},
+	{kind: "node starved", weight: 2, longest: 8 * time.Second, begin: func(l *Lab, a action, hosts []*Host) {
+		hosts[0].Starve(a.lasts)
+	}},
 	{kind: "data lost", weight: 1, static: true, longest: 5 * time.Second, begin: func(l *Lab, a action, hosts []*Host) {
 		hosts[0].Kill()
 		hosts[0].LoseData()
@@ -149,7 +156,7 @@ func (l *Lab) hostsOf(a action) (hosts []*Host) {
 // Soak lets a cluster of five nodes suffer a fault every 20 s, for so long, and then
 // checks it.
 func Soak(t testing.TB, provider string, seed uint64, duration time.Duration) checker.Report {
-	o := Options{Name: "soak", Provider: provider, Seed: seed, Nodes: 5, Servers: 3, Proxied: provider != "static", LogLevel: "info"}
+	o := Options{Name: "soak", Provider: provider, Seed: seed, Nodes: 5, Servers: 3, Proxied: provider != "static", Cabled: true, LogLevel: "info"}
 	l := New(t, o)
 	actions := schedule(l.Rand, provider, o.Nodes, duration)
 	l.Form()
@@ -158,12 +165,13 @@ func Soak(t testing.TB, provider string, seed uint64, duration time.Duration) ch
 		l.Sleep(time.Until(began.Add(a.at)))
 		l.logf("fault: %s, for %v", a.kind, a.lasts.Round(time.Millisecond))
 		l.inject(a.kind)
+		healed := time.Now().Add(a.lasts)
 		for _, f := range soakFaults {
 			if f.kind == a.kind {
 				f.begin(l, a, l.hostsOf(a))
 			}
 		}
-		l.Sleep(a.lasts)
+		l.Sleep(time.Until(healed))
 		l.Heal()
 	}
 	l.Sleep(time.Until(began.Add(duration)))

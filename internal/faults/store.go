@@ -23,7 +23,8 @@ type store struct {
 	lab      *Lab
 	servers  []server
 	places   []*netlab.Host
-	direct   driver.Driver // past all proxies; nil for a provider without a registry
+	direct   driver.Driver    // past all proxies; nil for a provider without a registry
+	agents   map[*Host]server // of Consul, where each host has one
 
 	// proxies are those between a host and each server, if there are any.
 	mu      sync.Mutex
@@ -46,7 +47,7 @@ type server interface {
 // newStore starts n servers.
 func newStore(t testing.TB, l *Lab, provider string, n int) *store {
 	t.Helper()
-	s := &store{provider: provider, lab: l, proxies: make(map[*Host][]*faultproxy.TCP), dead: make(map[int]bool), stopped: make(map[int]bool)}
+	s := &store{provider: provider, lab: l, agents: make(map[*Host]server), proxies: make(map[*Host][]*faultproxy.TCP), dead: make(map[int]bool), stopped: make(map[int]bool)}
 	if provider == "static" {
 		return s
 	}
@@ -80,6 +81,23 @@ func newStore(t testing.TB, l *Lab, provider string, n int) *store {
 	return s
 }
 
+// joined starts what the store has on the host of a node: where Consul has several
+// servers, an agent, as is usual. A server alone is the agent of all.
+func (s *store) joined(h *Host) {
+	if s.provider == "consul" && len(s.servers) > 1 {
+		place := testserver.Place{IP: h.IP(), Netns: h.Netns()}
+		s.agents[h] = testserver.StartConsulAgentOn(s.lab.t, place, s.servers[0].(*testserver.Consul))
+	}
+}
+
+// seenBy are the servers that a host talks to.
+func (s *store) seenBy(h *Host) []server {
+	if agent := s.agents[h]; agent != nil {
+		return []server{agent}
+	}
+	return s.servers
+}
+
 // config returns the section of a host's provider.
 func (s *store) config(h *Host) map[string]any {
 	section := map[string]any{}
@@ -93,9 +111,7 @@ func (s *store) config(h *Host) map[string]any {
 		}
 		section["endpoints"] = endpoints
 	case "consul":
-		// One agent serves a node; of several servers each serves some.
-		addrs := s.addrs(h)
-		section["address"] = addrs[h.index%len(addrs)]
+		section["address"] = s.addrs(h)[0]
 	}
 	return map[string]any{"provider": map[string]any{s.provider: section}}
 }
@@ -103,7 +119,7 @@ func (s *store) config(h *Host) map[string]any {
 // addrs are the servers as a host is told of them.
 func (s *store) addrs(h *Host) (addrs []string) {
 	if !s.lab.proxied {
-		for _, server := range s.servers {
+		for _, server := range s.seenBy(h) {
 			addrs = append(addrs, server.Addr())
 		}
 		return addrs
@@ -119,17 +135,20 @@ func (s *store) ways(h *Host) []*faultproxy.TCP {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.proxies[h] == nil {
-		for _, server := range s.servers {
+		for _, server := range s.seenBy(h) {
 			s.proxies[h] = append(s.proxies[h], faultproxy.NewTCPOn(s.lab.t, s.lab.Net.Middle(), server.Addr()))
 		}
 	}
 	return s.proxies[h]
 }
 
-// ips are the addresses at which hosts find the servers.
+// ips are the addresses at which hosts find the servers, and their agents do.
 func (s *store) ips() (ips []string) {
 	if s.lab.proxied {
-		return []string{s.lab.Net.Middle()}
+		ips = append(ips, s.lab.Net.Middle())
+	}
+	if s.lab.proxied && len(s.agents) == 0 {
+		return ips
 	}
 	for _, h := range s.places {
 		ips = append(ips, h.IP())

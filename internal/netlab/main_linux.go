@@ -15,6 +15,8 @@ import (
 // variable marks a process that is inside, or says why it cannot be.
 const variable, within = "MUSTER_NETLAB", "inside"
 
+const envRequire = "MUSTER_REQUIRE_NETLAB"
+
 // Main runs the tests inside namespaces of their own where that can be, and otherwise
 // as they are. It returns the exit status.
 func Main(m interface{ Run() int }) int {
@@ -57,15 +59,25 @@ func missing() string {
 	return ""
 }
 
-// Require skips the test where there can be no network of hosts.
+// Require skips the test where there can be no network of hosts. With
+// MUSTER_REQUIRE_NETLAB=1 it fails it.
 func Require(t testing.TB) {
 	t.Helper()
 	if why := missing(); why != "" {
-		t.Skipf("no network of hosts: %s", why)
+		lack(t, why)
 	}
 	if os.Getenv(variable) == "" {
 		t.Fatal("netlab.Main did not run this test")
 	}
+}
+
+// lack ends the test for want of something.
+func lack(t testing.TB, why string) {
+	t.Helper()
+	if os.Getenv(envRequire) == "1" {
+		t.Fatalf("no network of hosts: %s", why)
+	}
+	t.Skipf("no network of hosts: %s", why)
 }
 
 // inside runs this program again inside new namespaces, and returns its exit status, or

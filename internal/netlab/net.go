@@ -31,6 +31,7 @@ type Net struct {
 // Host is one host of a Net.
 type Host struct {
 	name, netns, ip string
+	cable           *cable // nil for one that Trouble cannot be made for
 }
 
 // Name is what New was told.
@@ -102,6 +103,34 @@ func (n *Net) must(err error) {
 // Host adds a host.
 func (n *Net) Host(name string) *Host {
 	n.t.Helper()
+	return n.join(name, func(_ *Host, outer, inner string) {
+		n.must(run("", "ip", "link", "add", outer, "type", "veth", "peer", "name", inner))
+	})
+}
+
+// HostByCable adds a host for whose packets Trouble can be made. All of them go by way
+// of this process, which costs some microseconds for each. The test is skipped where
+// this process may not make the devices that it takes.
+func (n *Net) HostByCable(name string) *Host {
+	n.t.Helper()
+	return n.join(name, func(h *Host, outer, inner string) {
+		host, err := newTap(inner)
+		if err != nil {
+			lack(n.t, err.Error())
+		}
+		bridge, err := newTap(outer)
+		if err != nil {
+			host.Close()
+			lack(n.t, err.Error())
+		}
+		h.cable = lay(host, bridge)
+		n.t.Cleanup(h.cable.cut)
+	})
+}
+
+// join adds a host, and connects it by two devices that connect makes.
+func (n *Net) join(name string, connect func(h *Host, outer, inner string)) *Host {
+	n.t.Helper()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.taken++
@@ -109,8 +138,9 @@ func (n *Net) Host(name string) *Host {
 	outer, inner := fmt.Sprintf("v%d.%d", n.index, n.taken), fmt.Sprintf("w%d.%d", n.index, n.taken)
 	n.must(run("", "ip", "netns", "add", h.netns))
 	n.t.Cleanup(func() { _ = run("", "ip", "netns", "del", h.netns) })
+	connect(h, outer, inner)
 	n.must(run(strings.Join([]string{
-		"link add " + outer + " type veth peer name " + inner + " netns " + h.netns,
+		"link set " + inner + " netns " + h.netns,
 		"link set " + outer + " master " + n.bridge + " up",
 	}, "\n"), "ip", "-batch", "-"))
 	n.must(run(strings.Join([]string{
@@ -153,6 +183,15 @@ func (n *Net) Lose(h *Host, percent int) {
 	n.change(func() { n.loss[h] = percent })
 }
 
+// Trouble has the cable of a host, which HostByCable added, treat all packets so.
+func (n *Net) Trouble(h *Host, t Trouble) {
+	n.t.Helper()
+	if h.cable == nil {
+		n.t.Fatalf("netlab: no trouble can be made for %s: it was not added by HostByCable", h.name)
+	}
+	h.cable.trouble.Store(&t)
+}
+
 // BlockUDP drops all of UDP on all hosts. Heal does not end it.
 func (n *Net) BlockUDP() {
 	n.t.Helper()
@@ -165,6 +204,11 @@ func (n *Net) Heal() {
 	n.change(func() {
 		clear(n.rules)
 		clear(n.loss)
+		for _, h := range n.hosts {
+			if h.cable != nil {
+				h.cable.trouble.Store(new(Trouble))
+			}
+		}
 	})
 }
 

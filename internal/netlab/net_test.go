@@ -78,8 +78,8 @@ func ask(addr, line string) (string, error) {
 
 func TestWays(t *testing.T) {
 	n := netlab.New(t)
-	a, b := n.Host("a"), n.Host("b")
-	for _, h := range []*netlab.Host{a, b} {
+	a, b, c := n.Host("a"), n.Host("b"), n.HostByCable("c")
+	for _, h := range []*netlab.Host{a, b, c} {
 		p, err := process.Start(process.Config{
 			Program: "/proc/self/exe", Env: append(os.Environ(), echo+"="+h.IP()+":7"),
 			Log: filepath.Join(t.TempDir(), "log"), Netns: h.Netns(),
@@ -129,6 +129,19 @@ func TestWays(t *testing.T) {
 	n.BlockUDP()
 	n.Heal()
 	want(a, ofB, "hello")
+
+	ofC := c.IP() + ":7"
+	want(a, ofC, "hello")
+	want(c, ofA, "hello")
+	n.Trouble(c, netlab.Trouble{Delay: time.Second})
+	want(a, ofC, "silence") // nobody waits for so long
+	n.Heal()
+	want(a, ofC, "hello")
+	n.Trouble(c, netlab.Trouble{Jitter: 20 * time.Millisecond, Twice: 50})
+	want(a, ofC, "hello")
+	n.Cut(a.IP(), c.IP(), netlab.Drop)
+	want(a, ofC, "silence")
+	n.Heal()
 
 	l, err := net.Listen("tcp", n.Middle()+":0")
 	if err != nil {

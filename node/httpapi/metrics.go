@@ -156,7 +156,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	counter(droppedDesc, s.Link.PacketsDropped)
 
 	for use, state := range c.certificates() {
-		gauge(certificateExpiryDesc, float64(state.Expiry.Unix()), use)
+		if !state.Expiry.IsZero() {
+			gauge(certificateExpiryDesc, float64(state.Expiry.Unix()), use)
+		}
 		counter(certificateReloadsDesc, state.Reloads, use)
 		gauge(certificateStaleDesc, one(state.Err != nil), use)
 	}

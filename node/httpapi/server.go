@@ -66,8 +66,14 @@ type server struct {
 // certificates returns the states of the TLS configurations that there are, by use.
 func (s *server) certificates() map[string]driver.TLSState {
 	states := make(map[string]driver.TLSState)
-	if nodes := s.node.Status().TLS; nodes != nil {
-		states[useNodes] = *nodes
+	status := s.node.Status()
+	if status.TLS != nil {
+		states[useNodes] = *status.TLS
+	}
+	for _, p := range status.Providers {
+		if p.TLS != nil {
+			states[p.Name] = *p.TLS
+		}
 	}
 	if s.options.TLS != nil {
 		states[useHTTP] = s.options.TLS.State()

@@ -40,11 +40,12 @@ type Status struct {
 	// should.
 	Degraded bool `json:"degraded"`
 
-	// Certificates are those that the agent shows; missing without TLS.
+	// Certificates are those that the agent shows, to others and to its providers;
+	// missing without TLS.
 	Certificates []Certificate `json:"certificates,omitempty"`
 }
 
-// The uses of a certificate.
+// The uses of a certificate, besides the names of providers.
 const (
 	useNodes = "nodes"
 	useHTTP  = "http"
@@ -52,10 +53,12 @@ const (
 
 // Certificate is one that the agent shows, and how its files are followed.
 type Certificate struct {
-	// Use is nodes, for the traffic between them, or http, for the API.
+	// Use is nodes, for the traffic between them, http, for the API, or the name of the
+	// provider to which it is shown.
 	Use string `json:"use"`
-	// Expiry is the end of the certificate in force.
-	Expiry time.Time `json:"expiry"`
+	// Expiry is the end of the certificate in force; missing where there are only
+	// authorities that the other end is checked by.
+	Expiry time.Time `json:"expiry,omitzero"`
 	// Reloads counts the changes of its files and those of the authorities that came
 	// into force.
 	Reloads uint64 `json:"reloads"`

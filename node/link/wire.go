@@ -12,8 +12,7 @@ import (
 
 // The layout is described in the package comment and pinned by a golden test.
 const (
-	wireMagic   = "MSTR"
-	wireVersion = 1
+	wireMagic = "MSTR"
 
 	alpnPrefix = "muster/"
 
@@ -84,7 +83,7 @@ func parseALPN(s string) (h hello, ok bool) {
 	if err != nil || strconv.FormatUint(n, 10) != version {
 		return hello{}, false
 	}
-	if n != wireVersion {
+	if int(n) != wireVersion {
 		return hello{version: int(n)}, true
 	}
 	protocol, cluster, ok := strings.Cut(rest, "/")

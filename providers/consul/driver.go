@@ -41,7 +41,7 @@ func (Provider) Open(config any) (driver.Driver, error) {
 
 // Driver is a client of one Consul agent. It implements driver.Driver,
 // driver.Watcher, driver.Cataloger, driver.Registrar, driver.Reducer, driver.Rehearser,
-// driver.Authorizer and driver.TTLBounder; its authorities implement driver.Store.
+// driver.Authorizer, driver.TTLBounder and driver.Secured; its authorities implement driver.Store.
 type Driver struct {
 	config    Config
 	keys      keys
@@ -49,6 +49,7 @@ type Driver struct {
 	kv        *format.KV // where registrations are keys, else nil
 	client    *api.Client
 	transport *http.Transport
+	secure    *driver.LiveTLS // nil without TLS
 	closed    atomic.Bool
 
 	leastSession time.Duration // leastSession, but for tests
@@ -71,6 +72,7 @@ var (
 	_ driver.Reducer    = (*Driver)(nil)
 	_ driver.Rehearser  = (*Driver)(nil)
 	_ driver.Authorizer = (*Driver)(nil)
+	_ driver.Secured    = (*Driver)(nil)
 	_ driver.TTLBounder = (*Driver)(nil)
 )
 
@@ -86,7 +88,7 @@ func New(c Config) (*Driver, error) {
 		return nil, fmt.Errorf("consul: %w: %w", driver.ErrInvalid, err)
 	}
 	d := &Driver{
-		config: c, keys: newKeys(c.AuthorityPrefix), client: client, transport: transport,
+		config: c, keys: newKeys(c.AuthorityPrefix), client: client, transport: transport, secure: secure,
 		leastSession: leastSession, services: make(map[string]memory), own: make(map[string]bool),
 		shown: make(map[string]map[string][]string),
 	}
@@ -96,6 +98,9 @@ func New(c Config) (*Driver, error) {
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	return d, nil
 }
+
+// LiveTLS implements driver.Secured.
+func (d *Driver) LiveTLS() *driver.LiveTLS { return d.secure }
 
 // Close closes the connections.
 func (d *Driver) Close() error {

@@ -19,13 +19,14 @@ import (
 )
 
 // Driver is a client of one etcd cluster. It implements driver.Driver,
-// driver.Watcher, driver.Cataloger, driver.Registrar, driver.Reducer, driver.Rehearser and
-// driver.Authorizer; its authorities implement driver.Store.
+// driver.Watcher, driver.Cataloger, driver.Registrar, driver.Reducer, driver.Rehearser,
+// driver.Authorizer and driver.Secured; its authorities implement driver.Store.
 type Driver struct {
 	keys      keys   // of the authority and its records
 	layout    layout // of the registrations
 	client    *clientv3.Client
 	transport *transport
+	secure    *driver.LiveTLS // nil without TLS
 	leases    pb.LeaseClient
 	watches   pb.WatchClient
 	closed    atomic.Bool
@@ -39,6 +40,7 @@ var (
 	_ driver.Reducer    = (*Driver)(nil)
 	_ driver.Rehearser  = (*Driver)(nil)
 	_ driver.Authorizer = (*Driver)(nil)
+	_ driver.Secured    = (*Driver)(nil)
 )
 
 // How soon a lost connection is tried again, and how soon one that is silent is
@@ -73,6 +75,7 @@ func New(c Config) (*Driver, error) {
 		layout:    registrations,
 		client:    client,
 		transport: t,
+		secure:    secure,
 		leases:    pb.NewLeaseClient(conn),
 		watches:   pb.NewWatchClient(conn),
 	}, nil
@@ -104,6 +107,9 @@ func newClient(c Config, secure *driver.LiveTLS, t *transport) (*clientv3.Client
 		DialOptions:          options,
 	})
 }
+
+// LiveTLS implements driver.Secured.
+func (d *Driver) LiveTLS() *driver.LiveTLS { return d.secure }
 
 // Close closes the connections.
 func (d *Driver) Close() error {

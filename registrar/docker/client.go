@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -48,9 +49,9 @@ type Config struct {
 // the API is negotiated. Make one with New; it is safe for concurrent use.
 type Client struct {
 	hosts   []host
-	named   bool // there is one host, which the user has named
-	secure  *tls.Config
-	version string // of the API, empty to negotiate it
+	named   bool            // there is one host, which the user has named
+	secure  *driver.LiveTLS // nil without TLS
+	version string          // of the API, empty to negotiate it
 	timeout time.Duration
 
 	mu     sync.Mutex
@@ -74,7 +75,7 @@ func newClient(c Config, lookupEnv func(string) (string, bool)) (*Client, error)
 	errs = append(errs, err)
 	cl := &Client{hosts: hosts, named: len(hosts) == 1, timeout: cmp.Or(c.Timeout, DefaultTimeout)}
 	if err == nil && cl.named && hosts[0].secure {
-		cl.secure, err = files.ClientConfig()
+		cl.secure, err = files.Live(files.ClientConfig)
 		errs = append(errs, err)
 	}
 	cl.version, _ = lookupEnv(envAPIVersion)
@@ -446,13 +447,20 @@ func (c *Client) drop(old *conn, x *exchange) {
 }
 
 func (c *Client) open(h host) (*conn, error) {
-	transport := &http.Transport{TLSClientConfig: c.secure}
+	transport := new(http.Transport)
 	if err := sockets.ConfigureTransport(transport, h.network, h.addr); err != nil {
 		return nil, fmt.Errorf("docker: %v: %w: %w", h, driver.ErrInvalid, err)
 	}
 	scheme := "http"
 	if h.secure {
 		scheme = "https"
+		transport.TLSClientConfig = c.secure.Config() // behind a proxy, where the next is not asked
+		transport.DialTLSContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, c.timeout)
+			defer cancel()
+			dialer := tls.Dialer{Config: c.secure.Config()} // with the files as they are now
+			return dialer.DialContext(ctx, network, addr)
+		}
 	}
 	api, err := client.New(
 		client.WithHost(h.String()),

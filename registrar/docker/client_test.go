@@ -391,6 +391,17 @@ func TestEventsAreAskedForSinceTheEngineWasLastHeard(t *testing.T) {
 	}
 }
 
+func copyFile(t *testing.T, to, from string) {
+	t.Helper()
+	text, err := os.ReadFile(from)
+	if err == nil {
+		err = os.WriteFile(to, text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestClientOverTLS(t *testing.T) {
 	ca := testserver.NewCA(t)
 	certFile, keyFile := ca.Issue(t, "engine", testserver.PKCS8)
@@ -411,6 +422,25 @@ func TestClientOverTLS(t *testing.T) {
 	_, err = newTestClient(t, Config{Host: host, TLS: driver.TLS{CAFile: ca.CAFile}}).Running(t.Context())
 	if !errors.Is(err, driver.ErrDenied) || !strings.Contains(err.Error(), "tls.cert_file") {
 		t.Errorf("without a certificate: %v, want ErrDenied with the mend", err)
+	}
+
+	// What is written to the files is in force with the next connection.
+	own := driver.TLS{CAFile: filepath.Join(t.TempDir(), "ca.pem"), CertFile: certFile, KeyFile: keyFile}
+	copyFile(t, own.CAFile, testserver.NewCA(t).CAFile)
+	followed := newTestClient(t, Config{Host: host, TLS: own})
+	if _, err := followed.Running(t.Context()); err == nil || !strings.Contains(err.Error(), "tls.ca_file") {
+		t.Errorf("with another authority: %v", err)
+	}
+	copyFile(t, own.CAFile, ca.CAFile)
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		_, err := followed.Running(t.Context())
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the new authority is not taken into use: %v", err)
+		}
 	}
 
 	// The files as the docker command wants them.
