@@ -16,6 +16,7 @@ import (
 	"github.com/musterhq/muster/internal/doctor"
 	"github.com/musterhq/muster/internal/testdocker"
 	"github.com/musterhq/muster/node/httpapi"
+	"github.com/musterhq/muster/registrar/host"
 )
 
 // instances are the addresses that stand in the registry.
@@ -183,17 +184,22 @@ func TestNodeFindsItselfByTheRegistrar(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, "etcd")
 	network := l.engine.Network()
-	host := l.engine.Gateway(network)
+	gateway := l.engine.Gateway(network)
 	o := l.options("registrar", "--no-healthcheck")
-	o.Env = append(o.Env, "MUSTER_DETECT_HOST_IP="+host, "MUSTER_REGISTRAR_REQUIRE_LABEL=muster.test.lab="+l.cluster)
-	l.engine.Run(o, "registrar")
+	o.Env = append(o.Env, "MUSTER_DETECT_HOST_IP="+gateway, "MUSTER_REGISTRAR_REQUIRE_LABEL=muster.test.lab="+l.cluster)
+	registrar := l.engine.Run(o, "registrar")
 	// A registrar takes only what is well, and this is not before it is registered.
-	o = l.options("n1", "--no-healthcheck", "--network", network, "-p", "0:7946")
+	o = l.options("n1", "--health-start-period", "60s", "--network", network, "-p", "0:7946")
 	o.Socket = false
-	o.Labels = map[string]string{"muster.test.lab": l.cluster, "SERVICE_7946_NAME": l.cluster + "-ports", "SERVICE_7946_TAGS": "n1"}
+	o.Labels = map[string]string{"muster.test.lab": l.cluster, "SERVICE_7946_NAME": l.cluster + "-ports", "SERVICE_7946_TAGS": "n1", "SERVICE_7946_PUBLISH_NOT_READY": "true"}
 	o.Env = append(o.Env, "MUSTER_DETECT_REGISTRY_SERVICE="+l.cluster+"-ports", "MUSTER_DETECT_REGISTRY_TAG=n1", "MUSTER_BOOTSTRAP_EXPECT=1")
 	c := l.engine.Run(o)
-	l.agree(0, map[*testdocker.Container]string{c: net.JoinHostPort(host, hostPort(c))})
+	l.agree(0, map[*testdocker.Container]string{c: net.JoinHostPort(gateway, hostPort(c))})
+	// The health check of its container.
+	var r host.Report
+	if err := muster(registrar, &r, "registrar", "status"); err != nil || !r.Ready || len(r.Services) == 0 {
+		t.Errorf("%v, %+v", err, r)
+	}
 	var s httpapi.Status
 	if err := muster(c, &s, "status"); err != nil || s.Advertise.Steps[len(s.Advertise.Steps)-1].Name != "registry" {
 		t.Errorf("%v; it was found by %+v", err, s.Advertise.Steps)

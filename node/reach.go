@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/musterhq/muster/internal/backoff"
@@ -31,7 +32,8 @@ const (
 // Reach is whether others can dial the node at the address that it advertises.
 type Reach struct {
 	State ReachState
-	// Peer is the node that has found this one, or that could not reach it.
+	// Peer is the node that has found this one, or that could not reach it. Empty where
+	// the one that has found it is gone, and no other has yet.
 	Peer string
 	// Reason says why it could not, and how that is mended, or why there is no answer.
 	// Empty where the node is reachable or alone.
@@ -80,16 +82,23 @@ func (n *Node) self() dialback.Member {
 	return dialback.Member{NodeID: n.cfg.NodeID, InstanceID: n.instanceID, Addr: n.advertised.Addr}
 }
 
-// askReach asks others whether they can reach this node, until one can. Alone, it waits
-// for the first to come.
+// askReach asks others whether they can reach this node, until one can, and anew for who
+// that is when it is gone. Alone, it waits for the first to come.
 func (n *Node) askReach() {
 	defer n.wake()
+	if n.waitReached() {
+		n.followReached()
+	}
+}
+
+// waitReached reports whether one can, and not that the node has ended.
+func (n *Node) waitReached() bool {
 	var wait backoff.Backoff
 	doubted := false // one has said, for the first time, that it could not
 	for {
 		peers, alive := n.waitPeers()
 		if peers == nil {
-			return // the node has ended
+			return false
 		}
 		reach, _ := n.reach.Load()
 		if reach == (Reach{}) && alive {
@@ -99,7 +108,7 @@ func (n *Node) askReach() {
 		}
 		next, said := n.ask(peers)
 		if n.ctx.Err() != nil {
-			return
+			return false
 		}
 		next.patience = reach.patience
 		// A node that others count on does not go by the word of one who may have trouble
@@ -117,12 +126,54 @@ func (n *Node) askReach() {
 		n.reach.Store(next)
 		n.tellReach(reach, next)
 		if next.State == Reachable {
+			return true
+		}
+		if wait.Max = reachRetry; wait.Wait(n.ctx) != nil {
+			return false
+		}
+	}
+}
+
+// followReached has the status name one that is there. That the node was reached stands,
+// whatever others say later: they are new, and may have trouble of their own.
+func (n *Node) followReached() {
+	var wait backoff.Backoff
+	for {
+		reach, _ := n.reach.Load()
+		if reach.Peer != "" {
+			if !n.waitGone(reach.Peer) {
+				return
+			}
+			wait.Reset()
+			reach.Peer = ""
+			n.reach.Store(reach)
+		}
+		peers, alive := n.waitPeers()
+		if peers == nil {
 			return
+		}
+		if alive {
+			if next, _ := n.ask(peers); next.State == Reachable {
+				next.patience = reach.patience
+				n.reach.Store(next)
+				continue
+			}
 		}
 		if wait.Max = reachRetry; wait.Wait(n.ctx) != nil {
 			return
 		}
 	}
+}
+
+// waitGone waits until no member has this id, and is false where the node has ended.
+func (n *Node) waitGone(nodeID string) bool {
+	for view := range n.members.Watch(n.ctx) {
+		there := func(m membership.Member) bool { return m.NodeID == nodeID && m.State != membership.StateLeft }
+		if !slices.ContainsFunc(view.Members, there) {
+			return true
+		}
+	}
+	return false
 }
 
 // waitPeers returns the members to be asked, once there are any, and whether they are
@@ -149,7 +200,7 @@ func (n *Node) waitPeers() (peers []dialback.Member, alive bool) {
 			rand.Shuffle(len(peers), func(i, j int) { peers[i], peers[j] = peers[j], peers[i] })
 			return peers[:min(len(peers), reachAsked)], alive
 		}
-		if reach, _ := n.reach.Load(); reach != (Reach{}) {
+		if reach, _ := n.reach.Load(); reach != (Reach{}) && reach.State != Reachable {
 			n.reach.Store(Reach{})
 			n.tellReach(reach, Reach{})
 		}

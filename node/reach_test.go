@@ -160,6 +160,26 @@ func TestWordOfANewcomer(t *testing.T) {
 	}
 }
 
+// Who is named as having reached a node is there. That it was reached stands without.
+func TestReachedByOneWhoIsGone(t *testing.T) {
+	c := newCluster(t)
+	first := c.start("a")
+	named := func(peer string) func() bool {
+		return func() bool { r := first.Status().Reach; return r.State == node.Reachable && r.Peer == peer }
+	}
+	second := c.start("b")
+	eventually(t, "a was reached by b", named("b"))
+	second.Leave(t.Context())
+	eventually(t, "b is named no longer", named(""))
+	if s := first.Status(); !s.Ready {
+		t.Errorf("a is not ready: %s", s.WaitingFor)
+	}
+	third := c.start("c")
+	eventually(t, "a was reached by c", named("c"))
+	third.Kill()
+	eventually(t, "c is named no longer", named(""))
+}
+
 // Members of a version that does not know the question keep nobody from being ready.
 func TestReachWithoutAnAnswer(t *testing.T) {
 	c := newCluster(t)

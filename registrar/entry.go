@@ -41,7 +41,20 @@ type entry struct {
 
 	disputes   backoff.Backoff // spaces the repairs where somebody undoes them
 	disputedAt time.Time
+
+	contests    int // repairs that somebody has undone
+	contestedAt time.Time
+	rival       string    // the address that stood in its place
+	toldAt      time.Time // when the log told of that
 }
+
+const (
+	// contestedFrom is how many repairs are undone before it is held for a contest, and
+	// no accident, nor a predecessor that is about to end.
+	contestedFrom = 3
+	// contestTells is how often the log tells of one.
+	contestTells = time.Minute
+)
 
 // maxRetry bounds the wait between two tries at anything, together with half the
 // TTL.
@@ -134,6 +147,23 @@ func (e *entry) dispute(now time.Time, bound time.Duration) {
 	e.setRegistered(false)
 }
 
+// contest records that somebody has undone a registration: rival is the address that
+// stands in its place, if one does. Between two who undo each other lie two waits at most.
+func (e *entry) contest(now time.Time, rival string) {
+	if !e.contestGoesOn(now) {
+		e.contests = 0
+	}
+	e.contests++
+	e.contestedAt, e.rival = now, rival
+}
+
+func (e *entry) contestGoesOn(now time.Time) bool { return now.Sub(e.contestedAt) <= 4*maxRetry }
+
+// contested reports whether somebody undoes each repair.
+func (e *entry) contested(now time.Time) bool {
+	return e.contests >= contestedFrom && e.contestGoesOn(now)
+}
+
 // failed records a call that failed, and when the next may be made.
 func (e *entry) failed(err error, bound time.Duration) {
 	e.err = err
@@ -151,10 +181,14 @@ func (e *entry) status() InstanceStatus {
 	i.Tags = slices.Clone(i.Tags)
 	i.Meta = maps.Clone(i.Meta)
 	i.AppAddrs = maps.Clone(i.AppAddrs)
-	return InstanceStatus{
+	s := InstanceStatus{
 		Instance: i, Registered: e.registered, Since: e.since,
 		Err: e.err, Attempts: e.attempts, Leaving: !e.wanted || e.evict,
 	}
+	if e.contested(time.Now()) {
+		s.Contested, s.Rival = true, e.rival
+	}
+	return s
 }
 
 // samePublished reports whether readers of a and b see the same. RegisteredAt is

@@ -71,7 +71,8 @@ func (r *Registrar) compare(service string, s discovery.Snapshot) {
 			continue
 		}
 		want := r.config.Registry.Reduce(e.instance)
-		if i, ok := shown[want.Key()]; ok && samePublished(i, want) {
+		i, ok := shown[want.Key()]
+		if ok && samePublished(i, want) {
 			continue
 		}
 		e.doubts++
@@ -85,8 +86,19 @@ func (r *Registrar) compare(service string, s discovery.Snapshot) {
 			e.doubt(now, bound)
 			continue
 		}
-		r.log.Warn("registration missing or changed, will put it back", "service", service, "instance_id", k.id)
+		e.contest(now, i.Addr)
 		e.dispute(now, bound)
+		switch {
+		case !e.contested(now):
+			r.log.Warn("registration missing or changed, will put it back", "service", service, "instance_id", k.id)
+		case now.Sub(e.toldAt) >= contestTells:
+			e.toldAt = now
+			attrs := []any{"service", service, "instance_id", k.id, "addr", e.instance.Addr, "found", i.Addr}
+			if mend := r.config.ContestedMend; mend != "" {
+				attrs = append(attrs, "mend", mend)
+			}
+			r.log.Warn("somebody else registers the same id or takes it away, again and again", attrs...)
+		}
 	}
 	if found {
 		signal(r.kick)

@@ -38,6 +38,10 @@ type Config struct {
 	// third of the TTL. 0: 5 s.
 	CallTimeout time.Duration
 
+	// ContestedMend is what the log tells operators to do where somebody else registers
+	// the same ids. Default: nothing.
+	ContestedMend string
+
 	// Logger takes the registrar's records. Default: none are written.
 	Logger *slog.Logger
 }

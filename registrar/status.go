@@ -86,6 +86,11 @@ type InstanceStatus struct {
 	Err error
 	// Attempts counts the calls since the last success.
 	Attempts int
+	// Contested means that somebody else registers the same id in another form, or takes
+	// it away, and did so again each time that it was put back. Rival is the address that
+	// readers saw in its place, empty where it was missing.
+	Contested bool
+	Rival     string
 	// Leaving means that the instance is no longer desired, or to be evicted, and not
 	// yet deregistered.
 	Leaving bool

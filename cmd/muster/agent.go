@@ -107,7 +107,7 @@ func runAgent(ctx context.Context, cfg *config.Config, history, logs io.Writer) 
 	api := httpapi.NewServer(httpapi.NewWith(n, options), log)
 	served := make(chan error, 1)
 	go func() { served <- api.Serve(listener) }()
-	log.Info("agent ready to be asked", "http", listener.Addr().String(), "tls", options.TLS != nil, "token", options.Token != nil)
+	log.Info("agent ready to be asked", "http", listenedAddr(cfg.HTTP.Addr, listener), "tls", options.TLS != nil, "token", options.Token != nil)
 
 	var failed error
 	select {
@@ -141,6 +141,17 @@ func watchTLS(options httpapi.Options, log *slog.Logger) (stop func()) {
 		cancel()
 		watcher.Wait()
 	}
+}
+
+// listenedAddr is an address as it was configured, with the port that was bound to. What
+// a listener says of 0.0.0.0 is [::], which an operator does not find in the configuration.
+func listenedAddr(configured string, l net.Listener) string {
+	host, _, err := net.SplitHostPort(configured)
+	_, port, errBound := net.SplitHostPort(l.Addr().String())
+	if err != nil || errBound != nil {
+		return l.Addr().String()
+	}
+	return net.JoinHostPort(host, port)
 }
 
 // listenAPI opens the API's port, as h has it.

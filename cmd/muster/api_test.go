@@ -72,6 +72,7 @@ func TestCommandsOverTLSWithAToken(t *testing.T) {
 		{"wrong token", "the token is not the one that is wanted"},
 		{"no TLS", "speaks TLS; write --http https://"},
 		{"another CA", "is not believed"},
+		{"another host", "is for 127.0.0.1, and not for localhost; name a host that it is for with --http"},
 		{"no token file", "--token-file: "},
 	} {
 		args := append([]string{"members"}, flags...)
@@ -84,6 +85,8 @@ func TestCommandsOverTLSWithAToken(t *testing.T) {
 			args = []string{"members", "--http", agent.httpAddr}
 		case "another CA":
 			args[4] = newCommandCA(t).file()
+		case "another host":
+			args[2] = strings.Replace(args[2], "127.0.0.1", "localhost", 1)
 		case "no token file":
 			args[6] = filepath.Join(t.TempDir(), "none")
 		}

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,7 +21,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/pki"
 	"github.com/musterhq/muster/node/httpapi"
+	"github.com/musterhq/muster/registrar/host"
 )
 
 const (
@@ -41,23 +44,37 @@ const (
 	agentTLSVariable = "MUSTER_HTTP_TLS_CERT_FILE"
 )
 
-// askFlags say which agent is asked, and how it is spoken to.
+// service is what serves an API that commands ask.
+type service struct {
+	name    string // in messages
+	usual   string // its address by default
+	command string // that starts it
+}
+
+var (
+	agentService     = service{"agent", httpapi.DefaultAddr, "muster agent"}
+	registrarService = service{"registrar", host.DefaultAddr, "muster registrar"}
+)
+
+// askFlags say which agent or registrar is asked, and how it is spoken to.
 type askFlags struct {
+	service
 	addr, tokenFile           string
 	caFile, certFile, keyFile string
 }
 
 func (f *askFlags) addTo(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringVar(&f.addr, "http", "", "HOST:PORT or https://HOST:PORT of the agent's HTTP API (default $"+httpAddrVariable+" or "+httpapi.DefaultAddr+")")
-	flags.StringVar(&f.tokenFile, "token-file", "", "file of the token that the agent wants (default $"+httpTokenFileVariable+", or the token in $"+httpTokenVariable+")")
-	flags.StringVar(&f.caFile, "ca-file", "", "PEM file of the authorities of the agent's certificate (default $"+httpCAFileVariable+" or the system's)")
+	flags.StringVar(&f.addr, "http", "", "HOST:PORT or https://HOST:PORT of the "+f.name+"'s HTTP API (default $"+httpAddrVariable+" or "+f.usual+")")
+	flags.StringVar(&f.tokenFile, "token-file", "", "file of the token that the "+f.name+" wants (default $"+httpTokenFileVariable+", or the token in $"+httpTokenVariable+")")
+	flags.StringVar(&f.caFile, "ca-file", "", "PEM file of the authorities of the "+f.name+"'s certificate (default $"+httpCAFileVariable+" or the system's)")
 	flags.StringVar(&f.certFile, "cert-file", "", "PEM file of a certificate to show, with --key-file (default $"+httpCertFileVariable+")")
 	flags.StringVar(&f.keyFile, "key-file", "", "PEM file of its key (default $"+httpKeyFileVariable+")")
 }
 
-// agent is one to ask.
+// agent is one to ask, or a registrar.
 type agent struct {
+	service
 	addr  string      // HOST:PORT
 	tls   *tls.Config // nil for plain HTTP
 	token driver.Secret
@@ -66,11 +83,11 @@ type agent struct {
 // agent works out the agent to ask, from the flags, else the environment, else the
 // default.
 func (f askFlags) agent() (agent, error) {
-	addr, secure, err := agentAddr(f.addr)
+	addr, secure, err := f.address(f.addr)
 	if err != nil {
 		return agent{}, err
 	}
-	a := agent{addr: addr}
+	a := agent{service: f.service, addr: addr}
 	files := driver.TLS{
 		CAFile:   cmp.Or(f.caFile, os.Getenv(httpCAFileVariable)),
 		CertFile: cmp.Or(f.certFile, os.Getenv(httpCertFileVariable)),
@@ -108,16 +125,16 @@ func loopback(host string) bool {
 	return strings.EqualFold(host, "localhost") || err == nil && ip.Unmap().IsLoopback()
 }
 
-// agentAddr is the address to ask: that of the flag, else the environment's, else
-// the default; and whether it is asked over TLS.
-func agentAddr(flag string) (addr string, secure bool, err error) {
+// address is the one to ask: that of the flag, else the environment's, else the default;
+// and whether it is asked over TLS.
+func (s service) address(flag string) (addr string, secure bool, err error) {
 	name, addr := "--http", flag
 	if addr == "" {
 		name, addr = httpAddrVariable, os.Getenv(httpAddrVariable)
 		secure = os.Getenv(agentTLSVariable) != ""
 	}
 	if addr == "" {
-		return httpapi.DefaultAddr, secure, nil
+		return s.usual, secure, nil
 	}
 	given := addr
 	if rest, ok := strings.CutPrefix(addr, "https://"); ok {
@@ -130,7 +147,7 @@ func agentAddr(flag string) (addr string, secure bool, err error) {
 		_, err = net.LookupPort("tcp", port)
 	}
 	if err != nil || port == "" || port == "0" || strings.ContainsAny(host, "/@") {
-		return "", false, usageError(fmt.Errorf("%s: %q: not the address of an agent; write HOST:PORT, as %s, or https://HOST:PORT", name, hidden(given), httpapi.DefaultAddr))
+		return "", false, usageError(fmt.Errorf("%s: %q: not the address of %s; write HOST:PORT, as %s, or https://HOST:PORT", name, hidden(given), s.one(), s.usual))
 	}
 	// What an agent listens on need not be what can be dialled.
 	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip == netip.IPv4Unspecified() {
@@ -139,6 +156,14 @@ func agentAddr(flag string) (addr string, secure bool, err error) {
 		host = "::1"
 	}
 	return net.JoinHostPort(host, port), secure, nil
+}
+
+// one is the service with its article.
+func (s service) one() string {
+	if s.name == agentService.name {
+		return "an agent"
+	}
+	return "a " + s.name
 }
 
 // hidden is an address without what may be a password.
@@ -181,13 +206,13 @@ func (a agent) ask(ctx context.Context, path string, value any) (json.RawMessage
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil {
-		return nil, fmt.Errorf("the answer of the agent at %s broke off: %s", a.addr, cause(err))
+		return nil, fmt.Errorf("the answer of the %s at %s broke off: %s", a.name, a.addr, cause(err))
 	}
 	if response.StatusCode != http.StatusOK {
 		return nil, a.refused(response, path, body)
 	}
 	if err := json.Unmarshal(body, value); err != nil {
-		return nil, fmt.Errorf("what answers at %s is no agent: %s is not what was expected: %v; name the agent with --http", a.addr, path, err)
+		return nil, fmt.Errorf("what answers at %s is no %s: %s is not what was expected: %v; name the %s with --http", a.addr, a.name, path, err, a.name)
 	}
 	return bytes.TrimSpace(body), nil
 }
@@ -195,14 +220,18 @@ func (a agent) ask(ctx context.Context, path string, value any) (json.RawMessage
 // unanswered explains that there was no answer.
 func (a agent) unanswered(err error) error {
 	var cert *tls.CertificateVerificationError
+	var name x509.HostnameError
 	var record tls.RecordHeaderError
 	switch {
+	case errors.As(err, &name):
+		return fmt.Errorf("the certificate of the %s at %s is for %s, and not for %s; name a host that it is for with --http, or have it issued for this one as well",
+			a.name, a.addr, pki.Hosts(name.Certificate), name.Host)
 	case errors.As(err, &cert):
-		return fmt.Errorf("the certificate of the agent at %s is not believed: %w; name its authority with --ca-file, and a host that it is for with --http", a.addr, cert.Err)
+		return fmt.Errorf("the certificate of the %s at %s is not believed: %w; name its authority with --ca-file", a.name, a.addr, cert.Err)
 	case a.tls != nil && (errors.As(err, &record) || strings.Contains(err.Error(), "server gave HTTP response")):
-		return fmt.Errorf("the agent at %s speaks no TLS; write --http http://%s, without --ca-file", a.addr, a.addr)
+		return fmt.Errorf("the %s at %s speaks no TLS; write --http http://%s, without --ca-file", a.name, a.addr, a.addr)
 	}
-	return fmt.Errorf("no agent answers at %s: %s; start one with muster agent or name it with --http", a.addr, cause(err))
+	return fmt.Errorf("no %s answers at %s: %s; start one with %s or name it with --http", a.name, a.addr, cause(err), a.command)
 }
 
 // refused explains an answer that is none to the question.
@@ -210,16 +239,21 @@ func (a agent) refused(response *http.Response, path string, body []byte) error 
 	var told httpapi.Error
 	switch {
 	case response.StatusCode == http.StatusBadRequest && bytes.Contains(body, []byte("HTTP request to an HTTPS server")):
-		return fmt.Errorf("the agent at %s speaks TLS; write --http https://%s, and --ca-file for its authority", a.addr, a.addr)
+		return fmt.Errorf("the %s at %s speaks TLS; write --http https://%s, and --ca-file for its authority", a.name, a.addr, a.addr)
 	case json.Unmarshal(body, &told) != nil || told.Error == "":
-		return fmt.Errorf("what answers at %s is no agent: %s for %s; name the agent with --http", a.addr, response.Status, path)
+		return fmt.Errorf("what answers at %s is no %s: %s for %s; name the %s with --http", a.addr, a.name, response.Status, path, a.name)
 	case response.StatusCode == http.StatusUnauthorized:
-		return fmt.Errorf("the agent at %s: %s; name its file with --token-file or %s", a.addr, told.Error, httpTokenFileVariable)
+		return fmt.Errorf("the %s at %s: %s; name its file with --token-file or %s", a.name, a.addr, told.Error, httpTokenFileVariable)
 	case response.StatusCode == http.StatusForbidden:
-		return fmt.Errorf("the agent at %s: %s; name it with --cert-file and --key-file", a.addr, told.Error)
+		return fmt.Errorf("the %s at %s: %s; name it with --cert-file and --key-file", a.name, a.addr, told.Error)
+	case response.StatusCode == http.StatusNotFound && strings.HasPrefix(told.Error, "no such path"):
+		return fmt.Errorf("%w: %s", errNoSuchPath, told.Error)
 	}
 	return errors.New(told.Error)
 }
+
+// errNoSuchPath is of an API that is another one than the question is for.
+var errNoSuchPath = errors.New("it serves another API")
 
 // cause is the innermost reason of a failed request, without the address and the
 // URL that those around it repeat.

@@ -139,6 +139,21 @@ func TestWhatAnswersIsNoAgent(t *testing.T) {
 	}
 }
 
+// What is logged of the API's port is found in the configuration.
+func TestListenedAddr(t *testing.T) {
+	for configured, host := range map[string]string{"0.0.0.0:0": "0.0.0.0", ":0": "", "localhost:0": "localhost"} {
+		l, err := net.Listen("tcp", configured)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		if got := listenedAddr(configured, l); got != net.JoinHostPort(host, port) {
+			t.Errorf("%s: %s, and it listens on %s", configured, got, l.Addr())
+		}
+		l.Close()
+	}
+}
+
 func TestAgentAddr(t *testing.T) {
 	for _, v := range []struct{ flag, env, want string }{
 		{"", "", "127.0.0.1:7980"},
@@ -150,7 +165,7 @@ func TestAgentAddr(t *testing.T) {
 		{"[::]:80", "", "[::1]:80"},
 	} {
 		t.Setenv(httpAddrVariable, v.env)
-		if got, secure, err := agentAddr(v.flag); got != v.want || secure || err != nil {
+		if got, secure, err := agentService.address(v.flag); got != v.want || secure || err != nil {
 			t.Errorf("flag %q, variable %q: %q, %v, want %q", v.flag, v.env, got, err, v.want)
 		}
 	}

@@ -91,6 +91,13 @@ as a registrar would.`,
 			if err := checkRules(c); err != nil {
 				return err
 			}
+			if c.Docker != (config.Docker{}) {
+				engine, err := openEngine(c)
+				if err != nil {
+					return usageError(err)
+				}
+				defer engine.Close()
+			}
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), "ok")
 			return err
 		},

@@ -85,12 +85,13 @@ func TestBadInput(t *testing.T) {
 		{"bind without port", goodFile + "http: {addr: 10.0.0.5}\n", ":4", `http.addr: "10.0.0.5": an address without a port`},
 		{"unroutable advertise", "cluster: orders\nnode: {advertise: \"0.0.0.0:7946\"}\nprovider: {static: {peers: [\"10.0.0.5:7946\"]}}\n", ":2",
 			`node.advertise: "0.0.0.0:7946": nobody can dial 0.0.0.0; `},
+		{"engine", goodFile + "docker: {host: \"tcp://\"}\n", ":4", `docker.host: "tcp://": is no address of an engine; write unix:///PATH`},
 		{"missing certificate", withTLS(caFile, filepath.Join(dir, "none.pem"), otherKey), ":4",
 			`tls.cert_file: "` + filepath.Join(dir, "none.pem") + `": cannot be read: no such file`},
 		{"mismatched certificate", withTLS(caFile, certFile, otherKey), ":4",
 			`tls.key_file: "` + otherKey + `": does not go with`},
 		{"incomplete certificate", goodFile + "tls: {ca_file: " + caFile + ", cert_file: " + certFile + "}\n", ":4",
-			`tls.key_file: "": missing; it goes with tls.cert_file`},
+			`tls.key_file: "": missing; name the PEM file of the key`},
 	} {
 		t.Run(v.name, func(t *testing.T) {
 			file := writeFile(t, "muster.yaml", v.text)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"strings"
 
 	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/node/config"
@@ -14,11 +15,11 @@ import (
 // detectors are the ways of finding the address that the node's own packages do not
 // know. They go before that of the registry. The function that is returned ends them.
 func detectors(c *config.Config) ([]advertise.Detector, func() error, error) {
-	engine, err := docker.New(docker.Config{Host: c.Docker.Host, TLS: c.Docker.TLS})
+	engine, err := openEngine(c)
 	switch {
 	case err == nil:
 	case c.Docker != (config.Docker{}):
-		return nil, nil, inSection("docker", err)
+		return nil, nil, err
 	default:
 		// The environment says where an engine is, in a way that cannot be read. That is
 		// nothing to a node that needs none.
@@ -27,6 +28,16 @@ func detectors(c *config.Config) ([]advertise.Detector, func() error, error) {
 	hostIP, _ := netip.ParseAddr(c.Detect.HostIP) // Load has checked it
 	found := docker.NewDetector(docker.DetectorOptions{Engine: engine, HostIP: hostIP})
 	return []advertise.Detector{found}, engine.Close, nil
+}
+
+// openEngine returns a client of the container engine of a configuration. It does not
+// connect. The error says where what is wrong was given.
+func openEngine(c *config.Config) (*docker.Client, error) {
+	engine, err := docker.New(docker.Config{Host: c.Docker.Host, TLS: c.Docker.TLS})
+	if err != nil {
+		return nil, c.Locate(inSection("docker", err))
+	}
+	return engine, nil
 }
 
 // unusable is a detector that could not be made.
@@ -41,7 +52,8 @@ func (u unusable) Detect(context.Context, netip.AddrPort) (advertise.Address, er
 	return advertise.Address{}, u.err
 }
 
-// inSection puts the keys of configuration errors below that of their section.
+// inSection puts the keys of configuration errors below that of their section. Those that
+// are variables of the environment are of none.
 func inSection(section string, err error) error {
 	var wrong *driver.ConfigError
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
@@ -51,7 +63,7 @@ func inSection(section string, err error) error {
 		}
 		return errors.Join(errs...)
 	}
-	if !errors.As(err, &wrong) {
+	if !errors.As(err, &wrong) || wrong.Key == strings.ToUpper(wrong.Key) {
 		return err
 	}
 	return &driver.ConfigError{Key: section + "." + wrong.Key, Value: wrong.Value, Problem: wrong.Problem}

@@ -8,9 +8,32 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/node/config"
 	"github.com/musterhq/muster/node/httpapi"
 )
+
+// What is wrong is told by the name under which it was given.
+func TestEngineErrorsNameTheirKey(t *testing.T) {
+	t.Setenv("DOCKER_HOST", "pigeon")
+	for _, tt := range []struct {
+		docker config.Docker
+		want   string
+	}{
+		{config.Docker{}, `DOCKER_HOST: "pigeon": is no address of an engine; write unix:///PATH`},
+		{config.Docker{Host: "foo"}, `docker.host: "foo": is no address of an engine; write unix:///PATH`},
+		{config.Docker{Host: "tcp://a", TLS: driver.TLS{CAFile: "none"}}, `docker.tls.ca_file: "none": cannot be read`},
+	} {
+		if _, err := openEngine(&config.Config{Docker: tt.docker}); err == nil || !strings.HasPrefix(err.Error(), tt.want) {
+			t.Errorf("%v\nwant %s", err, tt.want)
+		}
+	}
+	provider := "provider: {etcd: {endpoints: [\"http://127.0.0.1:1\"]}}\n"
+	status, _, stderr := execute(t, "registrar", "-c", writeFile(t, "registrar.yaml", provider), "--docker-host", "foo", "--http-addr", "127.0.0.1:0")
+	if want := `muster: --docker-host: docker.host: "foo": is no address of an engine; `; status != statusUsage || !strings.HasPrefix(stderr, want) {
+		t.Errorf("status %d, %q\nwant %s", status, stderr, want)
+	}
+}
 
 func TestDetectors(t *testing.T) {
 	for _, tt := range []struct {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/internal/doctor"
 	"github.com/musterhq/muster/node/config"
 	"github.com/musterhq/muster/node/httpapi"
@@ -22,12 +23,12 @@ import (
 	"github.com/musterhq/muster/providers/etcd"
 	"github.com/musterhq/muster/registrar/advertise"
 	"github.com/musterhq/muster/registrar/docker"
+	"github.com/musterhq/muster/registrar/host"
 )
 
 func newDoctorCommand() *cobra.Command {
-	var file, output string
-	timeout := 30 * time.Second
-	cmd := &cobra.Command{
+	var file string
+	cmd := completeDoctor(&cobra.Command{
 		Use:   "doctor",
 		Short: "Check all that an agent needs here, and say how it is mended",
 		Long: `Check what an agent with this configuration would need on this host, or needs while it
@@ -35,6 +36,9 @@ runs: the configuration; the providers, whether they can be reached and permit w
 node will do; the address that others dial, with each step of finding it, and whether it
 leads back here; ports, certificates, clocks, the container engine, the disk; and the
 cluster, its master, and who of those that are listed answers.
+
+Where the configuration names no cluster and has a section registrar or services, what a
+registrar needs is looked at, as by muster registrar doctor.
 
 Each line is ok, warn or fail, and the last two say the mend. What hangs on something
 that failed is not checked, and says so with a warning. Where the configuration is wrong,
@@ -49,51 +53,93 @@ included, and 2 where the command line is wrong.`,
 		Example: `  muster doctor -c muster.yaml
   muster doctor -c muster.yaml -o json | jq '.[] | select(.status != "ok")'
   docker exec orders-1 /muster doctor -c /etc/muster/muster.yaml`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(output, "table", "json"); err != nil {
-				return err
-			}
-			if timeout <= 0 {
-				return usageError(fmt.Errorf("--timeout: %q: write how long all checks together may take, as 30s", timeout))
-			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
-			defer cancel()
-			found, err := examine(ctx, cmd, file)
-			if err != nil {
-				return err
-			}
-			return report(cmd.OutOrStdout(), output, found)
-		},
-	}
+	}, &file, config.ForAny)
 	addConfigFlags(cmd, &file)
+	return cmd
+}
+
+func newRegistrarDoctorCommand() *cobra.Command {
+	var file string
+	cmd := completeDoctor(&cobra.Command{
+		Use:   "doctor",
+		Short: "Check all that a registrar needs here, and say how it is mended",
+		Long: `Check what a registrar with this configuration would need on this host, or needs while
+it runs: the configuration; the address of the host; the container engine, and what its
+containers come to; the providers, whether they can be reached and take just that; the
+port of the API, certificates and the clock.
+
+Each line is ok, warn or fail, and the last two say the mend. Nothing stays of what is
+done: registrations are only rehearsed.
+
+The status is 0 where nothing has failed, 1 where something has, the configuration
+included, and 2 where the command line is wrong.`,
+		Example: `  muster registrar doctor -c registrar.yaml
+  docker exec registrar /muster registrar doctor`,
+	}, &file, config.ForRegistrar)
+	addConfigFlags(cmd, &file, registrarFlags...)
+	return cmd
+}
+
+// completeDoctor completes a command that examines a configuration for a purpose.
+func completeDoctor(cmd *cobra.Command, file *string, purpose config.Purpose) *cobra.Command {
+	var output string
+	timeout := 30 * time.Second
+	cmd.Args = cobra.NoArgs
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := checkOutput(output, "table", "json"); err != nil {
+			return err
+		}
+		if timeout <= 0 {
+			return usageError(fmt.Errorf("--timeout: %q: write how long all checks together may take, as 30s", timeout))
+		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+		defer cancel()
+		found, err := examine(ctx, cmd, *file, purpose)
+		if err != nil {
+			return err
+		}
+		return report(cmd.OutOrStdout(), output, found)
+	}
 	cmd.Flags().DurationVar(&timeout, "timeout", timeout, "how long all checks together may take")
 	addOutputFlag(cmd, &output, "table", "json")
 	return cmd
 }
 
 // examine makes all checks. That the configuration is wrong is one of the findings.
-func examine(ctx context.Context, cmd *cobra.Command, file string) (_ []doctor.Finding, err error) {
-	cfg, err := loadConfig(cmd, file)
-	if err != nil {
+func examine(ctx context.Context, cmd *cobra.Command, file string, purpose config.Purpose) ([]doctor.Finding, error) {
+	cfg, err := loadConfigFor(cmd, file, purpose)
+	switch {
+	case err != nil:
+		if purpose == config.ForAny {
+			if other, wrong := loadConfigFor(cmd, file, config.ForRegistrar); wrong == nil && other.Cluster == "" {
+				return []doctor.Finding{{Check: "configuration", Status: doctor.Fail, Detail: `cluster: "": missing, which a node needs and a registrar does not`,
+					Mend: "name the cluster, as cluster: orders, or look at a registrar with muster registrar doctor"}}, nil
+			}
+		}
 		return doctor.Configuration(err), nil
+	case cfg.Purpose() == config.ForRegistrar:
+		return examineRegistrar(ctx, cfg)
 	}
+	return examineNode(ctx, cfg)
+}
+
+func examineNode(ctx context.Context, cfg *config.Config) (_ []doctor.Finding, err error) {
 	nodeConfig, closeRegistries, err := cfg.NodeConfig(nil)
 	if err != nil {
 		return doctor.Configuration(err), nil
 	}
 	defer func() { err = errors.Join(err, closeRegistries()) }()
-	o := doctor.Options{Config: cfg, Providers: aboutProviders(cfg), Ask: func(ctx context.Context) (s httpapi.Status, err error) {
+	o := doctor.Options{Config: cfg, Providers: aboutProviders(cfg, cfg.Cluster), Ask: func(ctx context.Context) (s httpapi.Status, err error) {
 		a, err := ownAgent(cfg.HTTP)
 		if err == nil {
 			_, err = a.ask(ctx, httpapi.PathStatus, &s)
 		}
 		return s, err
 	}}
-	engine, err := docker.New(docker.Config{Host: cfg.Docker.Host, TLS: cfg.Docker.TLS})
+	engine, err := openEngine(cfg)
 	if err != nil {
 		if cfg.Docker != (config.Docker{}) {
-			return doctor.Configuration(inSection("docker", err)), nil
+			return doctor.Configuration(err), nil
 		}
 		o.NoEngine = err
 		nodeConfig.Detectors = append([]advertise.Detector{unusable{"docker", err}}, nodeConfig.Detectors...)
@@ -108,14 +154,43 @@ func examine(ctx context.Context, cmd *cobra.Command, file string) (_ []doctor.F
 	return doctor.Run(ctx, o), nil
 }
 
+func examineRegistrar(ctx context.Context, cfg *config.Config) (_ []doctor.Finding, err error) {
+	if err := checkRules(cfg); err != nil {
+		return doctor.Configuration(err), nil
+	}
+	o := doctor.RegistrarOptions{Config: cfg, Rules: registrarRules(cfg), Providers: aboutProviders(cfg, "")}
+	if cfg.Registrar.Containers {
+		if o.Engine, err = openEngine(cfg); err != nil {
+			return doctor.Configuration(err), nil
+		}
+		defer o.Engine.Close()
+	}
+	union, err := cfg.OpenRegistrar(discovery.Options{})
+	if err != nil {
+		return doctor.Configuration(err), nil
+	}
+	defer func() { err = errors.Join(err, union.Close()) }()
+	o.Registries = union.Registries()
+	cfg.HTTP = registrarHTTP(cfg)
+	o.Ask = func(ctx context.Context) (r host.Report, err error) {
+		a, err := ownAgent(cfg.HTTP)
+		if err == nil {
+			a.service = registrarService
+			_, err = a.ask(ctx, host.PathRegistrar, &r)
+		}
+		return r, err
+	}
+	return doctor.RunRegistrar(ctx, o), nil
+}
+
 // ownAgent is the agent of a configuration, of which the token and the very certificate
 // are known.
 func ownAgent(h config.HTTP) (agent, error) {
-	addr, _, err := agentAddr(h.Addr)
+	addr, _, err := agentService.address(h.Addr)
 	if err != nil {
 		return agent{}, err
 	}
-	a := agent{addr: addr}
+	a := agent{service: agentService, addr: addr}
 	if a.token, err = h.Token.Or(h.TokenFile); err != nil || !h.TLS.Enabled() {
 		return a, err
 	}
@@ -137,27 +212,32 @@ func ownAgent(h config.HTTP) (agent, error) {
 	return a, nil
 }
 
-// aboutProviders says of the configured providers what only their packages know.
-func aboutProviders(cfg *config.Config) map[string]doctor.Provider {
+// aboutProviders says of the configured providers what only their packages know, of a
+// node's cluster, or of a registrar where that is empty.
+func aboutProviders(cfg *config.Config, cluster string) map[string]doctor.Provider {
 	about := make(map[string]doctor.Provider)
 	for name, section := range cfg.Provider {
 		switch c := section.(type) {
 		case *etcd.Config:
-			about[name] = aboutEtcd(cfg.Cluster, c)
+			about[name] = aboutEtcd(cluster, c)
 		case *consul.Config:
-			about[name] = aboutConsul(cfg.Cluster, c)
+			about[name] = aboutConsul(cluster, c)
 		}
 	}
 	return about
 }
 
 func aboutEtcd(cluster string, c *etcd.Config) doctor.Provider {
+	service := "service " + cluster
+	if cluster == "" {
+		service = "all services"
+	}
 	path := strings.TrimSuffix(cmp.Or(c.Prefix, etcd.DefaultPrefix), "/") + "/"
 	about := doctor.Provider{TLS: c.TLS, Permission: fmt.Sprintf(
 		"grant the user's role readwrite below the prefix: etcdctl role grant-permission ROLE --prefix=true readwrite %s; see providers/etcd/README.md#the-role-it-needs", path)}
 	if c.Format != "" && c.Format != "muster" {
-		about.Permission = fmt.Sprintf("grant the user's role readwrite for the part of service %s in the tree of format %s, and below %s/ for mastership; see providers/etcd/README.md#the-role-it-needs",
-			cluster, c.Format, strings.TrimSuffix(cmp.Or(c.AuthorityPrefix, etcd.DefaultPrefix), "/"))
+		about.Permission = fmt.Sprintf("grant the user's role readwrite for the part of %s in the tree of format %s, and below %s/ for mastership; see providers/etcd/README.md#the-role-it-needs",
+			service, c.Format, strings.TrimSuffix(cmp.Or(c.AuthorityPrefix, etcd.DefaultPrefix), "/"))
 	}
 	secure, err := c.TLS.ClientConfig()
 	if err != nil {
@@ -174,6 +254,9 @@ func aboutConsul(cluster string, c *consul.Config) doctor.Provider {
 	about := doctor.Provider{TLS: c.TLS.TLS, Permission: fmt.Sprintf(
 		`give the token a policy with service %q, service "%s-master", key_prefix "%s/" and session_prefix "" to write and node_prefix "" to read; see providers/consul/README.md#what-the-token-may-do`,
 		cluster, strings.ReplaceAll(prefix, "/", "-"), prefix)}
+	if cluster == "" {
+		about.Permission = `give the token a policy with service_prefix "" to write and node_prefix "" to read, or key_prefix of the tree to write where the format is one of keys; see providers/consul/README.md#what-the-token-may-do`
+	}
 	secure, err := c.TLS.ClientConfig()
 	if err != nil {
 		return about

@@ -19,6 +19,8 @@ import (
 
 	"github.com/musterhq/muster/internal/doctor"
 	"github.com/musterhq/muster/internal/testserver"
+	"github.com/musterhq/muster/node"
+	"github.com/musterhq/muster/node/config"
 )
 
 // patient is a configuration of a node on loopback, on ports that are free.
@@ -298,6 +300,67 @@ func TestDoctorReadsCertificates(t *testing.T) {
 	f = consult(t, patient(t, map[string]any{"tls": section}))
 	f.want(t, "certificates.tls.names", doctor.Fail, "unknown authority")
 	f.want(t, "reach", doctor.Fail)
+}
+
+// Names that certificates do not have are told with those that they have, and nobody is
+// sent to publish a port or to mend the listing of another node.
+func TestDoctorFindsCertificatesForOtherHosts(t *testing.T) {
+	dir := t.TempDir()
+	for _, args := range [][]string{{"ca"}, {"cert", "n1", "--host", "10.0.0.5"}, {"cert", "n2", "--host", "10.0.0.6"}} {
+		if status, _, stderr := execute(t, append(append([]string{"tls"}, args...), "--dir", dir)...); status != statusDone {
+			t.Fatal(stderr)
+		}
+	}
+	files := func(name string) map[string]any {
+		return map[string]any{"ca_file": filepath.Join(dir, "ca.pem"), "cert_file": filepath.Join(dir, name+".pem"), "key_file": filepath.Join(dir, name+"-key.pem")}
+	}
+	other := patient(t, map[string]any{"tls": files("n2")})
+	otherAddr := other["node"].(map[string]any)["bind"].(string)
+	text, err := yaml.Marshal(other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Load(config.Options{Path: writeFile(t, "other.yaml", string(text)), Env: []string{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	trial, err := node.Config{Cluster: cfg.Cluster, NodeID: "n2", Bind: otherAddr, TLS: cfg.TLS}.Try("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer trial.Close()
+
+	p := patient(t, map[string]any{"tls": files("n1")})
+	own := p["node"].(map[string]any)["bind"].(string)
+	p["provider"] = map[string]any{"static": map[string]any{"peers": []string{own, otherAddr}}}
+	f := consult(t, p)
+	f.want(t, "reach", doctor.Fail, own+" does not lead back to this host: refused: its certificate is for 10.0.0.5, and not for 127.0.0.1, the host that was dialled", "have it issued for that as well")
+	f.want(t, "certificates.tls.names", doctor.Fail, "is for 10.0.0.5, and not for 127.0.0.1")
+	f.want(t, "cluster", doctor.Fail, "2 instances of orders listed, 0 answered besides this one; "+otherAddr+": refused: its certificate is for 10.0.0.6, and not for 127.0.0.1", "have it issued for that as well")
+	if detail := f["cluster"].Detail; strings.Contains(detail, own) {
+		t.Errorf("the node is a stranger to itself: %s", detail)
+	}
+
+	ca := testserver.NewCA(t)
+	etcd, consul := testserver.StartEtcd(t, testserver.WithTLS(ca)), testserver.StartConsul(t, testserver.WithConsulTLS(ca))
+	cert, key := ca.Issue(t, "client", testserver.PKCS8)
+	foreign, foreignKey := testserver.NewCA(t).Issue(t, "client", testserver.PKCS8)
+	for name, section := range map[string]map[string]any{"etcd": {"endpoints": []string{etcd.Endpoint()}}, "consul": {"address": "https://" + consul.Addr()}} {
+		for _, c := range []struct {
+			tls  map[string]any
+			want []string
+		}{
+			{map[string]any{"ca_file": ca.CAFile, "cert_file": cert, "key_file": key, "server_name": "elsewhere"},
+				[]string{"certificate is valid for ", "not elsewhere", "set provider." + name + ".tls.server_name"}},
+			{map[string]any{"ca_file": filepath.Join(dir, "ca.pem"), "cert_file": cert, "key_file": key},
+				[]string{"unknown authority", "in provider." + name + ".tls.ca_file"}},
+			{map[string]any{"ca_file": ca.CAFile, "cert_file": foreign, "key_file": foreignKey},
+				[]string{"remote error", "provider." + name + ".tls.cert_file"}},
+		} {
+			section["tls"] = c.tls
+			consult(t, patient(t, map[string]any{"provider": map[string]any{name: section}}), "--timeout", "10s").want(t, "provider."+name+".read", doctor.Fail, c.want...)
+		}
+	}
 }
 
 // The agent is asked with the token and over the TLS of its own configuration.

@@ -113,6 +113,7 @@ func TestHelp(t *testing.T) {
 		{}, {"--help"}, {"agent", "--help"}, {"config", "--help"}, {"config", "check", "--help"}, {"config", "show", "--help"}, {"doctor", "--help"},
 		{"demo", "--help"}, {"discover", "--help"}, {"members", "--help"}, {"master", "--help"}, {"view", "--help"}, {"version", "--help"},
 		{"tls", "--help"}, {"tls", "ca", "--help"}, {"tls", "cert", "--help"},
+		{"registrar", "--help"}, {"registrar", "doctor", "--help"}, {"registrar", "status", "--help"}, {"registrar", "explain", "--help"}, {"status", "--help"},
 	} {
 		status, stdout, stderr := execute(t, args...)
 		if status != statusDone || stderr != "" {

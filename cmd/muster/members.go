@@ -1,6 +1,9 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -20,7 +23,7 @@ under MASTER is the one that it knows as master, the star under SELF is itself.`
 		Example: `  muster members
   muster members --http https://10.0.0.5:7980 --ca-file ca.pem --token-file token
   muster members -o json | jq -r '.[] | select(.master) | .addr'`,
-	}, httpapi.PathMembers, printMembers)
+	}, agentService, answerTo(httpapi.PathMembers, printMembers))
 }
 
 func newMasterCommand() *cobra.Command {
@@ -32,7 +35,7 @@ and the addresses of its application. Where there is no master, the status is 1 
 the reason is told.`,
 		Example: `  muster master
   muster master -o json | jq -r .app_addrs.http`,
-	}, httpapi.PathMaster, printMaster)
+	}, agentService, answerTo(httpapi.PathMaster, printMaster))
 }
 
 func newViewCommand() *cobra.Command {
@@ -44,12 +47,25 @@ whether the agent sees a majority, the members, and those that left or died a sh
 while ago.`,
 		Example: `  muster view
   muster view --http 127.0.0.1:7981 -o json`,
-	}, httpapi.PathView, printView)
+	}, agentService, answerTo(httpapi.PathView, printView))
 }
 
-// newAskCommand completes a command that asks an agent for a T and prints it.
-func newAskCommand[T any](cmd *cobra.Command, path string, print func(io.Writer, T) error) *cobra.Command {
-	var flags askFlags
+// question is one of a path, and what prints its answer.
+type question func(ctx context.Context, a agent) (answer json.RawMessage, print func(io.Writer) error, err error)
+
+// answerTo is the question of path, whose answer is a T.
+func answerTo[T any](path string, print func(io.Writer, T) error) question {
+	return func(ctx context.Context, a agent) (json.RawMessage, func(io.Writer) error, error) {
+		var value T
+		answer, err := a.ask(ctx, path, &value)
+		return answer, func(w io.Writer) error { return print(w, value) }, err
+	}
+}
+
+// newAskCommand completes a command that asks an agent or a registrar, and prints the
+// answer to the first of the questions that is one for whoever answers.
+func newAskCommand(cmd *cobra.Command, of service, questions ...question) *cobra.Command {
+	flags := askFlags{service: of}
 	var output string
 	cmd.Args = cobra.NoArgs
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -60,15 +76,22 @@ func newAskCommand[T any](cmd *cobra.Command, path string, print func(io.Writer,
 		if err != nil {
 			return err
 		}
-		var value T
-		answer, err := agent.ask(cmd.Context(), path, &value)
-		if err != nil {
-			return err
+		var answer json.RawMessage
+		var print func(io.Writer) error
+		for _, ask := range questions {
+			if answer, print, err = ask(cmd.Context(), agent); !errors.Is(err, errNoSuchPath) {
+				break
+			}
 		}
-		if output == "json" {
+		switch {
+		case errors.Is(err, errNoSuchPath):
+			return fmt.Errorf("what answers at %s is no %s: %w; name the %s with --http", agent.addr, of.name, err, of.name)
+		case err != nil:
+			return err
+		case output == "json":
 			return printJSON(cmd.OutOrStdout(), answer)
 		}
-		return print(cmd.OutOrStdout(), value)
+		return print(cmd.OutOrStdout())
 	}
 	flags.addTo(cmd)
 	addOutputFlag(cmd, &output, "table", "json")

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -54,13 +53,16 @@ to the next start where registrar.on_exit is keep. A second signal ends it at on
 			return runRegistrar(cmd.Context(), cfg, cmd.ErrOrStderr())
 		},
 	}
-	addConfigFlags(cmd, &file,
-		"docker-host", "detect-host-ip", "http-addr", "log-level", "log-format",
-		"registrar-hostname", "registrar-containers", "registrar-ip", "registrar-internal", "registrar-explicit", "registrar-require-label",
-		"registrar-ip-from-label", "registrar-tags", "registrar-merge-tags", "registrar-ttl", "registrar-resync", "registrar-cleanup",
-		"registrar-deregister", "registrar-on-exit")
-	cmd.AddCommand(newExplainCommand())
+	addConfigFlags(cmd, &file, registrarFlags...)
+	cmd.AddCommand(newRegistrarDoctorCommand(), newExplainCommand(), newRegistrarStatusCommand())
 	return cmd
+}
+
+var registrarFlags = []string{
+	"docker-host", "detect-host-ip", "http-addr", "log-level", "log-format",
+	"registrar-hostname", "registrar-containers", "registrar-ip", "registrar-internal", "registrar-explicit", "registrar-require-label",
+	"registrar-ip-from-label", "registrar-tags", "registrar-merge-tags", "registrar-ttl", "registrar-resync", "registrar-cleanup",
+	"registrar-deregister", "registrar-on-exit",
 }
 
 // registrarRules are those of the section registrar.
@@ -114,9 +116,9 @@ func startRegistrar(cfg *config.Config, log *slog.Logger) (_ *host.Registrar, _ 
 		return nil, nil, err
 	}
 	if cfg.Registrar.Containers {
-		engine, err := docker.New(docker.Config{Host: cfg.Docker.Host, TLS: cfg.Docker.TLS})
+		engine, err := openEngine(cfg)
 		if err != nil {
-			return nil, nil, usageError(fmt.Errorf("docker: %w", err))
+			return nil, nil, usageError(err)
 		}
 		closers = append(closers, engine.Close)
 		c.Engine = engine
@@ -134,13 +136,20 @@ func startRegistrar(cfg *config.Config, log *slog.Logger) (_ *host.Registrar, _ 
 	return r, closeAll, nil
 }
 
+// registrarHTTP is how a registrar serves its API: beside an agent of this host, unless
+// it was told.
+func registrarHTTP(cfg *config.Config) config.HTTP {
+	h := cfg.HTTP
+	if cfg.Source("http.addr") == (config.Source{}) {
+		h.Addr = host.DefaultAddr
+	}
+	return h
+}
+
 // runRegistrar runs a registrar and its API until ctx ends.
 func runRegistrar(ctx context.Context, cfg *config.Config, logs io.Writer) (err error) {
 	log := cfg.Logger(logs)
-	h := cfg.HTTP
-	if cfg.Source("http.addr") == (config.Source{}) {
-		h.Addr = host.DefaultAddr // beside an agent of this host
-	}
+	h := registrarHTTP(cfg)
 	listener, options, err := listenAPI(h)
 	if err != nil {
 		return err
@@ -155,7 +164,7 @@ func runRegistrar(ctx context.Context, cfg *config.Config, logs io.Writer) (err 
 	api := httpapi.NewServer(options.Protect(r.Handler()), log)
 	served := make(chan error, 1)
 	go func() { served <- api.Serve(listener) }()
-	log.Info("registrar ready to be asked", "http", listener.Addr().String())
+	log.Info("registrar ready to be asked", "http", listenedAddr(h.Addr, listener))
 
 	var failed error
 	select {

@@ -1,26 +1,64 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/musterhq/muster/node/httpapi"
+	"github.com/musterhq/muster/registrar/host"
 )
 
 func newStatusCommand() *cobra.Command {
-	return newAskCommand(&cobra.Command{
+	cmd := newAskCommand(&cobra.Command{
 		Use:   "status",
 		Short: "Show what an agent says of itself: ready or not, its address and how it was found",
 		Long: `Show what the agent that is asked says of itself: whether it is ready and what it
 waits for, the address that others dial and what each step of finding it has
-answered, who could reach it there, and how it stands with its providers.`,
+answered, who could reach it there, and how it stands with its providers.
+
+Where a registrar answers, show what muster registrar status does.`,
 		Example: `  muster status
-  muster status -o json | jq .advertise`,
-	}, httpapi.PathStatus, printStatus)
+  muster status -o json | jq .advertise
+  muster status --http 127.0.0.1:7981   # of a registrar`,
+	}, agentService, answerTo(httpapi.PathStatus, printStatus), answerTo(host.PathRegistrar, printReport))
+	ask := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		err := ask(cmd, args)
+		if err == nil || cmd.Flags().Changed("http") || os.Getenv(httpAddrVariable) != "" {
+			return err
+		}
+		registrar, unasked := askFlags{service: registrarService}.agent()
+		if unasked != nil {
+			return err
+		}
+		if _, unasked = registrar.ask(cmd.Context(), host.PathRegistrar, new(host.Report)); unasked != nil {
+			return err
+		}
+		return fmt.Errorf("%w; a registrar answers at %s: ask it with muster registrar status", err, registrar.addr)
+	}
+	return cmd
+}
+
+func newRegistrarStatusCommand() *cobra.Command {
+	return newAskCommand(&cobra.Command{
+		Use:   "status",
+		Short: "Show what a registrar says of itself: ready or not, what is registered, and what is wrong",
+		Long: `Show what the registrar that is asked says of itself: whether it is ready and what it
+waits for, the address of its host, how it stands with the engine and its providers, and
+each service with where it is registered. What runs and is not registered is told with
+the reason.
+
+The status is 0 where a registrar answers, ready or not, which makes it a health check
+of its container.`,
+		Example: `  muster registrar status
+  muster registrar status -o json | jq -r '.services[] | select(.registered == []) | .id'`,
+	}, registrarService, answerTo(host.PathRegistrar, printReport))
 }
 
 func printStatus(w io.Writer, s httpapi.Status) error {
@@ -72,9 +110,58 @@ func addressLine(a httpapi.Advertise) string {
 	case "alone":
 		return line + "no other member to ask whether it is reachable"
 	case "reachable":
+		if a.Reach.Node == "" {
+			return line + "where a member that is gone has reached it"
+		}
 		return line + "where node " + a.Reach.Node + " has reached it"
 	case "unreachable":
 		return line + "where it was not reached"
 	}
 	return line + "not known to be reachable: " + a.Reach.Reason
+}
+
+// printReport prints what a registrar says of itself.
+func printReport(w io.Writer, r host.Report) error {
+	fmt.Fprintf(w, "registrar of host %s\n", cell(r.Hostname))
+	state := "ready"
+	if !r.Ready {
+		state = "not ready: " + r.WaitingFor
+	}
+	fmt.Fprintln(w, cell(state))
+	if r.Address != "" {
+		fmt.Fprintln(w, cell("address of the host "+r.Address+" ("+r.AddressSource+")"))
+	}
+	if e := r.Engine; e != nil {
+		state := "followed, " + strconv.Itoa(e.Containers) + " containers"
+		if !e.Connected {
+			state = "not followed: " + e.Error
+		}
+		fmt.Fprintln(w, cell("container engine "+state))
+	}
+	for _, problem := range r.Problems {
+		fmt.Fprintln(w, "warning:", cell(problem))
+	}
+	fmt.Fprintln(w)
+	t := newTable(w, "PROVIDER", "SESSION", "REGISTERED", "WANTED", "ERROR")
+	for _, p := range r.Providers {
+		t.row(p.Name, mark(p.Session), strconv.Itoa(p.Registered), strconv.Itoa(p.Wanted), cmp.Or(p.Error, p.Off))
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	t = newTable(w, "SERVICE", "ID", "ADDRESS", "REGISTERED", "SOURCE", "REASON")
+	for _, s := range r.Services {
+		t.row(s.Service, s.ID, s.Addr, strings.Join(s.Registered, ","), s.Source, cmp.Or(s.Error, s.Reason))
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	if len(r.LeftOut) > 0 {
+		fmt.Fprintln(w)
+	}
+	for _, left := range r.LeftOut {
+		fmt.Fprintln(w, cell(left))
+	}
+	return nil
 }

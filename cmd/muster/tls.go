@@ -85,7 +85,15 @@ itself when the files change.`,
 		Example: `  muster tls cert node-1 --host 10.0.0.5 --host orders-1.internal
   muster tls cert node-1 --host orders.muster     # and tls: {server_name: orders.muster}
   muster tls cert node-1 --host 10.0.0.5 --force  # before the old one ends`,
-		Args: cobra.ExactArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			switch {
+			case len(args) == 0:
+				return usageError(errors.New("NAME: missing; write that of the node, as muster tls cert node-1 --host 10.0.0.5"))
+			case len(args) > 1:
+				return usageError(fmt.Errorf("%q: beside the name %q; write one NAME, and each host with --host", args[1], args[0]))
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := args[0]
 			if name == "" || name != filepath.Base(name) || name == "." || name == ".." {

@@ -98,7 +98,8 @@ func TestTLSCommandUsage(t *testing.T) {
 	}{
 		{[]string{"tls"}, statusUsage, "muster tls wants one of its commands: ca, cert"},
 		{[]string{"tls", "ca", "--days", "0"}, statusUsage, `--days: "0": write a number of days`},
-		{[]string{"tls", "cert"}, statusUsage, "accepts 1 arg"},
+		{[]string{"tls", "cert"}, statusUsage, "muster: NAME: missing; write that of the node, as muster tls cert node-1 --host 10.0.0.5\n"},
+		{[]string{"tls", "cert", "node-1", "10.0.0.5"}, statusUsage, `"10.0.0.5": beside the name "node-1"; write one NAME, and each host with --host`},
 		{[]string{"tls", "cert", "../node-1", "--host", "a"}, statusUsage, `"../node-1": no name for files`},
 		{[]string{"tls", "cert", "node-1"}, statusUsage, `--host: "": missing`},
 		{[]string{"tls", "cert", "node-1", "--host", "10.0.0.5:7946"}, statusUsage, `--host: "10.0.0.5:7946": neither an IP address nor a DNS name`},

@@ -107,11 +107,8 @@ func (t TLS) pool() (*x509.CertPool, error) {
 }
 
 func (t TLS) certificate() (tls.Certificate, error) {
-	if t.CertFile == "" {
-		return tls.Certificate{}, &ConfigError{"tls.cert_file", "", "missing; it goes with tls.key_file"}
-	}
-	if t.KeyFile == "" {
-		return tls.Certificate{}, &ConfigError{"tls.key_file", "", "missing; it goes with tls.cert_file"}
+	if t.CertFile == "" || t.KeyFile == "" {
+		return tls.Certificate{}, t.incomplete()
 	}
 	certPEM, certErr := os.ReadFile(t.CertFile)
 	keyPEM, keyErr := os.ReadFile(t.KeyFile)
@@ -133,6 +130,18 @@ func (t TLS) certificate() (tls.Certificate, error) {
 		return tls.Certificate{}, &ConfigError{"tls.key_file", t.KeyFile, fmt.Sprintf("does not go with %s: %v", t.CertFile, err)}
 	}
 	return cert, nil
+}
+
+// incomplete names what is missing of a certificate and its key.
+func (t TLS) incomplete() error {
+	var errs []error
+	if t.CertFile == "" {
+		errs = append(errs, &ConfigError{"tls.cert_file", "", "missing; name the PEM file of this end's own certificate, signed by an authority that the other end knows"})
+	}
+	if t.KeyFile == "" {
+		errs = append(errs, &ConfigError{"tls.key_file", "", "missing; name the PEM file of the key that goes with the certificate in tls.cert_file"})
+	}
+	return errors.Join(errs...)
 }
 
 const cutShort = "holds a certificate that is cut short or damaged; write the file whole"

@@ -17,14 +17,7 @@ func (r *run) lookForAgent(ctx context.Context) []Finding {
 	addr := r.Config.HTTP.Addr
 	status, unasked := r.Ask(ctx)
 	if unasked != nil {
-		listener, err := net.Listen("tcp", addr)
-		if err != nil {
-			why, _ := split(unasked.Error())
-			return []Finding{{name, Fail, fmt.Sprintf("http.addr %s cannot be listened on (%v), and what is there is not the agent of this node: %s", addr, err, why),
-				"stop what holds it, or set http.addr to an address of this host and a free port"}}
-		}
-		_ = listener.Close()
-		return []Finding{ok(name, "none runs here; http.addr %s is free", addr)}
+		return []Finding{nobodyAt(name, addr, "the agent of this node", unasked)}
 	}
 	who := fmt.Sprintf("node %s of cluster %s", status.NodeID, status.Cluster)
 	if status.Cluster != r.Config.Cluster || status.NodeID != r.Config.Node.ID {
@@ -39,6 +32,18 @@ func (r *run) lookForAgent(ctx context.Context) []Finding {
 			"see muster status, and what is said here of what it waits for"}}
 	}
 	return []Finding{ok(name, "the agent of %s runs and is ready", who)}
+}
+
+// nobodyAt is for an address of the API at which the one that is looked for is not.
+func nobodyAt(check, addr, wanted string, unasked error) Finding {
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		why, _ := split(unasked.Error())
+		return Finding{check, Fail, fmt.Sprintf("http.addr %s cannot be listened on (%v), and what is there is not %s: %s", addr, err, wanted, why),
+			"stop what holds it, or set http.addr to an address of this host and a free port"}
+	}
+	_ = listener.Close()
+	return ok(check, "none runs here; http.addr %s is free", addr)
 }
 
 // port opens node.bind, unless the agent has it.
@@ -87,9 +92,24 @@ func (r *run) address(ctx context.Context) []Finding {
 		return []Finding{skipped(name, err.Error(), "mend node.bind")}
 	}
 	explained := r.Node.Explain(ctx, bound)
+	found := steps(name, explained.Steps)
+	if explained.Err != nil {
+		return append(found, failed(name, explained.Err, "write HOST:PORT to node.advertise, or set "+advertise.EnvAddr))
+	}
+	r.found = explained.Addr
+	result := ok(name, "%s (%s)", explained.Addr, explained.Source)
+	if agent := r.ourAgent(); agent != nil && r.held && agent.Addr != explained.Addr {
+		result = Finding{name, Warn, fmt.Sprintf("%s (%s), but the agent advertises %s", explained.Addr, explained.Source, agent.Addr),
+			"start the agent again, with this configuration and in this environment"}
+	}
+	return append(found, result)
+}
+
+// steps are what each way of finding an address has come to.
+func steps(check string, asked []advertise.Step) []Finding {
 	var found []Finding
-	for _, s := range explained.Steps {
-		f := Finding{Check: name + "." + s.Name, Status: OK}
+	for _, s := range asked {
+		f := Finding{Check: check + "." + s.Name, Status: OK}
 		switch s.Outcome {
 		case advertise.Found:
 			f.Detail = fmt.Sprintf("%s: %s", s.Addr, s.Reason)
@@ -103,16 +123,7 @@ func (r *run) address(ctx context.Context) []Finding {
 		}
 		found = append(found, f)
 	}
-	if explained.Err != nil {
-		return append(found, failed(name, explained.Err, "write HOST:PORT to node.advertise, or set "+advertise.EnvAddr))
-	}
-	r.found = explained.Addr
-	result := ok(name, "%s (%s)", explained.Addr, explained.Source)
-	if agent := r.ourAgent(); agent != nil && r.held && agent.Addr != explained.Addr {
-		result = Finding{name, Warn, fmt.Sprintf("%s (%s), but the agent advertises %s", explained.Addr, explained.Source, agent.Addr),
-			"start the agent again, with this configuration and in this environment"}
-	}
-	return append(found, result)
+	return found
 }
 
 // bound is the address that the node would listen on, as its listener would report it.
@@ -159,6 +170,9 @@ func (r *run) reach(ctx context.Context) []Finding {
 	case r.held:
 		switch reach := agent.Advertise.Reach; node.ReachState(reach.State) {
 		case node.Reachable:
+			if reach.Node == "" {
+				return []Finding{ok(name, "a member that is gone has reached the agent at %s", agent.Addr)}
+			}
 			return []Finding{ok(name, "node %s has reached the agent at %s", reach.Node, agent.Addr)}
 		case node.Unreachable:
 			return []Finding{failed(name, fmt.Errorf("%s", reach.Reason), mend)}
@@ -166,14 +180,14 @@ func (r *run) reach(ctx context.Context) []Finding {
 		id, _, err := r.trial.Ask(ctx, r.found)
 		switch {
 		case err != nil:
-			return []Finding{{name, Fail, fmt.Sprintf("the agent is not reached at %s: %v", r.found, err), mend}}
+			return []Finding{failed(name, fmt.Errorf("the agent is not reached at %s: %w", r.found, err), mend)}
 		case id != agent.NodeID:
 			return []Finding{{name, Fail, fmt.Sprintf("node %s answers at %s", id, r.found), mend}}
 		}
 		return []Finding{ok(name, "the agent answers at %s from here; no other member has dialled it yet", r.found)}
 	}
 	if err := r.trial.Reach(ctx, r.found); err != nil {
-		return []Finding{{name, Fail, fmt.Sprintf("%s does not lead back to this host: %v", r.found, err), mend}}
+		return []Finding{failed(name, fmt.Errorf("%s does not lead back to this host: %w", r.found, err), mend)}
 	}
 	return []Finding{ok(name, "%s leads back to node.bind from here; whether it does from other hosts is found out by the first member that dials the node", r.found)}
 }

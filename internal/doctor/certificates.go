@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/pki"
 )
 
 // soon is how long before its end a certificate is warned of.
@@ -25,6 +26,23 @@ func (r *run) certificates(context.Context) []Finding {
 	if r.Config.TLS.Enabled() {
 		found = append(found, dates("certificates.tls", r.Config.TLS, time.Now()), r.nodeCertificate("certificates.tls.names"))
 	}
+	if found = append(found, r.otherCertificates()...); len(found) == 0 {
+		return []Finding{ok("certificates", "none is configured: nodes speak in the clear with each other")}
+	}
+	return found
+}
+
+// clientCertificates reads those of a registrar, to whom nodes are nothing.
+func (r *run) clientCertificates(context.Context) []Finding {
+	if found := r.otherCertificates(); len(found) > 0 {
+		return found
+	}
+	return []Finding{ok("certificates", "none is configured")}
+}
+
+// otherCertificates reads all but those of the node.
+func (r *run) otherCertificates() []Finding {
+	var found []Finding
 	if r.Config.HTTP.TLS.Enabled() {
 		found = append(found, dates("certificates.http", r.Config.HTTP.TLS.Files(), time.Now()))
 	}
@@ -35,9 +53,6 @@ func (r *run) certificates(context.Context) []Finding {
 	}
 	if t := r.Config.Docker.TLS; t.Enabled() {
 		found = append(found, dates("certificates.docker", t, time.Now()))
-	}
-	if len(found) == 0 {
-		return []Finding{ok("certificates", "none is configured: nodes speak in the clear with each other")}
 	}
 	return found
 }
@@ -114,10 +129,10 @@ func (r *run) nodeCertificate(check string) Finding {
 		host, _, _ = net.SplitHostPort(r.found)
 	}
 	if err := leaf.VerifyHostname(host); err != nil {
-		return Finding{check, Fail, fmt.Sprintf("%s is for %s, and not for %s, which others dial", t.CertFile, names(leaf), host),
+		return Finding{check, Fail, fmt.Sprintf("%s is for %s, and not for %s, which others dial", t.CertFile, pki.Hosts(leaf), host),
 			"have it signed for that, or set tls.server_name on all nodes to a name that all certificates carry"}
 	}
-	return ok(check, "%s is for %s; others look for %s", t.CertFile, names(leaf), host)
+	return ok(check, "%s is for %s; others look for %s", t.CertFile, pki.Hosts(leaf), host)
 }
 
 // verify looks at the chain as of a moment at which it is valid: dates are told of by
@@ -143,17 +158,6 @@ func verify(chain, authorities []*x509.Certificate) error {
 		}
 	}
 	return nil
-}
-
-func names(c *x509.Certificate) string {
-	all := slices.Clone(c.DNSNames)
-	for _, ip := range c.IPAddresses {
-		all = append(all, ip.String())
-	}
-	if len(all) == 0 {
-		return "no name"
-	}
-	return strings.Join(all, ", ")
 }
 
 func readCertificates(path string) ([]*x509.Certificate, error) {

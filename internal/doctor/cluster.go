@@ -80,13 +80,25 @@ func (r *run) peers(ctx context.Context) (all []peer, read bool) {
 			p := &all[i]
 			var instance string
 			p.nodeID, instance, p.err = r.trial.Ask(ctx, p.Addr)
-			if agent := r.ourAgent(); p.err == nil {
-				p.self = instance == r.trial.InstanceID() || agent != nil && instance == agent.InstanceID
+			if p.err != nil {
+				p.self = r.own(p.Addr) // why it is not reached there is for reach to say
+				return
 			}
+			agent := r.ourAgent()
+			p.self = instance == r.trial.InstanceID() || agent != nil && instance == agent.InstanceID
 		})
 	}
 	wg.Wait()
 	return all, read
+}
+
+// own reports whether addr is one under which others know this node.
+func (r *run) own(addr string) bool {
+	known := []string{r.found, r.Config.Node.Voter}
+	if agent := r.ourAgent(); agent != nil {
+		known = append(known, agent.Addr)
+	}
+	return slices.ContainsFunc(known, func(a string) bool { return a != "" && driver.CanonicalAddr(a) == driver.CanonicalAddr(addr) })
 }
 
 func (r *run) members(peers []peer) Finding {
@@ -95,12 +107,19 @@ func (r *run) members(peers []peer) Finding {
 		return skipped(name, "no port can be opened to dial from", "see port")
 	}
 	var answer int
-	var silent, hostile, double []string
+	var silent, hostile, mends, double []string
 	for _, p := range peers[:min(len(peers), maxAsked)] {
 		switch {
 		case p.self:
 		case errors.Is(p.err, node.ErrRefused):
-			hostile = append(hostile, p.name()+": "+p.err.Error())
+			why, mend := split(p.err.Error())
+			if mend == "" {
+				mend = "give all nodes the same cluster, or list what is one of them"
+			}
+			hostile = append(hostile, p.name()+": "+why)
+			if !slices.Contains(mends, mend) {
+				mends = append(mends, mend)
+			}
 		case p.err != nil && !errors.Is(p.err, node.ErrNoAnswer):
 			silent = append(silent, p.name()+": "+p.err.Error())
 		case p.nodeID == r.Config.Node.ID:
@@ -118,7 +137,7 @@ func (r *run) members(peers []peer) Finding {
 		return Finding{name, Fail, fmt.Sprintf("another process with node.id %s runs at %s", r.Config.Node.ID, strings.Join(double, ", ")),
 			"give each node its own node.id: of two the later one stays and the earlier leaves"}
 	case len(hostile) > 0:
-		return Finding{name, Fail, others + "; refused: " + strings.Join(hostile, "; "), "give all nodes the same cluster, and tls of one authority or none; or list what is one of them"}
+		return Finding{name, Fail, others + "; " + strings.Join(hostile, "; "), strings.Join(mends, "; ")}
 	case len(silent) > 0:
 		return Finding{name, Warn, others + "; not reached: " + strings.Join(silent, "; "),
 			"start these nodes, let this host through to them, or remove what is listed of those that are gone"}

@@ -1,6 +1,6 @@
-// Package doctor looks at what a node would need on this host and in its providers,
-// before it is started or beside it, and says of each thing whether it is well and how
-// it is mended.
+// Package doctor looks at what a node or a registrar would need on this host and in its
+// providers, before it is started or beside it, and says of each thing whether it is well
+// and how it is mended.
 //
 // It changes nothing that stays: what it writes to find out whether it may write is
 // taken away again, and is under names that no reader takes for a node. Each check is
@@ -83,10 +83,7 @@ type Provider struct {
 // Run makes all checks and returns what they found, in the order in which a node meets
 // what they are about. ctx bounds all of them together.
 func Run(ctx context.Context, o Options) []Finding {
-	if o.Timeout <= 0 {
-		o.Timeout = 10 * time.Second
-	}
-	r := &run{Options: o, known: make(map[string]known), began: clock.Now(), beganAt: time.Now()}
+	r := newRun(o)
 	defer func() {
 		if r.trial != nil {
 			r.trial.Close()
@@ -105,6 +102,13 @@ func Run(ctx context.Context, o Options) []Finding {
 	head := Finding{Check: "configuration", Status: OK, Detail: fmt.Sprintf("cluster %s, node %s, %s",
 		o.Config.Cluster, o.Config.Node.ID, strings.Join(o.Config.Providers(), " and "))}
 	return append([]Finding{head}, found...)
+}
+
+func newRun(o Options) *run {
+	if o.Timeout <= 0 {
+		o.Timeout = 10 * time.Second
+	}
+	return &run{Options: o, known: make(map[string]known), began: clock.Now(), beganAt: time.Now()}
 }
 
 // Configuration is what there is to say where the configuration itself is wrong: a

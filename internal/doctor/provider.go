@@ -55,6 +55,10 @@ func counted(n int, what string) string {
 // refused names the permission to grant, or what to look at where there is no answer.
 func (r *run) refused(check, provider string, err error) Finding {
 	text := strings.Join(strings.Fields(err.Error()), " ")
+	section := "provider." + provider
+	if mend := certificateMend(section, text); mend != "" {
+		return Finding{check, Fail, text, mend}
+	}
 	switch {
 	case errors.Is(err, driver.ErrDenied):
 		mend := r.Providers[provider].Permission
@@ -63,10 +67,30 @@ func (r *run) refused(check, provider string, err error) Finding {
 		}
 		return Finding{check, Fail, text, mend}
 	case errors.Is(err, driver.ErrInvalid):
-		return Finding{check, Fail, text, "correct the section provider." + provider}
+		return Finding{check, Fail, text, "correct the section " + section}
 	}
-	return Finding{check, Fail, text, "start it, correct its address in provider." + provider + ", or let this host through to it"}
+	return Finding{check, Fail, text, "start it, correct its address in " + section + ", or let this host through to it"}
 }
+
+// certificateMend says what to do about a certificate that one end does not accept. What
+// the clients of providers return is no more than the text of that, of crypto/tls.
+func certificateMend(section, text string) string {
+	for said, mend := range map[string]string{
+		"remote error: tls:":                    "show it a certificate of an authority that it knows, in SECTION.tls.cert_file and SECTION.tls.key_file",
+		"x509: certificate signed by unknown":   "name the authority that has signed its certificate in SECTION.tls.ca_file",
+		"x509: certificate has expired or is":   "have its certificate renewed, or set the clock of this host right",
+		"x509: certificate is valid for":        wrongHost,
+		"x509: certificate is not valid for":    wrongHost,
+		"x509: cannot validate certificate for": wrongHost,
+	} {
+		if strings.Contains(text, said) {
+			return strings.ReplaceAll(mend, "SECTION", section)
+		}
+	}
+	return ""
+}
+
+const wrongHost = "write a host that its certificate is for in SECTION, set SECTION.tls.server_name to one, or have it issued for the host that is dialled"
 
 // registers rehearses the registration of the node.
 func (r *run) registers(ctx context.Context, name string, registry *discovery.Registry) Finding {

@@ -21,6 +21,7 @@ import (
 	"math/big"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -124,6 +125,18 @@ func (a *Authority) Issue(name string, hosts []string, now time.Time, lifetime t
 	}
 	pair, _, err := sign(template, key, a.cert, a.key)
 	return pair, err
+}
+
+// Hosts are the hosts that a certificate is for, between commas.
+func Hosts(c *x509.Certificate) string {
+	all := slices.Clone(c.DNSNames)
+	for _, ip := range c.IPAddresses {
+		all = append(all, ip.String())
+	}
+	if len(all) == 0 {
+		return "no host"
+	}
+	return strings.Join(all, ", ")
 }
 
 // CheckHost says what is wrong with a host that a certificate is to be for.

@@ -67,7 +67,12 @@ type Config struct {
 
 	schema  *schema
 	sources map[string]Source
+	purpose Purpose
 }
+
+// Purpose is what the configuration was loaded for: ForNode or ForRegistrar, also where
+// that was left open.
+func (c *Config) Purpose() Purpose { return c.purpose }
 
 // Node is what a node is and where it stands.
 type Node struct {

@@ -74,7 +74,7 @@ MUSTER_LOG_LEVEL: log.level: "lound": unknown; write debug, info, warn or error
 MUSTER_PROVIDER_STUB_PEERS: provider.stub.peers[0]: "10.0.0.5": has no port; write HOST:PORT
 --mastership-eligible: mastership.eligible: "maybe": neither true nor false; write true or false
 --mastership-ttl: mastership.ttl: "5": not a duration; write a number with a unit, as 500ms, 10s or 1m30s
---http-addr: http.addr: "localhost": an address without a port; write HOST:PORT, as 10.0.0.5:7946, with IPv6 in brackets
+--http-addr: http.addr: "localhost": an address without a port; write HOST:PORT, as 127.0.0.1:7980, with IPv6 in brackets
 `
 	if diff := cmp.Diff(want, err.Error()+"\n"); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)

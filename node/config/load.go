@@ -64,7 +64,7 @@ func (l *loader) load() (*Config, error) {
 	if err := l.faults.join(); err != nil {
 		return nil, err
 	}
-	l.config.schema = l.schema
+	l.config.schema, l.config.purpose = l.schema, l.purpose
 	l.config.sources = make(map[string]Source)
 	for _, e := range l.schema.values {
 		l.config.sources[e.key] = l.explicit(e)

@@ -65,7 +65,7 @@ const minToken = 16
 // validateHTTP checks the API. What it tells would help whoever means harm, so that
 // beyond this host only those learn it who show that they may.
 func (l *loader) validateHTTP(h HTTP) {
-	l.listenAddr("http.addr", h.Addr)
+	l.listenAddr("http.addr", h.Addr, "127.0.0.1:7980")
 	if h.TLS.Enabled() {
 		_, err := h.TLS.Files().ServerConfig()
 		l.driverErrors("http", err)
@@ -139,7 +139,10 @@ func (l *loader) validateNode(n Node) {
 			}
 		}
 	}
-	l.listenAddr("node.bind", n.Bind)
+	if number(n.Bind) {
+		l.bad("node.bind", n.Bind, fmt.Sprintf("a port without a host; write %q for all addresses of this host", ":"+n.Bind))
+	}
+	l.listenAddr("node.bind", n.Bind, "10.0.0.5:7946")
 	l.driverErrors("", advertise.Validate(n.Advertise, advertise.Options{
 		LookupEnv: l.env.lookup,
 		Detectors: []advertise.Detector{named{name: "docker"}, named{name: "registry"}},
@@ -175,7 +178,8 @@ func (l *loader) oneOf(key, value string, allowed ...string) {
 
 // dialAddr checks an address that others dial.
 func (l *loader) dialAddr(key, addr string) {
-	if problem := listenProblem(addr); problem != "" {
+	const example = "10.0.0.5:7946"
+	if problem := listenProblem(addr, example); problem != "" {
 		l.bad(key, addr, problem)
 		return
 	}
@@ -183,31 +187,37 @@ func (l *loader) dialAddr(key, addr string) {
 	ip, err := netip.ParseAddr(host)
 	switch {
 	case host == "", err == nil && ip.IsUnspecified():
-		l.bad(key, addr, "nobody can dial it; name an address of this host, as 10.0.0.5:7946")
+		l.bad(key, addr, "nobody can dial it; name an address of this host, as "+example)
 	case port == "0":
 		l.bad(key, addr, "nobody can dial port 0; write a port from 1 to 65535")
 	}
 }
 
-// listenAddr checks an address to listen on.
-func (l *loader) listenAddr(key, addr string) {
-	if problem := listenProblem(addr); problem != "" {
+// listenAddr checks an address to listen on, such as the example.
+func (l *loader) listenAddr(key, addr, example string) {
+	if problem := listenProblem(addr, example); problem != "" {
 		l.bad(key, addr, problem)
 	}
 }
 
-func listenProblem(addr string) string {
+// listenProblem says what is wrong with addr and how it is mended: written as the example.
+func listenProblem(addr, example string) string {
 	if addr == "" {
 		return "missing; write HOST:PORT, or leave the key out for its default"
 	}
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		if _, err := netip.ParseAddr(addr); err == nil || !strings.Contains(addr, ":") {
-			return "an address without a port; write HOST:PORT, as 10.0.0.5:7946, with IPv6 in brackets"
+		mend := "; write HOST:PORT, as " + example + ", with IPv6 in brackets"
+		if number(addr) {
+			before, _, _ := strings.Cut(example, ":")
+			return fmt.Sprintf("a port without a host; write HOST:%s, as %s", addr, net.JoinHostPort(before, addr))
 		}
-		return "not an address; write HOST:PORT, as 10.0.0.5:7946, with IPv6 in brackets"
+		if _, err := netip.ParseAddr(addr); err == nil || !strings.Contains(addr, ":") {
+			return "an address without a port" + mend
+		}
+		return "not an address" + mend
 	}
-	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+	if !number(port) {
 		return "not a port; write a number up to 65535"
 	}
 	if _, err := netip.ParseAddr(host); err != nil && strings.Trim(host, "0123456789.") == "" && host != "" {
@@ -217,6 +227,12 @@ func listenProblem(addr string) string {
 		return "not a host; write HOST:PORT, without a scheme or a path"
 	}
 	return ""
+}
+
+// number reports whether text is the number of a port.
+func number(text string) bool {
+	_, err := strconv.ParseUint(text, 10, 16)
+	return err == nil
 }
 
 // validateProviders checks that there is a provider and that it is clear which one

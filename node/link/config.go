@@ -37,8 +37,9 @@ type Config struct {
 	// link copies it. driver.LiveTLS.Config is one. Nil: TLS serves for ever.
 	CurrentTLS func() *tls.Config
 
-	// Logger takes the link's records. Strangers are logged at most once a minute
-	// for each reason. Default: none are written.
+	// Logger takes the link's records. Strangers who dial are logged at most once a
+	// minute for each reason, and those who are dialled for each address and reason.
+	// Default: none are written.
 	Logger *slog.Logger
 
 	// Dial makes the TCP connection to a HOST:PORT, for tests that cut the

@@ -38,6 +38,7 @@ func (l *Link) dial(ctx context.Context, protocol, addr string) (*conn, error) {
 			err = net.ErrClosed
 		}
 		if refused := (*RefusedError)(nil); errors.As(err, &refused) {
+			l.refused.add(refused)
 			return nil, err
 		}
 		return nil, fmt.Errorf("link: dial %s for %q: %w", addr, protocol, err)

@@ -86,6 +86,7 @@ func (a *authority) issue(t testing.TB, notAfter time.Time) tls.Certificate {
 type certificate struct {
 	begin, end time.Time
 	usages     []x509.ExtKeyUsage
+	hosts      []net.IP
 }
 
 // issueFor issues a good certificate, adjusted.
@@ -98,12 +99,13 @@ func (a *authority) issueFor(t testing.TB, adjust func(*certificate)) tls.Certif
 	c := certificate{
 		begin: time.Now().Add(-time.Hour), end: time.Now().Add(time.Hour),
 		usages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+		hosts:  []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
 	}
 	adjust(&c)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "node"},
 		NotBefore: c.begin, NotAfter: c.end,
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+		IPAddresses: c.hosts,
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: c.usages,
 	}

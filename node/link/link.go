@@ -23,7 +23,8 @@ type Link struct {
 	addr     netip.AddrPort
 	tls      *tlsEnds // nil without TLS
 	counters counters
-	rejected rejections
+	rejected rejections // who has dialled
+	refused  refusals   // who was dialled
 
 	// ctx ends with Close; dials and waits hang on it.
 	ctx  context.Context
@@ -66,6 +67,7 @@ func serve(cfg Config, ln net.Listener) *Link {
 		ln:        ln,
 		addr:      netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()),
 		rejected:  rejections{log: cfg.Logger},
+		refused:   refusals{log: cfg.Logger},
 		ctx:       ctx,
 		stop:      stop,
 		done:      make(chan struct{}),

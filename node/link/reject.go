@@ -2,12 +2,16 @@ package link
 
 import (
 	"context"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"net"
 	"sync"
 	"time"
+
+	"github.com/musterhq/muster/internal/pki"
 )
 
 // Reason is why a connection was turned away. Its values are fit for the labels
@@ -54,48 +58,54 @@ const (
 	ReasonFrame Reason = "bad_frame"
 )
 
-// meaning is what a refused dial says to an operator.
-func (r Reason) meaning() string {
+// meaning is what a refused dial says to an operator, and how it is mended where that is
+// known.
+func (r Reason) meaning() (problem, mend string) {
 	switch r {
 	case ReasonBusy:
-		return "it is busy"
+		return "it is busy", ""
 	case ReasonGarbage:
-		return "it answered, but not as a Muster node does"
+		return "it answered, but not as a Muster node does", ""
 	case ReasonVersion:
-		return "it speaks another version of the link protocol"
+		return "it speaks another version of the link protocol", ""
 	case ReasonCluster:
-		return "it belongs to another cluster"
+		return "it belongs to another cluster", ""
 	case ReasonClusterOrVersion:
-		return "it belongs to another cluster or speaks another version of the link protocol"
+		return "it belongs to another cluster or speaks another version of the link protocol", ""
 	case ReasonProtocol:
-		return "it does not serve this protocol, or not yet"
+		return "it does not serve this protocol, or not yet", ""
 	case ReasonPlain:
-		return "it demands TLS; configure tls on this node too"
+		return "it demands TLS", "configure tls on this node too"
 	case ReasonTLS:
-		return "it speaks no TLS; configure tls on both nodes or on neither"
+		return "it speaks no TLS", "configure tls on both nodes or on neither"
 	case ReasonCertificate:
-		return "its certificate is not accepted here; both must be signed by tls.ca_file and name the dialled host or tls.server_name"
+		return "its certificate is not accepted here", "have the certificates of both signed by tls.ca_file"
 	case ReasonDistrust, ReasonNoCertificate:
-		return "it does not accept our certificate; both must be signed by the same authority"
+		return "it does not accept our certificate", "have the certificates of both signed by the same authority"
 	case ReasonAborted, ReasonNoHello:
-		return "it hung up without an answer; it may be busy, no Muster node, or set up differently for TLS"
+		return "it hung up without an answer, and may be busy, no Muster node, or set up differently for TLS", ""
 	case ReasonTimeout:
-		return "it took the connection and did not answer in time"
+		return "it took the connection and did not answer in time", ""
 	}
-	return "the handshake failed"
+	return "the handshake failed", ""
 }
 
-// level is Warn for what an operator has to mend. Nodes that start, stop or are
-// short of time cause the others too.
+// level is Warn for what an operator has to mend. Nodes that start and stop cause the
+// least of them: who is there first asks others for what they do not serve yet, and gives
+// up in the middle what it does not need any more.
 func (r Reason) level() slog.Level {
 	switch r {
-	case ReasonNoHello:
+	case ReasonNoHello, ReasonProtocol, ReasonAborted:
 		return slog.LevelDebug
-	case ReasonProtocol, ReasonAborted, ReasonTimeout:
+	case ReasonTimeout:
 		return slog.LevelInfo
 	}
 	return slog.LevelWarn
 }
+
+// lasting reports whether a dial that is refused for this reason goes on to be until an
+// operator mends it.
+func (r Reason) lasting() bool { return r.level() == slog.LevelWarn && r != ReasonBusy }
 
 // RefusedError is returned by Dial when someone answered at the address and the
 // two ends did not come to terms.
@@ -112,18 +122,73 @@ func (e *RefusedError) Error() string {
 	return fmt.Sprintf("link: dial %s for %q: %s", e.Addr, e.Protocol, e.Meaning())
 }
 
-// Meaning is what the refusal says to an operator, without the dial that it answers.
+// Meaning is what the refusal says to an operator, without the dial that it answers, as
+// "problem" or "problem; mend".
 func (e *RefusedError) Meaning() string {
-	if e.Err != nil {
-		return e.Reason.meaning() + ": " + e.Err.Error()
+	problem, mend := e.Reason.meaning()
+	var name x509.HostnameError
+	switch {
+	case errors.As(e.Err, &name):
+		problem, mend = e.wrongName(name)
+	case e.Err != nil:
+		problem += ": " + e.Err.Error()
 	}
-	return e.Reason.meaning()
+	if mend == "" {
+		return problem
+	}
+	return problem + "; " + mend
+}
+
+// wrongName says which hosts a certificate is for, and which one was looked for in it.
+func (e *RefusedError) wrongName(err x509.HostnameError) (problem, mend string) {
+	asked := "tls.server_name"
+	if dialledHost(e.Addr) == err.Host {
+		asked = "the host that was dialled"
+	}
+	return fmt.Sprintf("its certificate is for %s, and not for %s, %s", pki.Hosts(err.Certificate), err.Host, asked),
+		"have it issued for that as well, or set tls.server_name on all nodes to a name that all certificates carry"
 }
 
 // Unwrap returns the cause.
 func (e *RefusedError) Unwrap() error { return e.Err }
 
 const logEvery = time.Minute
+
+// maxRefusals bounds the addresses that refusals remembers.
+const maxRefusals = 1024
+
+// refusals logs dials that came to nothing for good, each address seldom for one reason.
+type refusals struct {
+	log *slog.Logger
+
+	mu     sync.Mutex
+	logged map[refusal]time.Time
+}
+
+type refusal struct {
+	addr   string
+	reason Reason
+}
+
+func (r *refusals) add(e *RefusedError) {
+	if e.Reason.lasting() && r.due(refusal{e.Addr, e.Reason}, time.Now()) {
+		r.log.Warn("dial refused", "addr", e.Addr, "reason", string(e.Reason), "error", e.Meaning())
+	}
+}
+
+// due reports whether there was none like it for a while.
+func (r *refusals) due(one refusal, now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if last, ok := r.logged[one]; ok && now.Sub(last) < logEvery {
+		return false
+	}
+	if r.logged == nil || len(r.logged) >= maxRefusals {
+		r.logged = make(map[refusal]time.Time)
+	}
+	r.logged[one] = now
+	return true
+}
 
 // rejections counts those who were turned away, and logs them seldom.
 type rejections struct {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -250,6 +251,92 @@ func TestTLSDialOfAPlainLink(t *testing.T) {
 	echo(t, plain, "x")
 	_, err := (&world{newAuthority(t)}).link(t).Dial(testContext(t), "x", plain.Addr().String())
 	wantRefused(t, err, ReasonTLS)
+}
+
+// What nodes that start do to each other is no record above debugging. Who will not have
+// us is a warning, with the mend: one for each address and reason.
+func TestRefusedDialsAreTold(t *testing.T) {
+	var records recorder
+	logger := slog.New(slog.NewTextHandler(&records, nil))
+	plain := &world{}
+	secure := &world{newAuthority(t)}
+	other, secured := plain.link(t, func(c *Config) { c.Cluster = "invoices" }), secure.link(t)
+	ours := plain.link(t, func(c *Config) { c.Logger = logger })
+	for range 3 {
+		for _, to := range []*Link{other, secured, ours} {
+			if c, err := ours.Dial(testContext(t), "x", to.Addr().String()); err == nil {
+				c.Close()
+				t.Fatal("nobody serves this")
+			}
+		}
+	}
+	for _, want := range []string{
+		`level=WARN msg="dial refused" addr=` + other.Addr().String() + ` reason=wrong_cluster error="it belongs to another cluster"`,
+		`level=WARN msg="dial refused" addr=` + secured.Addr().String() + ` reason=tls_missing error="it demands TLS; configure tls on this node too"`,
+	} {
+		if n := records.count(want); n != 1 {
+			t.Errorf("%d records of %s, want one", n, want)
+		}
+	}
+	eventually(t, "it has turned itself away", func() bool { return ours.Stats().Rejected[ReasonProtocol] == 3 })
+	if n := records.count("turned away"); n != 0 {
+		t.Errorf("what it does not serve yet was told %d times", n)
+	}
+}
+
+func TestRefusalsAreSeldom(t *testing.T) {
+	var r refusals
+	now := time.Now()
+	for _, v := range []struct {
+		addr   string
+		reason Reason
+		after  time.Duration
+		want   bool
+	}{
+		{"a", ReasonCluster, 0, true},
+		{"a", ReasonCluster, time.Minute - 1, false},
+		{"a", ReasonPlain, 0, true},
+		{"b", ReasonCluster, 0, true},
+		{"a", ReasonCluster, time.Minute, true},
+	} {
+		if got := r.due(refusal{v.addr, v.reason}, now.Add(v.after)); got != v.want {
+			t.Errorf("%+v: %v", v, got)
+		}
+	}
+	for n := range 3 * maxRefusals {
+		r.due(refusal{fmt.Sprint(n), ReasonCluster}, now)
+	}
+	if len(r.logged) > maxRefusals {
+		t.Errorf("%d are remembered", len(r.logged))
+	}
+}
+
+// Whoever dials learns which hosts a certificate is for, and which one was wanted.
+func TestCertificateForAnotherHost(t *testing.T) {
+	w := &world{newAuthority(t)}
+	far := w.link(t, func(c *Config) {
+		c.TLS.Certificates = []tls.Certificate{w.ca.issueFor(t, func(c *certificate) { c.hosts = []net.IP{net.IPv4(10, 0, 0, 5), net.IPv4(10, 0, 0, 6)} })}
+	})
+	nameless := w.link(t, func(c *Config) {
+		c.TLS.Certificates = []tls.Certificate{w.ca.issueFor(t, func(c *certificate) { c.hosts = nil })}
+	})
+	const mend = "; have it issued for that as well, or set tls.server_name on all nodes to a name that all certificates carry"
+	for _, c := range []struct {
+		to         *Link
+		serverName string
+		want       string
+	}{
+		{far, "", "its certificate is for 10.0.0.5, 10.0.0.6, and not for 127.0.0.1, the host that was dialled" + mend},
+		{far, "orders.muster", "its certificate is for 10.0.0.5, 10.0.0.6, and not for orders.muster, tls.server_name" + mend},
+		{nameless, "", "its certificate is for no host, and not for 127.0.0.1, the host that was dialled" + mend},
+	} {
+		_, err := w.link(t, func(l *Config) { l.TLS.ServerName = c.serverName }).Dial(testContext(t), "x", c.to.Addr().String())
+		wantRefused(t, err, ReasonCertificate)
+		var refused *RefusedError
+		if !errors.As(err, &refused) || refused.Meaning() != c.want {
+			t.Errorf("%v\nwant %s", err, c.want)
+		}
+	}
 }
 
 func TestSlowLorisIsEnded(t *testing.T) {

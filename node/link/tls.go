@@ -106,14 +106,19 @@ func (e *tlsEnds) client(h hello, addr string) *tls.Config {
 		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return own, nil }
 	}
 	if c.ServerName == "" {
-		host, _, err := net.SplitHostPort(addr)
-		if err != nil {
-			host = addr
-		}
-		host, _, _ = strings.Cut(host, "%") // an IPv6 zone is ours alone
-		c.ServerName = host
+		c.ServerName = dialledHost(addr)
 	}
 	return c
+}
+
+// dialledHost is the host of addr as a certificate names it.
+func dialledHost(addr string) string {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		host = addr
+	}
+	host, _, _ = strings.Cut(host, "%") // an IPv6 zone is ours alone
+	return host
 }
 
 // tlsVerdict is what one handshake has told of the client.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -98,7 +99,10 @@ func parseAddr(addr string) (canonical, problem string) {
 // and how it is mended.
 func why(addr string) string {
 	host, port, err := net.SplitHostPort(addr)
+	_, number := strconv.ParseUint(addr, 10, 16)
 	switch ip := net.ParseIP(host); {
+	case number == nil:
+		return "is a port without a host; name an address of the node, such as 10.0.0.5:" + addr
 	case err != nil && strings.Contains(err.Error(), "missing port"):
 		return "has no port; write HOST:PORT, such as " + net.JoinHostPort(strings.Trim(addr, "[]"), "7946")
 	case err != nil:

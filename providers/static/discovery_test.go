@@ -54,6 +54,7 @@ func TestConfigErrors(t *testing.T) {
 	}{
 		{"nothing", static.Config{}, []string{`peers: "": no peer is configured`}},
 		{"no port", static.Config{Peers: []string{"10.0.0.5"}}, []string{`peers[0]: "10.0.0.5": has no port; write HOST:PORT, such as 10.0.0.5:7946`}},
+		{"no host either", static.Config{Peers: []string{"7946"}}, []string{`peers[0]: "7946": is a port without a host; name an address of the node, such as 10.0.0.5:7946`}},
 		{"no port of IPv6", static.Config{Peers: []string{"[fd00::5]"}}, []string{`such as [fd00::5]:7946`}},
 		{"IPv6 without brackets", static.Config{Peers: []string{"fd00::5:7946"}}, []string{`write IPv6 in brackets`}},
 		{"unspecified", static.Config{Peers: []string{"0.0.0.0:7946"}}, []string{`nobody can dial 0.0.0.0; name an address of the node`}},

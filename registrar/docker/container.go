@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/musterhq/muster/discovery/driver"
@@ -114,8 +115,8 @@ func (c Container) label() string {
 }
 
 // ParseInspect reads what `docker inspect` prints: one object, or an array of them. An
-// element that is no container is left out and told of in the error, which joins all
-// that is wrong and wraps driver.ErrInvalid; the others are returned with it.
+// element that is no container, such as an image, is left out and told of in the error,
+// which joins all that is wrong and wraps driver.ErrInvalid; the others are returned with it.
 func ParseInspect(b []byte) ([]Container, error) {
 	b = bytes.TrimSpace(b)
 	elements := []json.RawMessage{b}
@@ -128,6 +129,9 @@ func ParseInspect(b []byte) ([]Container, error) {
 	var errs []error
 	for n, element := range elements {
 		c, err := parseContainer(element)
+		if what := otherThanContainer(element); what != "" {
+			err = fmt.Errorf("it is %s, and no container; name one of docker ps, as docker inspect --type container NAME", what)
+		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%w: container %d: %w", driver.ErrInvalid, n+1, err))
 			continue
@@ -135,6 +139,32 @@ func ParseInspect(b []byte) ([]Container, error) {
 		containers = append(containers, c)
 	}
 	return containers, errors.Join(errs...)
+}
+
+// otherThanContainer says what else that docker inspect prints an element is, or nothing.
+// Where no container has the name that it is given, that command goes on to look for
+// others that have it, images first.
+func otherThanContainer(element []byte) string {
+	var o map[string]json.RawMessage
+	if json.Unmarshal(element, &o) != nil {
+		return ""
+	}
+	has := func(keys ...string) bool {
+		return slices.ContainsFunc(keys, func(key string) bool { _, ok := o[key]; return ok })
+	}
+	switch {
+	case has("State", "HostConfig", "NetworkSettings"):
+		return ""
+	case has("RootFS", "RepoTags", "RepoDigests"):
+		return "an image"
+	case has("IPAM", "subnets"):
+		return "a network"
+	case has("Mountpoint"):
+		return "a volume"
+	case has("Spec"):
+		return "an object of a swarm"
+	}
+	return ""
 }
 
 func parseContainer(b []byte) (Container, error) {

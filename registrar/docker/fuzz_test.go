@@ -2,9 +2,12 @@ package docker
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/musterhq/muster/discovery/driver"
 )
 
 // FuzzServices holds that whatever an engine says of containers, what comes of it can be
@@ -96,6 +99,18 @@ func TestParseInspectTellsWhatIsNone(t *testing.T) {
 	containers, err := ParseInspect([]byte(`[{"Id":"a1"}, null, 5, {"Name":"/x"}]`))
 	if len(containers) != 1 || err == nil || len(strings.Split(err.Error(), "\n")) != 3 {
 		t.Errorf("ParseInspect: %v, %v; want one container and three errors", containers, err)
+	}
+	for element, want := range map[string]string{
+		`{"Id":"sha256:1","RepoTags":["nginx"],"Config":{"ExposedPorts":{"80/tcp":{}}},"RootFS":{"Type":"layers"}}`: "it is an image, and no container; name one of docker ps, as docker inspect --type container NAME",
+		`{"Name":"bridge","Id":"1","IPAM":{"Config":[]}}`:                                                           "it is a network, and no container",
+		`{"name":"podman","id":"1","driver":"bridge","subnets":[]}`:                                                 "it is a network, and no container",
+		`{"Name":"data","Mountpoint":"/var/lib/docker/volumes/data"}`:                                               "it is a volume, and no container",
+		`{"ID":"1","Version":{},"Spec":{"Name":"web"}}`:                                                             "it is an object of a swarm, and no container",
+	} {
+		containers, err := ParseInspect([]byte(element))
+		if err == nil || len(containers) != 0 || !errors.Is(err, driver.ErrInvalid) || !strings.Contains(err.Error(), want) {
+			t.Errorf("ParseInspect(%s): %v, %v; want %s", element, containers, err, want)
+		}
 	}
 	for _, none := range []string{"", "x", "{}", "[", `"a1"`} {
 		if containers, err := ParseInspect([]byte(none)); err == nil || len(containers) != 0 {

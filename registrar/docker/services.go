@@ -33,8 +33,9 @@ func (e *AddressError) Error() string {
 // other finds the container whose network c has joined (NetworkMode container:ID) by
 // its id or name; nil knows none. Services asks nobody else and does not block.
 //
-//  1. Of a container that does not run, is paused, lacks the label that is required,
-//     or whose health check does not pass, nothing is registered.
+//  1. Of a container that does not run, is paused, or lacks the label that is required,
+//     nothing is registered; of one whose health check does not pass, only the ports with
+//     SERVICE_<port>_PUBLISH_NOT_READY.
 //  2. Each port that is published, or exposed with Internal or on the network of the
 //     host or of another container, is a service, unless it is ignored or Explicit
 //     and without a name. Several bindings of a port are one service, at the best.
@@ -53,6 +54,12 @@ func (r Rules) Services(c Container, other func(id string) (Container, bool)) ([
 		return nil, problems
 	}
 	all := parseSettings(c, report)
+	unwell := c.unwell()
+	if unwell != "" && !slices.ContainsFunc(all, setting.notReady) {
+		problems = nil // what is wrong with its settings is told when they count
+		report(fmt.Errorf("%w: %s", ErrLeftOut, unwell))
+		return nil, problems
+	}
 	net, err := r.networkOf(c, other)
 	if err != nil {
 		report(err)
@@ -82,7 +89,12 @@ func (r Rules) Services(c Container, other func(id string) (Container, bool)) ([
 	var services []Service
 	ids := make(map[string]port)
 	for _, f := range found {
+		// Its name and its id are the same when all its ports are registered.
 		s := r.service(c, f, found, forced)
+		if unwell != "" && !f.set[keyNotReady].notReady() {
+			report(fmt.Errorf("port %v: %w: %s", f.port, ErrLeftOut, unwell))
+			continue
+		}
 		if p, taken := ids[s.ID]; taken {
 			report(fmt.Errorf("port %v: %w", f.port, &driver.ConfigError{Key: keyID, Value: s.ID, Problem: fmt.Sprintf("is the id of port %v; give each its own", p)}))
 			continue
@@ -113,8 +125,6 @@ func (r Rules) leavesOut(c Container) string {
 		return "it is paused"
 	case status != "" && status != "running":
 		return "it does not run: it is " + status
-	case c.State.Health != nil && (c.State.Health.Status == "starting" || c.State.Health.Status == "unhealthy"):
-		return "its health check says that it is " + c.State.Health.Status
 	}
 	if r.RequireLabel == "" {
 		return ""
@@ -126,6 +136,18 @@ func (r Rules) leavesOut(c Container) string {
 	}
 	return ""
 }
+
+// unwell says why c is not to get traffic by now, or nothing.
+func (c Container) unwell() string {
+	if h := c.State.Health; h != nil && (h.Status == "starting" || h.Status == "unhealthy") {
+		return "its health check says that it is " + h.Status
+	}
+	return ""
+}
+
+// notReady reports whether s has a port registered whatever the health check says: one
+// whose address is looked up by the container itself, which is well once it knows it.
+func (s setting) notReady() bool { return s.key == keyNotReady && !isNo(s.value) }
 
 // wants reports whether a port with these settings is registered.
 func (r Rules) wants(set map[string]setting) error {

@@ -16,10 +16,11 @@ const settingPrefix = "SERVICE_"
 
 // The keys that are not passed on as attributes.
 const (
-	keyName   = "name"
-	keyTags   = "tags"
-	keyID     = "id"
-	keyIgnore = "ignore"
+	keyName     = "name"
+	keyTags     = "tags"
+	keyID       = "id"
+	keyIgnore   = "ignore"
+	keyNotReady = "publish_not_ready"
 )
 
 // everyPort is the width of a setting that names no port, wider than any range.
@@ -179,7 +180,7 @@ func attrs(found map[string]setting) map[string]string {
 	rest := make(map[string]string)
 	for key, s := range found {
 		switch key {
-		case keyName, keyTags, keyID, keyIgnore:
+		case keyName, keyTags, keyID, keyIgnore, keyNotReady:
 		default:
 			rest[key] = s.value
 		}

@@ -1,14 +1,18 @@
 package host
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/musterhq/muster/discovery"
 )
 
 // PathRegistrar is where the API has what is registered: a Report.
@@ -126,11 +130,33 @@ func (s Status) report() Report {
 			Name: p.Name, Off: p.Off, Session: p.Session.Open, TTLSeconds: p.Session.TTL.Seconds(),
 			Wanted: wanted, Registered: stands, Evictions: p.Evictions, Error: oneLine(p.Err()),
 		})
+		r.Problems = append(r.Problems, p.rivals(s.Hostname)...)
 		if p.CleanupErr != nil {
 			r.Problems = append(r.Problems, fmt.Sprintf("clean-up of provider %s: %s", p.Name, oneLine(p.CleanupErr)))
 		}
 	}
 	return r
+}
+
+// rivals tells of others who register under the name of this host: one line, whose example
+// stands for all.
+func (p ProviderStatus) rivals(hostname string) []string {
+	var problems []string
+	for _, i := range p.Instances {
+		if i.Contested {
+			problems = append(problems, fmt.Sprintf("provider %s: somebody else registers service %s with id %s at %s, and this registrar at %s; %s",
+				p.Name, i.Instance.Service, i.Instance.InstanceID, cmp.Or(i.Rival, "no address, or takes it away"), i.Instance.Addr, mendOfName(hostname)))
+			break
+		}
+	}
+	if len(p.Kept) > 0 {
+		i := slices.MinFunc(p.Kept, func(a, b discovery.Instance) int {
+			return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.InstanceID, b.InstanceID))
+		})
+		problems = append(problems, fmt.Sprintf("provider %s: somebody else keeps service %s with id %s registered at %s, of a container that does not run here; %s",
+			p.Name, i.Service, i.InstanceID, i.Addr, mendOfKept(hostname)))
+	}
+	return problems
 }
 
 // outcomes returns the providers that each service is registered with, and why it is not.

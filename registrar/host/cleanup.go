@@ -124,6 +124,14 @@ func (r *Registrar) search(ctx context.Context, o *outlet, before suspects) (sus
 			}
 		}
 	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.kept = nil
+	for key, i := range now {
+		if o.evicted[key] {
+			o.kept = append(o.kept, i)
+		}
+	}
 	return now, nil
 }
 
@@ -161,7 +169,7 @@ func (r *Registrar) evict(o *outlet, i discovery.Instance) error {
 	case before:
 		o.evicted[key] = true
 		r.log.Warn("what was taken away has come back, so that somebody else keeps it registered; it is left alone",
-			"provider", o.registry.Name(), "service", i.Service, "instance_id", i.InstanceID, "addr", i.Addr)
+			"provider", o.registry.Name(), "service", i.Service, "instance_id", i.InstanceID, "addr", i.Addr, "mend", mendOfKept(r.config.Rules.Hostname))
 		return nil
 	}
 	if err := o.Evict(i); err != nil {

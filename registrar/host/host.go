@@ -89,7 +89,8 @@ type outlet struct {
 	*registrar.Registrar
 
 	mu        sync.Mutex
-	evicted   map[[2]string]bool
+	evicted   map[[2]string]bool   // true: it has come back, and is left alone
+	kept      []discovery.Instance // of those that the last search saw
 	evictions uint64
 	err       error // of the clean-up
 }
@@ -132,7 +133,7 @@ func Start(c Config) (*Registrar, error) {
 		r.outlets = append(r.outlets, &outlet{
 			registry: registry,
 			Registrar: registrar.New(registrar.Config{
-				Registry: registry, TTL: c.TTL, KeepOnStop: c.KeepOnStop, Logger: c.Logger,
+				Registry: registry, TTL: c.TTL, KeepOnStop: c.KeepOnStop, ContestedMend: mendOfName(c.Rules.Hostname), Logger: c.Logger,
 			}),
 			evicted: make(map[[2]string]bool),
 		})
@@ -194,6 +195,17 @@ func (r *Registrar) Stop(ctx context.Context) error {
 		r.stopErr = errors.Join(errs...)
 	})
 	return r.stopErr
+}
+
+// mendOfName is what to do about somebody who registers under the name of this host.
+func mendOfName(hostname string) string {
+	return fmt.Sprintf("if another host has the name %s, or another registrar runs on this one, give each a registrar.hostname of its own", hostname)
+}
+
+// mendOfKept is the same where it may also be a node, whose id in some formats is like that
+// of a container.
+func mendOfKept(hostname string) string {
+	return mendOfName(hostname) + "; if it is a node of this host, name its cluster in the registrar's configuration"
 }
 
 func (r *Registrar) wake() {

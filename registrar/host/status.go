@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/registrar"
 	"github.com/musterhq/muster/registrar/check"
 	"github.com/musterhq/muster/registrar/docker"
@@ -33,6 +34,9 @@ type ProviderStatus struct {
 	registrar.Status
 	// Evictions counts what was taken away that containers had left behind.
 	Evictions uint64
+	// Kept are those that came back, since somebody else keeps them registered under the
+	// name of this host.
+	Kept []discovery.Instance
 	// CleanupErr is why that could not be looked for.
 	CleanupErr error
 }
@@ -57,7 +61,7 @@ func (r *Registrar) Status() Status {
 	for _, o := range r.outlets {
 		p := ProviderStatus{Name: o.registry.Name(), Status: o.Status()}
 		o.mu.Lock()
-		p.Evictions, p.CleanupErr = o.evictions, o.err
+		p.Evictions, p.Kept, p.CleanupErr = o.evictions, slices.Clone(o.kept), o.err
 		o.mu.Unlock()
 		s.Providers = append(s.Providers, p)
 	}

@@ -2,6 +2,7 @@ package lookup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -26,6 +27,11 @@ func (d detector) Detect(ctx context.Context, bound netip.AddrPort) (advertise.A
 	}
 	l.Ports, l.Protocol = []uint16{bound.Port()}, "tcp"
 	found, err := l.Me(ctx)
+	var missing *notFound
+	if errors.As(err, &missing) && missing.answered {
+		return advertise.Address{}, fmt.Errorf("%w; run a registrar on this host, and give a container that has a HEALTHCHECK the label SERVICE_%d_PUBLISH_NOT_READY=true: without, it is not registered before it is well",
+			err, bound.Port())
+	}
 	if err != nil {
 		return advertise.Address{}, err
 	}

@@ -152,7 +152,8 @@ func (l Lookup) missing(ctx context.Context, last map[string]discovery.Snapshot)
 		reasons = append(reasons, discovery.ErrClosed)
 	}
 	what := "no answer"
-	if all(last, l.names()) {
+	answered := all(last, l.names())
+	if answered {
 		what = fmt.Sprintf("none of %d entries has", entries)
 		if l.Tag != "" {
 			what += fmt.Sprintf(" the tag %q and", l.Tag)
@@ -163,7 +164,7 @@ func (l Lookup) missing(ctx context.Context, last map[string]discovery.Snapshot)
 		what += " the id of a registrar with port " + l.wanted()
 	}
 	text := fmt.Sprintf("lookup of service %s: %s", strings.Join(l.names(), " and "), what)
-	return &notFound{text, errors.Join(reasons...), reasons}
+	return &notFound{text, errors.Join(reasons...), reasons, answered}
 }
 
 func (l Lookup) wanted() string {
@@ -186,6 +187,8 @@ type notFound struct {
 	text    string
 	wrapped error
 	reasons []error
+
+	answered bool // by the registry, which has no such entry
 }
 
 func (e *notFound) Error() string {

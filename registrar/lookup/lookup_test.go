@@ -341,6 +341,20 @@ func TestDetector(t *testing.T) {
 	if found, err := resolve("twice", "registry"); !errors.Is(err, lookup.ErrAmbiguous) || !strings.Contains(err.Error(), "host:n2:7946, host:n3:7946") {
 		t.Errorf("two with one tag: %+v, %v", found, err)
 	}
+	// One that waits in vain names what may be waiting for it.
+	const cause = "run a registrar on this host, and give a container that has a HEALTHCHECK the label SERVICE_7946_PUBLISH_NOT_READY=true"
+	if found, err := lookup.Detector(lookup.Lookup{Registry: b.registry, Service: "node", Tag: "absent"}).Detect(within(t, 500*time.Millisecond), bound); !errors.Is(err, driver.ErrNotFound) || !strings.Contains(err.Error(), "; "+cause) {
+		t.Errorf("not registered: %+v, %v", found, err)
+	}
+	d, err := consul.New(consul.Config{Address: "127.0.0.1:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	down := discovery.New("consul", d, discovery.Options{})
+	defer down.Close()
+	if found, err := lookup.Detector(lookup.Lookup{Registry: down, Service: "node", Tag: "absent"}).Detect(within(t, 500*time.Millisecond), bound); err == nil || strings.Contains(err.Error(), cause) {
+		t.Errorf("a registry that does not answer: %+v, %v", found, err)
+	}
 	if found, err := resolve("", "registry"); !errors.Is(err, advertise.ErrNotApplicable) || !strings.Contains(err.Error(), "detect.registry.tag") {
 		t.Errorf("no tag: %+v, %v", found, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"syscall"
 	"time"
 
@@ -66,8 +67,13 @@ type UnreachableError struct {
 	Reason string
 }
 
+// Error has the mend of the reason. One without, of the network, is mended at the address.
 func (e *UnreachableError) Error() string {
-	return fmt.Sprintf("advertised %s, which node %s cannot reach: %s; publish the port or set node.advertise", e.Addr, e.Peer, e.Reason)
+	text := fmt.Sprintf("advertised %s, which node %s cannot reach: %s", e.Addr, e.Peer, e.Reason)
+	if !strings.Contains(e.Reason, "; ") {
+		text += "; publish the port or set node.advertise"
+	}
+	return text
 }
 
 // Who asks whoever answers at addr who it is.

@@ -79,6 +79,11 @@ func TestAsk(t *testing.T) {
 		t.Errorf("who cannot: %v\nwant %s", err, want)
 	}
 
+	refused := &UnreachableError{Addr: "10.0.0.5:7946", Peer: "b", Reason: "it demands TLS; configure tls on this node too"}
+	if want := "advertised 10.0.0.5:7946, which node b cannot reach: it demands TLS; configure tls on this node too"; refused.Error() != want {
+		t.Errorf("whose reason says the mend: %v\nwant %s", refused, want)
+	}
+
 	other := newPeer(t, "other")
 	elsewhere := Member{NodeID: "self", InstanceID: "instance-self", Addr: other.Addr}
 	err = Ask(t.Context(), self.link, elsewhere, newPeer(t, "b", elsewhere).Member)
