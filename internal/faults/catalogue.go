@@ -30,9 +30,9 @@ type Case struct {
 	Masterships int
 	// Run does it. Healing, and the check of all that was recorded, come after it.
 	Run func(l *Lab)
-	// Late is how much longer the cluster may take to recover over a provider, and the
-	// comment at the case says why.
-	Late map[string]time.Duration
+	// LateMaster and LateRegistry are how much longer it may take over Consul until there
+	// is a master and until the registry is right, and the comment at the case says why.
+	LateMaster, LateRegistry time.Duration
 	// ClocksBroken says that clocks run at rates outside of what is assumed, and Revoked
 	// that an operator takes grants away.
 	ClocksBroken, Revoked bool
@@ -144,10 +144,11 @@ var Catalogue = []Case{
 		l.NoMaster(l.Hosts)
 		l.Sleep(l.validity())
 	}},
-	// The agent of Consul compares what was restored with what it knows once a minute,
-	// and until then services of the past are listed. A session of the past, which
-	// nobody ends, holds the lock for twice its own TTL of 10 s.
-	{Name: "store-restored", Faults: []int{9}, Providers: withStore, Late: map[string]time.Duration{"consul": 90 * time.Second}, Run: func(l *Lab) {
+	// A session of the past, which nobody ends, holds the lock for twice its own TTL of
+	// 10 s, and is looked at again some seconds later. The agent of Consul compares what
+	// was restored with what it knows after one to two minutes (Interval and stagger in
+	// agent/ae of Consul), and until then services of the past are listed.
+	{Name: "store-restored", Faults: []int{9}, Providers: withStore, LateMaster: 30 * time.Second, LateRegistry: 2 * time.Minute, Run: func(l *Lab) {
 		l.Form()
 		restore := l.store.backup()
 		for range 2 {

@@ -54,9 +54,9 @@ func (c Case) attack(t *testing.T, provider string, seed uint64) checker.Report 
 	o.Name, o.Provider, o.Seed = c.Name, provider, seed
 	l := New(t, o)
 	l.bounds.ClocksBroken, l.bounds.Revoked = c.ClocksBroken, c.Revoked
-	if late := c.Late[provider]; late > 0 {
-		l.bounds.Master += late
-		l.bounds.Registry += late
+	if provider == "consul" {
+		l.bounds.Master += c.LateMaster
+		l.bounds.Registry += c.LateRegistry
 	}
 	c.Run(l)
 	report := l.Finish()
