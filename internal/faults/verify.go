@@ -192,13 +192,13 @@ func (l *Lab) report(r checker.Report) {
 	if r.Stalled > 0 {
 		l.t.Logf("the machine stood still for %v in all", r.Stalled.Round(time.Millisecond))
 	}
-	if l.t.Failed() {
+	if l.t.Failed() || os.Getenv("KEEP") != "" {
 		l.t.Logf("what was done:\n%s\nwhat was recorded is kept in %s", strings.Join(l.events, "\n"), l.keep())
 	}
 }
 
-// keep copies all files to where they outlive the test: below $KEEP, or else the
-// directory of temporary files.
+// keep copies all files to where they outlive the test: below $KEEP, which also keeps those of
+// tests that pass, or else below /tmp/muster-faults.
 func (l *Lab) keep() string {
 	base := cmp.Or(os.Getenv("KEEP"), "/tmp/muster-faults")
 	dir := filepath.Join(base, fmt.Sprintf("%s-%s-%d-%d", l.options.Name, l.options.Provider, l.options.Seed, os.Getpid()))
