@@ -6,7 +6,8 @@
 #   make image      the images muster and muster-etcd, of static programs and nothing else
 #   make test       all tests with the race detector, over real servers; RUN=Name for some, PKG=./dir for one
 #   make faults     every fault of the catalogue on every provider (docs/reliability.md), as root;
-#                   CASE=name and PROVIDER=etcd for some, SEED=7 for other choices, COUNT=100 to repeat them
+#                   CASE=name and PROVIDER=etcd for some, SEED=7 for other choices, COUNT=100 to repeat them,
+#                   KEEP=/tmp/kept to keep what was recorded even if they pass
 #   make faults-short   the short catalogue and the broken variants, which make test runs too
 #   make soak       random faults for DURATION=20m, with SEED=1 and PROVIDER=static|etcd|consul
 #   make lint       formatting, go.mod, vet, staticcheck
