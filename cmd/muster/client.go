@@ -231,8 +231,11 @@ func (a agent) unanswered(err error) error {
 	case a.tls != nil && (errors.As(err, &record) || strings.Contains(err.Error(), "server gave HTTP response")):
 		return fmt.Errorf("the %s at %s speaks no TLS; write --http http://%s, without --ca-file", a.name, a.addr, a.addr)
 	}
-	return fmt.Errorf("no %s answers at %s: %s; start one with %s or name it with --http", a.name, a.addr, cause(err), a.command)
+	return unansweredError{fmt.Errorf("no %s answers at %s: %s; start one with %s or name it with --http", a.name, a.addr, cause(err), a.command)}
 }
+
+// unansweredError says that nobody was there to answer.
+type unansweredError struct{ error }
 
 // refused explains an answer that is none to the question.
 func (a agent) refused(response *http.Response, path string, body []byte) error {

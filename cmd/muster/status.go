@@ -2,6 +2,8 @@ package main
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -30,19 +32,25 @@ Where a registrar answers, show what muster registrar status does.`,
 	ask := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		err := ask(cmd, args)
-		if err == nil || cmd.Flags().Changed("http") || os.Getenv(httpAddrVariable) != "" {
+		var nobody unansweredError
+		if !errors.As(err, &nobody) || cmd.Flags().Changed("http") || os.Getenv(httpAddrVariable) != "" {
 			return err
 		}
-		registrar, unasked := askFlags{service: registrarService}.agent()
-		if unasked != nil {
-			return err
+		registrar := agent{service: registrarService, addr: registrarService.usual}
+		if registrar.answers(cmd.Context()) {
+			err = fmt.Errorf("%w; a registrar answers at %s: ask it with muster registrar status", err, registrar.addr)
 		}
-		if _, unasked = registrar.ask(cmd.Context(), host.PathRegistrar, new(host.Report)); unasked != nil {
-			return err
-		}
-		return fmt.Errorf("%w; a registrar answers at %s: ask it with muster registrar status", err, registrar.addr)
+		return err
 	}
 	return cmd
+}
+
+// answers reports whether a registrar serves at its address. It is asked for what it tells everyone:
+// whoever is there was not named by the user, and is shown no token.
+func (a agent) answers(ctx context.Context) bool {
+	a.token = ""
+	_, err := a.ask(ctx, host.PathRegistrar, new(host.Report))
+	return err == nil
 }
 
 func newRegistrarStatusCommand() *cobra.Command {

@@ -122,16 +122,19 @@ func rehearseRegistration(k *check) {
 		k.stays(25*pollEvery, reader, service, "another registration was rehearsed", a)
 		return
 	}
-	events, _ := k.watch(w, service, k.list(reader, service))
-	done := make(chan struct{})
-	k.Cleanup(func() { <-done })
+	watched, _ := k.watch(w, service, k.list(reader, service))
+	// Taken at once: what is not may be yielded as one with what comes next.
+	events := make(chan event, 1000)
 	go func() {
-		defer close(done)
-		for range 3 {
-			rehearse(service)
+		defer close(events)
+		for e := range watched {
+			events <- e
 		}
-		k.register(s, b) // by which the watch is seen to have come past the rehearsals
 	}()
+	for range 3 {
+		rehearse(service)
+	}
+	k.register(s, b) // by which the watch is seen to have come past the rehearsals
 	for {
 		e, ok := k.next(events, k.Patience)
 		if !ok || e.err != nil {

@@ -92,9 +92,10 @@ func (r *run) peers(ctx context.Context) (all []peer, read bool) {
 	return all, read
 }
 
-// own reports whether addr is one under which others know this node.
+// own reports whether addr is one at which this node was found. node.voter is not: what
+// is told of reach is not told of that.
 func (r *run) own(addr string) bool {
-	known := []string{r.found, r.Config.Node.Voter}
+	known := []string{r.found}
 	if agent := r.ourAgent(); agent != nil {
 		known = append(known, agent.Addr)
 	}

@@ -75,22 +75,33 @@ func (r *run) refused(check, provider string, err error) Finding {
 // certificateMend says what to do about a certificate that one end does not accept. What
 // the clients of providers return is no more than the text of that, of crypto/tls.
 func certificateMend(section, text string) string {
-	for said, mend := range map[string]string{
-		"remote error: tls:":                    "show it a certificate of an authority that it knows, in SECTION.tls.cert_file and SECTION.tls.key_file",
-		"x509: certificate signed by unknown":   "name the authority that has signed its certificate in SECTION.tls.ca_file",
-		"x509: certificate has expired or is":   "have its certificate renewed, or set the clock of this host right",
-		"x509: certificate is valid for":        wrongHost,
-		"x509: certificate is not valid for":    wrongHost,
-		"x509: cannot validate certificate for": wrongHost,
-	} {
-		if strings.Contains(text, said) {
-			return strings.ReplaceAll(mend, "SECTION", section)
+	for _, c := range certificateCauses {
+		if strings.Contains(text, c.said) {
+			return strings.ReplaceAll(c.mend, "SECTION", section)
 		}
 	}
 	return ""
 }
 
-const wrongHost = "write a host that its certificate is for in SECTION, set SECTION.tls.server_name to one, or have it issued for the host that is dialled"
+const (
+	wrongHost = "write a host that its certificate is for in SECTION, set SECTION.tls.server_name to one, or have it issued for the host that is dialled"
+	notOurs   = "show it a certificate of an authority that it knows, in SECTION.tls.cert_file and SECTION.tls.key_file"
+)
+
+// certificateCauses are in the order in which they count: several servers may each have
+// said something. Other alerts than those about our certificate are not its fault.
+var certificateCauses = []struct{ said, mend string }{
+	{"x509: certificate signed by unknown", "name the authority that has signed its certificate in SECTION.tls.ca_file"},
+	{"x509: certificate has expired or is", "have its certificate renewed, or set the clock of this host right"},
+	{"x509: certificate is valid for", wrongHost},
+	{"x509: certificate is not valid for", wrongHost},
+	{"x509: cannot validate certificate for", wrongHost},
+	{"remote error: tls: bad certificate", notOurs},
+	{"remote error: tls: unknown certificate", notOurs},
+	{"remote error: tls: certificate required", notOurs},
+	{"remote error: tls: expired certificate", notOurs},
+	{"remote error: tls: unsupported certificate", notOurs},
+}
 
 // registers rehearses the registration of the node.
 func (r *run) registers(ctx context.Context, name string, registry *discovery.Registry) Finding {

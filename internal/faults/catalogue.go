@@ -421,16 +421,23 @@ var Catalogue = []Case{
 			h.Stop()
 			h.env = []string{"MUSTER_FAULT_WIRE=2"}
 			h.Start()
-			l.Sleep(l.UpTo(3*time.Second, 5*time.Second))
-			for _, other := range l.running() {
-				v, err := other.view(context.Background())
-				same := (i + 1)
-				if other.env == nil {
-					same = len(l.Hosts) - i - 1
+			later := i + 1
+			apart := func(ctx context.Context) bool {
+				for _, other := range l.Hosts {
+					same := later
+					if other.env == nil {
+						same = len(l.Hosts) - later
+					}
+					if v, err := other.view(ctx); err != nil || len(v.Members) != same {
+						return false
+					}
 				}
-				if err != nil || len(v.Members) > same {
-					l.t.Errorf("%s sees %d members, and %d speak its version (%v)", other.Name(), len(v.Members), same, err)
-				}
+				return true
+			}
+			l.eventually("each sees those of its version and nobody else", apart)
+			l.Sleep(l.UpTo(2*time.Second, 4*time.Second))
+			if !apart(context.Background()) {
+				l.t.Errorf("%d nodes are of a later version, and not each sees those of its own and nobody else; %s", later, l.describe())
 			}
 		}
 	}},

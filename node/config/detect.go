@@ -123,6 +123,9 @@ func (c *Config) Lookup(o discovery.Options) (lookup.Lookup, *discovery.Registry
 	if !ok {
 		return lookup.Lookup{}, nil, false, &driver.ConfigError{Key: "detect.registry.provider", Value: name, Problem: "no such provider is configured"}
 	}
+	if o.Logger != nil {
+		o.Logger = o.Logger.With("use", "detect.registry") // it is a second client of the provider
+	}
 	registry, err := discovery.Open(name, withUnhealthy(section), o)
 	if err != nil {
 		return lookup.Lookup{}, nil, false, err
