@@ -451,6 +451,27 @@ var Catalogue = []Case{
 			l.votes(h) // or else a majority is without its state, which is for ever
 		}
 	}},
+	{Name: "majority-loses-data", Faults: []int{48}, Providers: []string{"static"}, Run: func(l *Lab) {
+		keeper := l.Form()
+		for _, h := range l.Others(keeper) {
+			h.Kill()
+			h.LoseData()
+		}
+		for _, h := range l.Others(keeper) {
+			h.Start()
+		}
+		for _, h := range l.Hosts {
+			l.eventually(h.Name()+" says what is lost and how it is mended", func(ctx context.Context) bool {
+				v, err := h.view(ctx)
+				return err == nil && strings.Contains(v.Warning, "stop "+keeper.Addr()+", remove its node.data_dir")
+			})
+		}
+		l.NoMaster(l.Hosts)
+		// As it says. The others have heard of the term from the one that kept its state.
+		keeper.Stop()
+		keeper.LoseData()
+		keeper.Start()
+	}},
 	{Name: "disk-full", Faults: []int{48}, Providers: []string{"static"}, Run: func(l *Lab) {
 		for _, h := range l.Hosts {
 			l.smallDisk(h)

@@ -3,6 +3,7 @@ package quorum
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -327,6 +328,43 @@ func TestLostDataDir(t *testing.T) {
 	c.inForce(c.nodes...)
 	c.eventually("no warning", func() bool {
 		ms, err := next.auth.mastership()
+		return err == nil && ms.Warning == ""
+	})
+}
+
+// TestMajorityLosesItsDataDirs: those who kept theirs elect nobody any more, all say so and
+// how it is mended, and one directory that comes back is enough. (The other mend takes
+// nodes that remember the term: see the case majority-loses-data in internal/faults.)
+func TestMajorityLosesItsDataDirs(t *testing.T) {
+	t.Parallel()
+	c, keeper := formed(t, 3)
+	lost := c.others(keeper)
+	for _, p := range lost {
+		p.crash()
+		if err := os.Rename(p.dir, p.dir+".lost"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, p := range lost {
+		p.start()
+	}
+	for _, p := range c.nodes {
+		c.eventually(p.name+" says what is lost", func() bool {
+			ms, err := p.auth.mastership()
+			return err == nil && strings.Contains(ms.Warning, "stop "+keeper.addr+", remove its node.data_dir")
+		})
+	}
+	found := lost[0]
+	found.crash()
+	found.wipe()
+	if err := os.Rename(found.dir+".lost", found.dir); err != nil {
+		t.Fatal(err)
+	}
+	found.start()
+	c.master()
+	c.inForce(c.nodes...)
+	c.eventually("no warning", func() bool {
+		ms, err := keeper.auth.mastership()
 		return err == nil && ms.Warning == ""
 	})
 }

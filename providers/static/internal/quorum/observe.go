@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -148,6 +149,9 @@ func (a *Authority) ineligible() string {
 // warning is what an operator should mend.
 func (a *Authority) warning(m *member) string {
 	warnings := a.listWarnings(m)
+	if lost := a.majorityLost(); lost != "" {
+		warnings = append(warnings, lost)
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, problem := range []string{a.listProblem, a.diskProblem, a.voterProblem} {
@@ -161,8 +165,40 @@ func (a *Authority) warning(m *member) string {
 	return strings.Join(warnings, "; ")
 }
 
+// majorityLost says that so many voters came without their state that those who have it
+// elect nobody, or "". Nothing but an operator ends that: see the founding of a cluster
+// in DESIGN.md.
+func (a *Authority) majorityLost() string {
+	all := map[string]status{a.cfg.Self: a.status()}
+	for addr, s := range a.sightings() {
+		if s.err == nil {
+			all[addr] = s.status
+		}
+	}
+	for _, keeper := range slices.Sorted(maps.Keys(all)) {
+		s := all[keeper]
+		if s.Phase != phaseEstablished || s.Leader != "" {
+			continue
+		}
+		var lost []string
+		for _, id := range s.Servers {
+			if all[addrOf(id)].Phase == phaseEmpty {
+				lost = append(lost, addrOf(id))
+			}
+		}
+		if len(lost) >= len(s.Servers)/2+1 {
+			return fmt.Sprintf("voters %s came without their state, and without them nobody is elected: bring back the directory of one, or else stop %s, remove its node.data_dir and start it again, by which the records are lost",
+				strings.Join(lost, " and "), keeper)
+		}
+	}
+	return ""
+}
+
 // waitingFor says what keeps this node from having a leader.
 func (a *Authority) waitingFor() string {
+	if lost := a.majorityLost(); lost != "" {
+		return lost
+	}
 	a.mu.Lock()
 	var waiting []string
 	for _, problem := range []string{a.diskProblem, a.voterProblem} {
