@@ -19,9 +19,13 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	dir, err := os.MkdirTemp("", "muster-example-") // a place that lasts, in earnest
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
 	n, err := node.Start(context.Background(), node.Config{
-		Cluster: "orders", Bind: "127.0.0.1:17946", Registry: registry,
-		DataDir: os.TempDir() + "/muster-example",
+		Cluster: "orders", Bind: "127.0.0.1:17946", Registry: registry, DataDir: dir,
 	})
 	if err != nil {
 		log.Fatal(err)

@@ -298,7 +298,9 @@ func (n *Node) Check() (mastership.Token, error) { return n.elector.Check() }
 
 // WhileMaster runs fn each time that this node is master, with a context that ends
 // when it no longer is and the term to attach to all outside effects, and blocks
-// until ctx or the node ends or fn fails. See [mastership.Elector.WhileMaster].
+// until ctx or the node ends or fn fails. An fn that returns nil is not run again before the
+// next term: one that works for as long as the node is master returns when its context
+// ends. See [mastership.Elector.WhileMaster].
 func (n *Node) WhileMaster(ctx context.Context, fn func(ctx context.Context, term Term) error) error {
 	ctx, stop := n.bind(ctx)
 	defer stop()

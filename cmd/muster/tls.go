@@ -57,7 +57,7 @@ there are not written over.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&dir, "dir", ".", "directory of the files")
+	flags.StringVar(&dir, "dir", ".", "directory of the files, which is made if it is not there")
 	flags.StringVar(&name, "name", "muster", "name of the authority, for people")
 	flags.IntVar(&days, "days", 3650, "how long it is good")
 	flags.BoolVar(&force, "force", false, "write over files that are there; every certificate of the old authority loses its worth")
@@ -178,6 +178,9 @@ func readAuthority(certFile, keyFile string) (*pki.Authority, error) {
 }
 
 func storePair(cmd *cobra.Command, pair pki.Pair, certFile, keyFile string, force bool) error {
+	if err := os.MkdirAll(filepath.Dir(keyFile), 0o755); err != nil {
+		return fmt.Errorf("--dir: %w", err)
+	}
 	switch err := pair.Write(certFile, keyFile, force); {
 	case errors.Is(err, fs.ErrExist):
 		return fmt.Errorf("%w; write it over with --force, or choose another --dir", err)

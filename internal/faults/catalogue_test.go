@@ -17,7 +17,19 @@ var full = flag.Bool("full", false, "all cases, and not the short catalogue")
 // or those that PROVIDER names, with the choices of SEED.
 func TestCatalogue(t *testing.T) {
 	alone(t)
+	if !slices.ContainsFunc(providers(), func(p string) bool {
+		return slices.ContainsFunc(Catalogue, func(c Case) bool { return c.selected(p) })
+	}) {
+		var names []string
+		for _, c := range Catalogue {
+			names = append(names, c.Name)
+		}
+		t.Fatalf("no case over %s has CASE=%q in its name; write a part of one of %s", strings.Join(providers(), ","), os.Getenv("CASE"), strings.Join(names, ", "))
+	}
 	for _, provider := range providers() {
+		if !slices.Contains(everywhere, provider) {
+			t.Fatalf("PROVIDER: %q: no such provider; write one of %s, or several with commas", provider, strings.Join(everywhere, ", "))
+		}
 		t.Run(provider, func(t *testing.T) {
 			for _, c := range Catalogue {
 				if c.selected(provider) {

@@ -92,6 +92,9 @@ func parseAddr(addr string) (canonical, problem string) {
 	if err := driver.ValidateAddr(addr); err != nil {
 		return "", why(addr)
 	}
+	if host, _, err := net.SplitHostPort(addr); err == nil && net.ParseIP(host) == nil && strings.Trim(host, "0123456789.") == "" {
+		return "", "is not an IP address; write four numbers up to 255"
+	}
 	return driver.CanonicalAddr(addr), ""
 }
 
