@@ -84,13 +84,14 @@ func TestTLSCommandSparesTheAuthority(t *testing.T) {
 			t.Errorf("%s is another than it was, %v", name, err)
 		}
 	}
-	if status, _, stderr := execute(t, "tls", "cert", "ca", "--host", "10.0.0.5", "--dir", sub, "--ca", filepath.Join(dir, "ca.pem"), "--ca-key", filepath.Join(dir, "ca-key.pem")); status != statusDone {
+	if status, _, stderr := execute(t, "tls", "cert", "ca", "--host", "10.0.0.5", "--dir", filepath.Join(sub, "new"), "--ca", filepath.Join(dir, "ca.pem"), "--ca-key", filepath.Join(dir, "ca-key.pem")); status != statusDone {
 		t.Errorf("elsewhere: status %d, stderr %q", status, stderr)
 	}
 }
 
 func TestTLSCommandUsage(t *testing.T) {
 	dir := t.TempDir()
+	file := writeFile(t, "file", "no directory")
 	for _, v := range []struct {
 		args   []string
 		status int
@@ -105,7 +106,7 @@ func TestTLSCommandUsage(t *testing.T) {
 		{[]string{"tls", "cert", "node-1", "--host", "10.0.0.5:7946"}, statusUsage, `--host: "10.0.0.5:7946": neither an IP address nor a DNS name`},
 		{[]string{"tls", "cert", "node-1", "--host", "0.0.0.0"}, statusUsage, `--host: "0.0.0.0": is dialled by nobody`},
 		{[]string{"tls", "cert", "node-1", "--host", "a", "--dir", dir}, statusFailed, "the authority cannot be read"},
-		{[]string{"tls", "ca", "--dir", filepath.Join(dir, "none")}, statusFailed, "none"},
+		{[]string{"tls", "ca", "--dir", filepath.Join(file, "below")}, statusFailed, "--dir: mkdir " + file},
 	} {
 		status, stdout, stderr := execute(t, v.args...)
 		if status != v.status || stdout != "" || !strings.Contains(stderr, v.want) {
