@@ -60,7 +60,11 @@ Entries that cannot be read are reported on stderr.`,
 			if d.query.Meta, err = parseMeta(meta); err != nil {
 				return err
 			}
-			cfg, err := loadConfig(cmd, file)
+			purpose := config.ForNode
+			if d.query.Service != "" {
+				purpose = config.ForAny // the file of a registrar names no cluster
+			}
+			cfg, err := loadConfigFor(cmd, file, purpose)
 			if err != nil {
 				return err
 			}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/testserver"
 )
 
 func TestDiscoverLists(t *testing.T) {
@@ -346,5 +347,17 @@ func TestSkippedIsReportedOnceAsLongAsItStands(t *testing.T) {
 	line := `muster: skipped "k\n": no reason was given` + "\n"
 	if diff := cmp.Diff(line+line, errs.String()); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// What a registrar has registered can be listed with its own file, which names no cluster.
+func TestDiscoverWithTheFileOfARegistrar(t *testing.T) {
+	file := writeFile(t, "registrar.yaml", "provider: {etcd: {endpoints: [\"http://"+testserver.SharedEtcd(t).Addr()+"\"]}}\nregistrar: {explicit: true}\n")
+	status, stdout, stderr := execute(t, "discover", "-c", file, "--service", "shop", "-o", "json")
+	if status != statusDone || stderr != "" || strings.TrimSpace(stdout) != "[]" {
+		t.Errorf("status %d, stdout %q, stderr %q", status, stdout, stderr)
+	}
+	if status, _, stderr := execute(t, "discover", "-c", file); status != statusUsage || !strings.Contains(stderr, "cluster") {
+		t.Errorf("without a service: status %d, stderr %q", status, stderr)
 	}
 }
