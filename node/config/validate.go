@@ -46,7 +46,7 @@ func (l *loader) validate() {
 	if ttl := c.Mastership.TTL; ttl < 0 {
 		l.bad("mastership.ttl", ttl.String(), "negative; write a duration, as 5s, or 0s for the provider's default")
 	} else if ttl > 0 && ttl < 210*time.Millisecond {
-		l.bad("mastership.ttl", ttl.String(), "too short to be renewed in time; write at least 210ms, or 0s for the provider's default")
+		l.bad("mastership.ttl", ttl.String(), "too short to be renewed in time; write 1s or more, or 0s for the provider's default")
 	}
 	l.validateRegistrar(c.Registrar)
 	l.validateServices()
