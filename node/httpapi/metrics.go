@@ -1,7 +1,10 @@
 package httpapi
 
 import (
+	"sync"
+
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/discovery/driver"
@@ -14,6 +17,18 @@ import (
 type collector struct {
 	node         *node.Node
 	certificates func() map[string]driver.TLSState
+}
+
+// oneAtATime has those who ask for the metrics wait for each other while they are gathered,
+// which takes a goroutine for each collector, so that a flood of them costs what one does.
+// Nobody waits for one that does not read its answer.
+func oneAtATime(metrics prometheus.Gatherer) prometheus.Gatherer {
+	var gathering sync.Mutex
+	return prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+		gathering.Lock()
+		defer gathering.Unlock()
+		return metrics.Gather()
+	})
 }
 
 func newCollector(n *node.Node, certificates func() map[string]driver.TLSState) prometheus.Collector {
