@@ -5,16 +5,19 @@ package deploy_test
 import (
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/musterhq/muster/agent/doctor"
 	"github.com/musterhq/muster/discovery/driver"
-	"github.com/musterhq/muster/internal/doctor"
-	"github.com/musterhq/muster/internal/testdocker"
+	"github.com/musterhq/muster/internal/testing/testdocker"
+	"github.com/musterhq/muster/internal/testing/wait"
 	"github.com/musterhq/muster/node/httpapi"
 	"github.com/musterhq/muster/registrar/host"
 )
@@ -114,14 +117,14 @@ func TestClusterOfAllKindsOfNetworks(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, "etcd")
 	one, two, three := l.engine.Network(), l.engine.Network(), l.engine.Network()
-	port := freePort(t)
-	onHost := l.node("host", "--network", "host", "-e", "MUSTER_NODE_BIND=0.0.0.0:"+port, "-e", "MUSTER_HTTP_ADDR=127.0.0.1:"+freePort(t))
+	port, api := freePort(t), "127.0.0.1:"+freePort(t)
+	onHost := l.node("host", "--network", "host", "-e", "MUSTER_NODE_BIND=0.0.0.0:"+port, "-e", "MUSTER_HTTP_ADDR="+api, "-e", "MUSTER_AGENT="+api)
 	inOne := l.node("one", "--network", one, "-p", "0:7946")
 	inTwo := l.engine.Create(l.options("two", "--network", two, "-p", "0:7946"))
 	l.engine.Docker("network", "connect", three, inTwo.ID)
 	inTwo.Start()
 	var s httpapi.Status
-	testdocker.Eventually(t, func() error { return muster(onHost, &s, "status") })
+	wait.NoError(t, func() error { return muster(onHost, &s, "status") })
 	if winner := s.Advertise.Steps[len(s.Advertise.Steps)-1].Name; winner != "interface" || !strings.HasSuffix(s.Addr, ":"+port) {
 		t.Errorf("in the network of the host it advertises %s, by %s", s.Addr, winner)
 	}
@@ -146,7 +149,7 @@ func freePort(t *testing.T) string {
 }
 
 // A container that nobody outside could reach does not become a ghost: it ends, and
-// says how that is mended.
+// says how to fix that.
 func TestContainerWithoutAMappingFailsClosed(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, "etcd")
@@ -172,7 +175,7 @@ func TestContainerWithoutAMappingFailsClosed(t *testing.T) {
 	// Where all are in that network it is what is wanted.
 	c := l.node("n1", "-e", "MUSTER_DETECT_REQUIRE_EXTERNAL=false")
 	var s httpapi.Status
-	testdocker.Eventually(t, func() error { return muster(c, &s, "status") })
+	wait.NoError(t, func() error { return muster(c, &s, "status") })
 	if want := c.Inspect("{{.NetworkSettings.IPAddress}}") + ":7946"; s.Addr != want {
 		t.Errorf("it advertises %s, want %s", s.Addr, want)
 	}
@@ -195,7 +198,6 @@ func TestNodeFindsItselfByTheRegistrar(t *testing.T) {
 	o.Env = append(o.Env, "MUSTER_DETECT_REGISTRY_SERVICE="+l.cluster+"-ports", "MUSTER_DETECT_REGISTRY_TAG=n1", "MUSTER_BOOTSTRAP_EXPECT=1")
 	c := l.engine.Run(o)
 	l.agree(0, map[*testdocker.Container]string{c: net.JoinHostPort(gateway, hostPort(c))})
-	// The health check of its container.
 	var r host.Report
 	if err := muster(registrar, &r, "registrar", "status"); err != nil || !r.Ready || len(r.Services) == 0 {
 		t.Errorf("%v, %+v", err, r)
@@ -221,11 +223,11 @@ func TestImage(t *testing.T) {
 	}
 	c := e.Run(testdocker.Options{Image: name, Flags: []string{"--network", "none", "--health-interval", "1s", "--read-only", "--mount", "type=volume,dst=/var/lib/muster", "--cap-drop", "ALL"},
 		Env: []string{"MUSTER_CLUSTER=orders", "MUSTER_NODE_ID=n1", "MUSTER_NODE_BIND=127.0.0.1:7946", "MUSTER_PROVIDER_STATIC_PEERS=127.0.0.1:7946"}})
-	testdocker.Eventually(t, func() error {
+	wait.NoError(t, func() error {
 		var m httpapi.Master
 		return muster(c, &m, "master") // which a voter is that can write
 	})
-	testdocker.Eventually(t, func() error {
+	wait.NoError(t, func() error {
 		if health := c.Inspect("{{.State.Health.Status}}"); health != "healthy" {
 			return fmt.Errorf("its health is %s", health)
 		}
@@ -244,6 +246,7 @@ func TestComposeFile(t *testing.T) {
 			continue
 		}
 		cmd := exec.Command(command[0], append(command[1:], "-f", "compose.yaml", "config")...)
+		cmd.Env = append(os.Environ(), "HOST_NAME=one-of-many")
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			t.Fatalf("%v\n%s", err, out)
@@ -252,6 +255,10 @@ func TestComposeFile(t *testing.T) {
 			if want, _ := filepath.Abs(filepath.Join("compose", file)); !strings.Contains(string(out), want) {
 				t.Errorf("it does not mount %s:\n%s", want, out)
 			}
+		}
+		// Each host has a name of its own in what it registers.
+		if name := regexp.MustCompile(`MUSTER_REGISTRAR_HOSTNAME: ['"]?one-of-many`); !name.Match(out) || strings.Contains(string(out), "docker-host") {
+			t.Errorf("the registrar does not have the name of its host:\n%s", out)
 		}
 		return
 	}

@@ -1,4 +1,4 @@
-# An image of etcd to try things with, made like that of muster.
+# An image of etcd for trials, built like that of muster.
 FROM scratch
 COPY etcd /etcd
 COPY --chown=65532:65532 state /var/lib/etcd

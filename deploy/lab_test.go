@@ -17,8 +17,9 @@ import (
 	"testing"
 
 	"github.com/musterhq/muster/discovery/driver"
-	"github.com/musterhq/muster/internal/testdocker"
-	"github.com/musterhq/muster/internal/testserver"
+	"github.com/musterhq/muster/internal/testing/testdocker"
+	"github.com/musterhq/muster/internal/testing/testserver"
+	"github.com/musterhq/muster/internal/testing/wait"
 	"github.com/musterhq/muster/node/httpapi"
 	"github.com/musterhq/muster/providers/consul"
 	"github.com/musterhq/muster/providers/etcd"
@@ -42,7 +43,7 @@ var image struct {
 	name string
 }
 
-// buildImage builds deploy/Dockerfile once for all tests.
+// buildImage builds the image that is released once for all tests.
 func buildImage(t *testing.T, e *testdocker.Engine) string {
 	t.Helper()
 	image.once.Do(func() {
@@ -52,17 +53,13 @@ func buildImage(t *testing.T, e *testdocker.Engine) string {
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("go build: %v\n%s", err, out)
 		}
-		text, err := os.ReadFile("Dockerfile")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Mkdir(filepath.Join(dir, "state"), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		image.name = e.BuildContext(dir)
+		image.name = e.LoadImage(func(path, name string, labels []string) {
+			args := append([]string{"run", "-C", "../tools/release", "./mkimage", "-program", filepath.Join(dir, "muster"),
+				"-arch", e.Arch(), "-name", name, "-o", path}, labels...)
+			if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
+				t.Fatalf("mkimage: %v\n%s", err, out)
+			}
+		})
 	})
 	if image.name == "" {
 		t.Fatal("the image could not be built")
@@ -170,7 +167,7 @@ func muster(c *testdocker.Container, value any, args ...string) error {
 func (l *lab) agree(above uint64, nodes map[*testdocker.Container]string) httpapi.Master {
 	l.t.Helper()
 	var master httpapi.Master
-	testdocker.Eventually(l.t, func() error {
+	wait.NoError(l.t, func() error {
 		master = httpapi.Master{}
 		want := map[string]bool{}
 		for _, addr := range nodes {
@@ -207,7 +204,7 @@ func (l *lab) agree(above uint64, nodes map[*testdocker.Container]string) httpap
 // registered waits until these addresses and no others stand in the registry.
 func (l *lab) registered(nodes map[*testdocker.Container]string) {
 	l.t.Helper()
-	testdocker.Eventually(l.t, func() error {
+	wait.NoError(l.t, func() error {
 		want := map[string]bool{}
 		for _, addr := range nodes {
 			want[addr] = true

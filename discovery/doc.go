@@ -7,7 +7,8 @@
 //	r, err := discovery.Open("etcd", map[string]any{"endpoints": "http://127.0.0.1:2379"}, discovery.Options{})
 //	...
 //	for s := range r.Watch(ctx, discovery.Query{Service: "orders"}) {
-//		fmt.Println(s.Known, s.Stale, s.Instances)
+//		instances, known := s.Instances()
+//		fmt.Println(known, s.Stale, instances)
 //	}
 //
 // A provider's own constructor may be used in its place, with [New], and then no
@@ -21,7 +22,7 @@
 //   - A set holds each instance once, whole, filtered and sorted. An entry that
 //     cannot be read costs none of the others: it is named in Snapshot.Skipped.
 //   - A watch loses no change for good. It follows the provider's own watch from
-//     the listed revision on, or polls where there is none; it lists again after
+//     the listed revision on, or polls if there is none; it lists again after
 //     every break, and on a timer even without one.
 //   - Retries have full jitter and end with the context.
 //
@@ -29,7 +30,7 @@
 // the set stale, and neither smaller nor late.
 //
 // What it does not promise: that a listed instance is alive, or that two readers
-// see the same set at one moment. Whoever dials must bear a dead address. Nothing
+// see the same set at one moment. A caller that dials must bear a dead address. Nothing
 // may be concluded from the absence of an instance; who is master is granted by an
 // authority, never counted from a set.
 //

@@ -6,14 +6,14 @@ import (
 	"log"
 
 	"github.com/musterhq/muster/discovery"
-	"github.com/musterhq/muster/discovery/discoverytest"
-	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/discovery/memory"
+	"github.com/musterhq/muster/internal/testing/snapshot"
 )
 
 // A program finds the other instances of its service, and itself by its instance
 // id. The provider here is one in memory; programs open theirs with Open.
 func Example() {
-	provider := discoverytest.NewMemory()
+	provider := memory.New()
 	provider.Put(
 		discovery.Instance{Service: "orders", InstanceID: "b1c2", NodeID: "node-2", Addr: "10.0.0.6:7946", Tags: []string{"web"}},
 		discovery.Instance{Service: "orders", InstanceID: "a0f3", NodeID: "node-1", Addr: "10.0.0.5:7946", Tags: []string{"web"}},
@@ -25,7 +25,8 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	for _, i := range s.Others("a0f3") {
+	others, _ := s.Others("a0f3") // known, since List returned no error
+	for _, i := range others {
 		fmt.Println(i.NodeID, i.Addr)
 	}
 	// Output: node-2 10.0.0.6:7946
@@ -34,7 +35,7 @@ func Example() {
 // A watch never ends of itself. While the provider fails it keeps the last good
 // set, and says so.
 func ExampleRegistry_Watch() {
-	provider := discoverytest.NewMemory()
+	provider := memory.New()
 	provider.Put(discovery.Instance{Service: "orders", InstanceID: "a0f3", Addr: "10.0.0.5:7946"})
 	r := discovery.New("memory", provider.Driver(), discovery.Options{})
 	defer r.Close()
@@ -42,11 +43,11 @@ func ExampleRegistry_Watch() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	for s := range r.Watch(ctx, discovery.Query{Service: "orders"}) {
-		fmt.Println("known:", s.Known, "stale:", s.Stale, "instances:", len(s.Instances))
+		fmt.Println("known:", s.Known, "stale:", s.Stale, "instances:", len(snapshot.Instances(s)))
 		if s.Stale {
 			break
 		}
-		provider.Fail(driver.ErrUnavailable)
+		provider.Fail(discovery.ErrUnavailable)
 	}
 	// Output:
 	// known: true stale: false instances: 1
@@ -56,7 +57,7 @@ func ExampleRegistry_Watch() {
 // Two providers are read as one. What a list knows by its address alone is the
 // instance that another provider knows better.
 func ExampleUnion() {
-	list, store := discoverytest.NewMemory(), discoverytest.NewMemory()
+	list, store := memory.New(), memory.New()
 	list.Put(
 		discovery.Instance{Service: "orders", Addr: "10.0.0.5:7946"},
 		discovery.Instance{Service: "orders", Addr: "10.0.0.6:7946"},
@@ -71,7 +72,7 @@ func ExampleUnion() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	for _, i := range s.Instances {
+	for _, i := range snapshot.Instances(s) {
 		fmt.Println(i.Addr, i.NodeID, s.Providers(i))
 	}
 	// Output:

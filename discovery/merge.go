@@ -28,12 +28,12 @@ func merge(parts []Part) UnionSnapshot {
 		u.Revision = parts[0].Revision
 	}
 	if u.Known {
-		u.Instances, u.providers = mergeInstances(parts)
+		u.instances, u.providers = mergeInstances(parts)
 	}
 	return u
 }
 
-// reason says why the part is not up to date, or nil where it is.
+// reason says why the part is not up to date, or nil if it is.
 func (p Part) reason() error {
 	if p.pending() {
 		return fmt.Errorf("provider %s: %w: it has not answered yet", p.Provider, driver.ErrUnavailable)
@@ -62,7 +62,7 @@ func mergeInstances(parts []Part) (instances []Instance, providers map[string][]
 		return m
 	}
 	for part, p := range parts {
-		for _, i := range p.Instances {
+		for _, i := range p.instances {
 			if i.InstanceID == "" {
 				continue
 			}
@@ -75,7 +75,7 @@ func mergeInstances(parts []Part) (instances []Instance, providers map[string][]
 	}
 	// Those that are known by their address alone come after all who say more.
 	for part, p := range parts {
-		for _, i := range p.Instances {
+		for _, i := range p.instances {
 			if i.InstanceID != "" {
 				continue
 			}

@@ -5,6 +5,7 @@ import (
 	"reflect"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/decode"
 )
 
 // Open returns a registry over the provider that was registered under name. The
@@ -13,8 +14,7 @@ import (
 // decoded strictly; nil stands for the defaults. Open does not wait for the
 // provider to be reachable.
 //
-// What is wrong with the configuration is returned as *driver.ConfigError values,
-// joined.
+// What is wrong with the configuration is returned as *ConfigError values, joined.
 func Open(name string, config any, o Options) (*Registry, error) {
 	p, err := driver.Lookup(name)
 	if err != nil {
@@ -24,7 +24,8 @@ func Open(name string, config any, o Options) (*Registry, error) {
 	case nil:
 		config = p.NewConfig()
 	case map[string]any:
-		if config, err = driver.DecodeConfig(p, section); err != nil {
+		config = p.NewConfig()
+		if err := decode.Section(config, section); err != nil {
 			return nil, err
 		}
 	default:

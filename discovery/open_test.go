@@ -6,8 +6,8 @@ import (
 	"testing"
 
 	"github.com/musterhq/muster/discovery"
-	"github.com/musterhq/muster/discovery/discoverytest"
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/discovery/memory"
 )
 
 type memoryConfig struct {
@@ -18,12 +18,20 @@ type memoryProvider struct{ opened *memoryConfig }
 
 func (*memoryProvider) NewConfig() any { return &memoryConfig{Prefix: "/muster"} }
 
-func (p *memoryProvider) Open(config any) (driver.Driver, error) {
-	p.opened = config.(*memoryConfig)
-	if p.opened.Prefix == "" {
-		return nil, &driver.ConfigError{Key: "prefix", Problem: "must not be empty"}
+func (p *memoryProvider) Check(config any) (driver.Abilities, error) {
+	can := driver.AbilitiesOf(memory.New().Driver())
+	if config.(*memoryConfig).Prefix == "" {
+		return can, &driver.ConfigError{Key: "prefix", Problem: "must not be empty"}
 	}
-	return discoverytest.NewMemory().Driver(), nil
+	return can, nil
+}
+
+func (p *memoryProvider) Open(config any) (driver.Driver, error) {
+	if _, err := p.Check(config); err != nil {
+		return nil, err
+	}
+	p.opened = config.(*memoryConfig)
+	return memory.New().Driver(), nil
 }
 
 var openTest memoryProvider

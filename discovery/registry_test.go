@@ -19,9 +19,11 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/musterhq/muster/discovery"
-	"github.com/musterhq/muster/discovery/discoverytest"
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/discovery/memory"
 	"github.com/musterhq/muster/internal/pki"
+	"github.com/musterhq/muster/internal/testing/snapshot"
+	"github.com/musterhq/muster/tlsfiles"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -86,14 +88,14 @@ func inBubble(t *testing.T, f func(t *testing.T)) {
 
 func TestListRetriesUntilTheProviderAnswers(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		m := discoverytest.NewMemory()
+		m := memory.New()
 		m.Put(instance(1))
 		m.Fail(errDown)
 		time.AfterFunc(time.Minute, func() { m.Fail(nil) })
 		r := registry(t, m.Driver(), discovery.Options{})
 		start := time.Now()
 		s, err := r.List(t.Context(), orders)
-		if err != nil || len(s.Instances) != 1 || !s.Known || s.Stale {
+		if err != nil || len(snapshot.Instances(s)) != 1 || !s.Known || s.Stale {
 			t.Fatalf("List = %+v, %v", s, err)
 		}
 		if took := time.Since(start); took < time.Minute || took > time.Minute+6*time.Second {
@@ -108,7 +110,7 @@ func TestListRetriesUntilTheProviderAnswers(t *testing.T) {
 
 func TestListGivesUpWithItsContext(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		m := discoverytest.NewMemory()
+		m := memory.New()
 		m.Fail(errDown)
 		r := registry(t, m.Driver(), discovery.Options{})
 		ctx, cancel := context.WithTimeout(t.Context(), 7*time.Second)
@@ -118,7 +120,7 @@ func TestListGivesUpWithItsContext(t *testing.T) {
 		if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, driver.ErrUnavailable) {
 			t.Fatalf("List error %v, want the context's and the provider's", err)
 		}
-		if s.Known || s.Instances != nil || s.Err == nil {
+		if s.Known || snapshot.Instances(s) != nil || s.Err == nil {
 			t.Fatalf("on error, List says %+v", s)
 		}
 		if took := time.Since(start); took != 7*time.Second {
@@ -129,7 +131,7 @@ func TestListGivesUpWithItsContext(t *testing.T) {
 
 func TestListReturnsFinalErrorsAtOnce(t *testing.T) {
 	for _, kind := range []error{driver.ErrDenied, driver.ErrInvalid, driver.ErrUnsupported} {
-		m := discoverytest.NewMemory()
+		m := memory.New()
 		m.Fail(fmt.Errorf("%w: no", kind))
 		r := registry(t, m.Driver(), discovery.Options{})
 		if _, err := r.List(t.Context(), orders); !errors.Is(err, kind) {
@@ -139,7 +141,7 @@ func TestListReturnsFinalErrorsAtOnce(t *testing.T) {
 			t.Errorf("%v: %d attempts, want 1", kind, n)
 		}
 	}
-	r := registry(t, discoverytest.NewMemory().Driver(), discovery.Options{})
+	r := registry(t, memory.New().Driver(), discovery.Options{})
 	if _, err := r.List(t.Context(), discovery.Query{}); !errors.Is(err, driver.ErrInvalid) {
 		t.Errorf("List without a service: %v", err)
 	}
@@ -182,7 +184,7 @@ func TestSnapshotIsFilteredSortedAndWithoutDuplicates(t *testing.T) {
 	}
 	keys := func(s discovery.Snapshot) []string {
 		var all []string
-		for _, i := range s.Instances {
+		for _, i := range snapshot.Instances(s) {
 			all = append(all, i.Key())
 		}
 		return all
@@ -207,8 +209,8 @@ func TestSnapshotIsFilteredSortedAndWithoutDuplicates(t *testing.T) {
 		if d := cmp.Diff([]string{"a", "b", "c", "d", "db:1"}, keys(s)); d != "" {
 			t.Fatalf("the set (-want +got):\n%s", d)
 		}
-		if s.Revision != 9 || s.Instances[0].Addr != "10.0.0.1:1" || s.Instances[0].Zone != "eu" {
-			t.Fatalf("revision %d, chosen duplicate %+v", s.Revision, s.Instances[0])
+		if s.Revision != 9 || snapshot.Instances(s)[0].Addr != "10.0.0.1:1" || snapshot.Instances(s)[0].Zone != "eu" {
+			t.Fatalf("revision %d, chosen duplicate %+v", s.Revision, snapshot.Instances(s)[0])
 		}
 		if len(s.Skipped) != 1 || s.Skipped[0].Key != "bad" {
 			t.Fatalf("Skipped = %v", s.Skipped)
@@ -229,24 +231,24 @@ func TestSnapshotIsFilteredSortedAndWithoutDuplicates(t *testing.T) {
 				t.Errorf("%+v (-want +got):\n%s", tc.q, d)
 			}
 		}
-		if got := s.Others("b"); len(got) != 4 {
+		if got, known := s.Others("b"); len(got) != 4 || !known {
 			t.Errorf("Others(b) = %v", got)
 		}
-		if got := s.Others(""); len(got) != 5 {
+		if got, _ := s.Others(""); len(got) != 5 {
 			t.Errorf("Others of nobody = %v, want all", got)
 		}
 	}
 }
 
 func TestSkippedEntriesAreCountedAndLoggedOnce(t *testing.T) {
-	m := discoverytest.NewMemory()
+	m := memory.New()
 	m.Put(instance(1))
 	m.AddGarbage("orders", "junk")
 	var log bytes.Buffer
 	r := registry(t, m.Driver(), discovery.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	for range 3 {
 		s, err := r.List(t.Context(), orders)
-		if err != nil || len(s.Instances) != 1 || len(s.Skipped) != 1 {
+		if err != nil || len(snapshot.Instances(s)) != 1 || len(s.Skipped) != 1 {
 			t.Fatalf("List = %+v, %v", s, err)
 		}
 	}
@@ -259,7 +261,7 @@ func TestSkippedEntriesAreCountedAndLoggedOnce(t *testing.T) {
 }
 
 func TestSessionsAndAuthorities(t *testing.T) {
-	r := registry(t, discoverytest.NewMemory().Driver(), discovery.Options{})
+	r := registry(t, memory.New().Driver(), discovery.Options{})
 	if !r.CanRegister() {
 		t.Error("CanRegister is false over a Registrar")
 	}
@@ -290,7 +292,7 @@ func TestSessionsAndAuthorities(t *testing.T) {
 }
 
 func TestOpenSessionMakesOneAttempt(t *testing.T) {
-	m := discoverytest.NewMemory()
+	m := memory.New()
 	m.Fail(errDown)
 	r := registry(t, m.Driver(), discovery.Options{})
 	if _, err := r.OpenSession(t.Context(), driver.SessionOptions{}); !errors.Is(err, driver.ErrUnavailable) {
@@ -302,7 +304,7 @@ func TestOpenSessionMakesOneAttempt(t *testing.T) {
 }
 
 func TestCloseEndsWhatRuns(t *testing.T) {
-	m := discoverytest.NewMemory()
+	m := memory.New()
 	m.Fail(errDown)
 	r := discovery.New("test", m.Driver(), discovery.Options{})
 	ended := make(chan error, 2)
@@ -345,10 +347,15 @@ func TestCloseEndsWhatRuns(t *testing.T) {
 // secured is a driver with TLS.
 type secured struct {
 	*fake
-	live *driver.LiveTLS
+	live *tlsfiles.Files
 }
 
-func (s secured) LiveTLS() *driver.LiveTLS { return s.live }
+func (s secured) TLSState() (state driver.TLSState, ok bool) {
+	if s.live == nil {
+		return state, false
+	}
+	return s.live.Check(), true
+}
 
 func TestFilesOfTheDriverAreWatched(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
@@ -356,7 +363,7 @@ func TestFilesOfTheDriverAreWatched(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		files := driver.TLS{CAFile: filepath.Join(t.TempDir(), "ca.pem")}
+		files := tlsfiles.Config{CAFile: filepath.Join(t.TempDir(), "ca.pem")}
 		put := func(text []byte) {
 			t.Helper()
 			if err := os.WriteFile(files.CAFile, text, 0o600); err != nil {
@@ -364,7 +371,7 @@ func TestFilesOfTheDriverAreWatched(t *testing.T) {
 			}
 		}
 		put(pair.Cert)
-		live, err := files.Live(files.ClientConfig)
+		live, err := tlsfiles.Follow(files, tlsfiles.Contents.Client)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -381,19 +388,67 @@ func TestFilesOfTheDriverAreWatched(t *testing.T) {
 		put(pair.Cert)
 		time.Sleep(5 * time.Second)
 		if state, _ := r.TLS(); state.Err != nil {
-			t.Errorf("after it was mended TLS() says %v", state.Err)
+			t.Errorf("after it was fixed TLS() says %v", state.Err)
 		}
 		if err := r.Close(); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if text := log.String(); !strings.Contains(text, "cannot be reloaded") || !strings.Contains(text, "provider=test") {
+		if text := log.String(); !strings.Contains(text, "certificates not reloaded") || !strings.Contains(text, "provider=test") {
 			t.Errorf("the log has %q", text)
 		}
 	})
 	for name, d := range map[string]driver.Driver{"no TLS": secured{new(fake), nil}, "not one that could": new(fake)} {
 		if state, ok := registry(t, d, discovery.Options{}).TLS(); ok {
 			t.Errorf("%s: TLS() = %+v", name, state)
+		}
+	}
+}
+
+// checked is a driver of whose instances some fail their checks.
+type checked struct {
+	driver.Driver
+	snapshot driver.Snapshot
+}
+
+func (c *checked) List(context.Context, driver.Query) (driver.Snapshot, error) {
+	return c.snapshot, nil
+}
+func (c *checked) Close() error { return nil }
+
+// When all start at once nobody passes yet: then those that fail are found too, until
+// another passes. What the driver has registered itself is no other.
+func TestLeniencyAtBoot(t *testing.T) {
+	at := func(id string) driver.Instance {
+		return driver.Instance{Service: "orders", InstanceID: id, Addr: "10.0.0.1:7946"}
+	}
+	d := &checked{}
+	r := discovery.New("checked", d, discovery.Options{})
+	defer r.Close()
+	for n, step := range []struct {
+		passing, failing []driver.Instance
+		own              int
+		want             string
+	}{
+		{nil, []driver.Instance{at("a"), at("b")}, 0, "a b"},
+		{[]driver.Instance{at("own")}, []driver.Instance{at("a"), at("b")}, 1, "a b own"},
+		{[]driver.Instance{at("own"), at("a")}, []driver.Instance{at("b")}, 1, "a own"},
+		{[]driver.Instance{at("own")}, []driver.Instance{at("a"), at("b")}, 1, "own"},
+		{nil, []driver.Instance{at("a")}, 0, ""},
+	} {
+		d.snapshot = driver.Snapshot{Instances: step.passing, Failing: step.failing, Own: step.own}
+		for range 2 {
+			s, err := r.List(t.Context(), driver.Query{Service: "orders"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var have []string
+			for _, i := range snapshot.Instances(s) {
+				have = append(have, i.Key())
+			}
+			if got := strings.Join(have, " "); got != step.want {
+				t.Errorf("step %d: found are %q, want %q", n, got, step.want)
+			}
 		}
 	}
 }

@@ -3,7 +3,6 @@ package discovery
 import (
 	"cmp"
 	"encoding/json"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -22,59 +21,62 @@ type Query = driver.Query
 // and to filter; the tags and maps of its instances are shared and must not be
 // changed.
 type Snapshot struct {
-	// Instances is the whole set, each instance once, sorted by Key. Of several
-	// entries with one key the first by address, then by JSON form, stands for all,
-	// so that all readers choose alike. Instances with one NodeID and different
-	// InstanceIDs are different: which of them lives is known to the membership.
-	Instances []Instance
+	instances []Instance // sorted by Key
 
 	// Revision is the provider's, at which the set was read.
-	Revision driver.Revision
+	Revision Revision
 
 	// Skipped are the entries that could not be read, sorted by Key.
-	Skipped []driver.Skipped
+	Skipped []Skipped
 
-	// Known is false until one read has succeeded. Then Instances is nil and means
-	// nothing: not that there are none.
+	// Known is false until one read has succeeded, as in the zero Snapshot. Then it has no
+	// instances, which does not mean that there are none.
 	Known bool
 
-	// Stale means that the provider fails now, and that Instances is the last good
+	// Stale means that the provider fails now, and that Instances returns the last good
 	// set.
 	Stale bool
 
 	// Err says why the set is stale or unknown. It is nil otherwise.
 	Err error
 
-	// At is when the set was asked for, or was told of by a watch, which may lag
+	// At is when the set was asked for, or was reported by a watch, which may lag
 	// behind the provider.
 	At time.Time
 }
 
+// Instances returns the whole set, each instance once, sorted by Key, and whether it is known:
+// a set that is not must not be treated as an empty one. Of several entries with one key the
+// first by address, then by JSON form, is returned, so that all readers choose alike. Instances
+// with one NodeID and different InstanceIDs are different: which of them lives is known to the
+// membership.
+func (s Snapshot) Instances() (instances []Instance, known bool) { return s.instances, s.Known }
+
 // Others returns the instances but the one whose InstanceID is instanceID, which
-// is the caller's own. An instance that the provider knows by its address alone
-// has no InstanceID and is always among the others, the caller too where the
+// is the caller's own, and whether the set is known. An instance that the provider knows by its
+// address alone has no InstanceID and is always among the others, the caller too if the
 // provider lists it so.
-func (s Snapshot) Others(instanceID string) []Instance {
-	others := make([]Instance, 0, len(s.Instances))
-	for _, i := range s.Instances {
+func (s Snapshot) Others(instanceID string) (others []Instance, known bool) {
+	others = make([]Instance, 0, len(s.instances))
+	for _, i := range s.instances {
 		if i.InstanceID == "" || i.InstanceID != instanceID {
 			others = append(others, i)
 		}
 	}
-	return others
+	return others, s.Known
 }
 
 // snapshot makes of the driver's set what users see: valid, matching, each
-// instance once, sorted. It was asked for, or told of, at.
+// instance once, sorted. It was asked for, or reported, at.
 func (r *Registry) snapshot(q Query, raw driver.Snapshot, at time.Time) Snapshot {
 	s := Snapshot{
-		Instances: make([]Instance, 0, len(raw.Instances)),
+		instances: make([]Instance, 0, len(raw.Instances)),
 		Revision:  raw.Revision,
 		Skipped:   slices.Clone(raw.Skipped),
 		Known:     true,
 		At:        at,
 	}
-	for _, i := range raw.Instances {
+	for _, i := range r.lenient(q.Service, raw) {
 		if i.Service != q.Service {
 			continue
 		}
@@ -83,19 +85,43 @@ func (r *Registry) snapshot(q Query, raw driver.Snapshot, at time.Time) Snapshot
 			continue
 		}
 		if matches(q, i) {
-			s.Instances = append(s.Instances, i)
+			s.instances = append(s.instances, i)
 		}
 	}
-	slices.SortFunc(s.Instances, compare)
-	s.Instances = slices.CompactFunc(s.Instances, func(a, b Instance) bool { return a.Key() == b.Key() })
+	slices.SortFunc(s.instances, compare)
+	s.instances = slices.CompactFunc(s.instances, func(a, b Instance) bool { return a.Key() == b.Key() })
 	slices.SortFunc(s.Skipped, func(a, b driver.Skipped) int { return cmp.Compare(a.Key, b.Key) })
 	r.stats.snapshot(len(s.Skipped))
-	for _, skipped := range s.Skipped {
-		if r.skipped.first(skipped) {
-			r.log.Warn("entry skipped", "service", q.Service, "key", skipped.Key, "reason", skipped.Reason)
-		}
-	}
+	r.reportSkipped(q.Service, s.Skipped)
 	return s
+}
+
+// lenient returns the instances that readers find. When all start at once nobody passes its check
+// yet, and nobody ever would if that kept the others from finding it: so those that fail are found
+// as well until an instance of another process was seen to pass.
+func (r *Registry) lenient(service string, raw driver.Snapshot) []Instance {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(raw.Instances) > raw.Own {
+		r.settled[service] = true
+	}
+	if r.settled[service] {
+		return raw.Instances
+	}
+	return slices.Concat(raw.Instances, raw.Failing)
+}
+
+// unwatched forgets what was wrong with a service that nobody follows any more.
+func (r *Registry) unwatched(service string) {
+	l := &r.skipped
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for key := range l.seen[service] {
+		r.alarms.Forget(entrySkipped, key)
+	}
+	l.size -= len(l.seen[service])
+	delete(l.seen, service)
+	r.alarms.Forget(providerFails, service)
 }
 
 func matches(q Query, i Instance) bool {
@@ -134,27 +160,51 @@ func canonical(i Instance) string {
 // same reports whether b tells its reader nothing new after a.
 func same(a, b Snapshot) bool {
 	return a.Known == b.Known && a.Stale == b.Stale && Kind(a.Err) == Kind(b.Err) &&
-		slices.EqualFunc(a.Instances, b.Instances, equal) &&
+		slices.EqualFunc(a.instances, b.instances, Instance.SameAs) &&
 		slices.EqualFunc(a.Skipped, b.Skipped, func(a, b driver.Skipped) bool { return skipKey(a) == skipKey(b) })
 }
 
-func equal(a, b Instance) bool {
-	return a.Service == b.Service && a.NodeID == b.NodeID && a.InstanceID == b.InstanceID &&
-		a.Addr == b.Addr && a.Zone == b.Zone && a.Version == b.Version &&
-		a.RegisteredAt.Equal(b.RegisteredAt) && slices.Equal(a.Tags, b.Tags) &&
-		maps.Equal(a.Meta, b.Meta) && maps.Equal(a.AppAddrs, b.AppAddrs)
-}
-
-// skipLog remembers which entries were complained of, so that each is logged once
-// however often it is read.
+// skipLog remembers which entries of a service were complained of, so that it is said
+// when they are gone or can be read.
 type skipLog struct {
 	mu   sync.Mutex
-	seen map[[2]string]bool
+	seen map[string]map[string]bool // by service and key
+	size int
 }
 
 // maxSkipLog bounds the memory, and the log, against a writer of ever new garbage.
 // What is beyond it is still counted.
 const maxSkipLog = 1000
+
+// reportSkipped logs each entry of a service once for as long as it cannot be read.
+func (r *Registry) reportSkipped(service string, skipped []driver.Skipped) {
+	l := &r.skipped
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before := l.seen[service]
+	now := make(map[string]bool, len(skipped))
+	l.size -= len(before)
+	for _, s := range skipped {
+		if l.size+len(now) >= maxSkipLog {
+			break
+		}
+		now[s.Key] = true
+		r.alarms.Raise(entrySkipped, s.Key, "service", service, "error", s.Reason)
+	}
+	l.size += len(now)
+	for key := range before {
+		if !now[key] {
+			r.alarms.Clear(entrySkipped, key, "service", service)
+		}
+	}
+	if l.seen == nil {
+		l.seen = make(map[string]map[string]bool)
+	}
+	l.seen[service] = now
+	if len(now) == 0 {
+		delete(l.seen, service)
+	}
+}
 
 // skipKey is what tells one complaint from another.
 func skipKey(s driver.Skipped) [2]string {
@@ -162,18 +212,4 @@ func skipKey(s driver.Skipped) [2]string {
 		return [2]string{s.Key}
 	}
 	return [2]string{s.Key, s.Reason.Error()}
-}
-
-func (l *skipLog) first(s driver.Skipped) bool {
-	key := skipKey(s)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.seen[key] || len(l.seen) >= maxSkipLog {
-		return false
-	}
-	if l.seen == nil {
-		l.seen = make(map[[2]string]bool)
-	}
-	l.seen[key] = true
-	return true
 }

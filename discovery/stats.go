@@ -30,7 +30,7 @@ type Stats struct {
 }
 
 // Kind names the kind of a driver's error in one word, for metrics: unavailable,
-// denied, invalid, not_found, conflict or unsupported; an error of no kind is
+// denied, invalid, not_found, conflict, closed or unsupported; an error of no kind is
 // unavailable. Of nil it is empty.
 func Kind(err error) string {
 	switch {
@@ -40,6 +40,8 @@ func Kind(err error) string {
 		return "denied"
 	case errors.Is(err, driver.ErrInvalid):
 		return "invalid"
+	case errors.Is(err, driver.ErrClosed):
+		return "closed"
 	case errors.Is(err, driver.ErrUnsupported):
 		return "unsupported"
 	case errors.Is(err, driver.ErrConflict):

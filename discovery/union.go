@@ -50,7 +50,7 @@ func (u *Union) Close() error {
 //     fails among them. Entries with one InstanceID are one instance, and the first
 //     in the order of precedence stands for them. An entry without an InstanceID, as
 //     of a static list, is taken for the instance at the same address (see
-//     driver.CanonicalAddr) where there is one, and otherwise for one with its like.
+//     driver.CanonicalAddr) if there is one, and otherwise for one with its like.
 //   - Known says that at least one registry has answered.
 //   - Stale says that what is known may be old or lack instances, since one of the
 //     registries fails, or has not answered yet. Err names each of these.
@@ -88,7 +88,7 @@ func (s UnionSnapshot) Settled() bool { return !slices.ContainsFunc(s.Parts, Par
 // returns when each of them has answered or failed, which takes one CallTimeout at
 // most, provided that one has answered; otherwise it waits for the first one to
 // answer, as Registry.List does. If ctx ends before that and something is known, it
-// is returned. Whether anything may be missing is told by Stale and Err of the
+// is returned. Whether anything may be missing is shown by Stale and Err of the
 // snapshot. An error means that nothing is known.
 func (u *Union) List(ctx context.Context, q Query) (UnionSnapshot, error) {
 	var last UnionSnapshot
@@ -108,12 +108,12 @@ func (u *Union) List(ctx context.Context, q Query) (UnionSnapshot, error) {
 	case ctx.Err() != nil:
 		last.Err = ctx.Err()
 	case last.Err == nil:
-		last.Err = ErrClosed
+		last.Err = errClosed
 	}
 	return last, last.Err
 }
 
-// hopeless reports whether no retry can mend any of the failures.
+// hopeless reports whether no retry can fix any of the failures.
 func (s UnionSnapshot) hopeless() bool {
 	return !slices.ContainsFunc(s.Parts, func(p Part) bool { return driver.Retryable(p.Err) })
 }
@@ -154,7 +154,7 @@ func (u *Union) Watch(ctx context.Context, q Query) iter.Seq[UnionSnapshot] {
 					send(s)
 				}
 				if ctx.Err() == nil && !errors.Is(last.Err, ErrClosed) {
-					last.Stale, last.Err = last.Known, ErrClosed
+					last.Stale, last.Err = last.Known, errClosed
 					send(last)
 				}
 			})

@@ -13,14 +13,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/musterhq/muster/discovery"
-	"github.com/musterhq/muster/discovery/discoverytest"
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/discovery/memory"
+	"github.com/musterhq/muster/internal/testing/snapshot"
 )
 
 // pair is a union of the registries "a" and "b", each over a provider in memory.
-func pair(t *testing.T) (u *discovery.Union, a, b *discoverytest.Memory) {
+func pair(t *testing.T) (u *discovery.Union, a, b *memory.Server) {
 	t.Helper()
-	a, b = discoverytest.NewMemory(), discoverytest.NewMemory()
+	a, b = memory.New(), memory.New()
 	u = discovery.NewUnion(
 		discovery.New("a", a.Driver(), discovery.Options{}),
 		discovery.New("b", b.Driver(), discovery.Options{}))
@@ -87,7 +88,7 @@ func inShort(s discovery.UnionSnapshot) string {
 	if !s.Known {
 		words = append(words, "?")
 	}
-	for _, i := range s.Instances {
+	for _, i := range snapshot.Instances(s) {
 		words = append(words, i.Key()+"("+strings.Join(s.Providers(i), "")+")")
 	}
 	for _, p := range s.Parts {
@@ -149,7 +150,7 @@ func TestUnionDoesNotWaitForTheSlow(t *testing.T) {
 		w := watchUnion(t, u)
 		w.want("i1(a) b pending", "nothing was heard from b")
 		if w.last.Settled() || !w.last.Stale || !strings.Contains(w.last.Err.Error(), "provider b: ") {
-			t.Errorf("settled %v, stale %v, error %v: b is not told of", w.last.Settled(), w.last.Stale, w.last.Err)
+			t.Errorf("settled %v, stale %v, error %v: b is not reported", w.last.Settled(), w.last.Stale, w.last.Err)
 		}
 		if took := time.Since(start); took != 0 {
 			t.Errorf("it took %v", took)
@@ -186,14 +187,14 @@ func TestUnionMerges(t *testing.T) {
 		if diff := cmp.Diff("10.0.0.1:7946(a) 10.0.0.4:7946(b) Host-9.:7946(ab) i2(ab) i3(ab) i5(ab)", inShort(s)); diff != "" {
 			t.Errorf("-want +got:\n%s", diff)
 		}
-		if got := s.Instances[4]; got.Zone != "a" {
+		if got := snapshot.Instances(s)[4]; got.Zone != "a" {
 			t.Errorf("of two entries for i3 the one of %q was chosen, want that of the first registry", got.Zone)
 		}
 		if len(s.Skipped) != 2 || s.Revision != 0 || s.At.IsZero() || s.Stale {
 			t.Errorf("skipped %v, revision %d, at %v, stale %v", s.Skipped, s.Revision, s.At, s.Stale)
 		}
 		for n, want := range []int{4, 5} {
-			if got := len(s.Parts[n].Instances); got != want || s.Parts[n].Revision == 0 {
+			if got := len(snapshot.Instances(s.Parts[n])); got != want || s.Parts[n].Revision == 0 {
 				t.Errorf("part %d has %d instances, want %d, at revision %d", n, got, want, s.Parts[n].Revision)
 			}
 		}
@@ -203,7 +204,7 @@ func TestUnionMerges(t *testing.T) {
 // A union of one registry says what the registry says.
 func TestUnionOfOne(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		m := discoverytest.NewMemory()
+		m := memory.New()
 		m.Put(instance(1), instance(2), discovery.Instance{Service: "orders", Addr: "10.0.0.9:1"})
 		m.AddGarbage("orders", "junk")
 		r := registry(t, m.Driver(), discovery.Options{})
@@ -215,7 +216,7 @@ func TestUnionOfOne(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(want, got.Snapshot, cmp.Comparer(func(a, b error) bool { return errors.Is(a, b) || a.Error() == b.Error() })); diff != "" {
+		if diff := cmp.Diff(want, got.Snapshot, cmp.AllowUnexported(discovery.Snapshot{}), cmp.Comparer(func(a, b error) bool { return errors.Is(a, b) || a.Error() == b.Error() })); diff != "" {
 			t.Errorf("-registry +union:\n%s", diff)
 		}
 	})
@@ -271,7 +272,7 @@ func TestUnionList(t *testing.T) {
 			}
 		})
 	})
-	t.Run("nothing can be mended by waiting", func(t *testing.T) {
+	t.Run("nothing can be fixed by waiting", func(t *testing.T) {
 		inBubble(t, func(t *testing.T) {
 			u, a, b := pair(t)
 			a.Fail(driver.ErrInvalid)
@@ -302,7 +303,7 @@ func TestUnionClose(t *testing.T) {
 		if err := u.Registries()[0].Close(); err != nil {
 			t.Error(err)
 		}
-		w.want("i1(a) i2(b) a invalid", "a was closed")
+		w.want("i1(a) i2(b) a closed", "a was closed")
 		if !errors.Is(w.last.Err, discovery.ErrClosed) {
 			t.Errorf("error %v", w.last.Err)
 		}
@@ -337,7 +338,7 @@ func TestUnionRaisesPanics(t *testing.T) {
 			},
 		}
 		u := discovery.NewUnion(
-			registry(t, discoverytest.NewMemory().Driver(), discovery.Options{}),
+			registry(t, memory.New().Driver(), discovery.Options{}),
 			registry(t, bad, discovery.Options{}))
 		defer func() {
 			if p := recover(); p == nil || !strings.Contains(fmt.Sprint(p), "out of cheese") {

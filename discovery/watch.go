@@ -9,11 +9,14 @@ import (
 	"math/rand/v2"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/alarm"
 	"github.com/musterhq/muster/internal/backoff"
-	"github.com/musterhq/muster/internal/latest"
+	"github.com/musterhq/muster/internal/watch"
+	"github.com/musterhq/muster/internal/within"
 )
 
 // Watch yields what is known of the set that matches q: soon the first state, and
@@ -24,7 +27,7 @@ import (
 //     when it becomes stale or fresh, and when the reason is of another Kind. A new
 //     revision of an unchanged set is not worth a snapshot of its own.
 //  3. A failure makes the last good set stale, never smaller. Every failure is
-//     retried with full jitter, also one that only an operator can mend.
+//     retried with full jitter, also one that only an operator can fix.
 //  4. A slow consumer holds up nobody: it misses states, never the newest.
 //
 // All who watch the same share one watch of the driver. A panic of the driver surfaces
@@ -47,7 +50,7 @@ func (r *Registry) Watch(ctx context.Context, q Query) iter.Seq[Snapshot] {
 				continue
 			}
 			first, last = false, s
-			s.Instances = slices.Clone(s.Instances)
+			s.instances = slices.Clone(s.instances)
 			s.Skipped = slices.Clone(s.Skipped)
 			if !yield(s) {
 				return
@@ -56,12 +59,18 @@ func (r *Registry) Watch(ctx context.Context, q Query) iter.Seq[Snapshot] {
 	}
 }
 
+// What an operator must know of.
+var (
+	providerFails = alarm.Kind{Name: "provider_fails", Raised: "provider fails", Cleared: "provider answers again"}
+	entrySkipped  = alarm.Kind{Name: "entry_skipped", Raised: "entry skipped", Cleared: "entry no longer skipped"}
+)
+
 // follower keeps one watch going, for all consumers of one query.
 type follower struct {
 	registry *Registry
 	query    Query
 	key      string
-	state    latest.Value[Snapshot]
+	state    watch.Value[Snapshot]
 	last     Snapshot // what was stored in state last
 	reads    *backoff.Backoff
 	watches  *backoff.Backoff
@@ -98,12 +107,13 @@ func (r *Registry) follow(q Query) (*follower, error) {
 	f.running, f.cancel = context.WithCancel(ctx)
 	r.watched[f.key] = f
 	go func() {
-		// Close waits for this goroutine and not for the consumers, one of whom may
+		// Close waits for this goroutine and not for the consumers, one of which may
 		// be the one that closes.
 		defer close(f.done)
 		defer end()
 		defer func() {
 			f.cancel()
+			r.unwatched(f.query.Service)
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			f.forget()
@@ -168,7 +178,7 @@ func (f *follower) run(ctx context.Context) {
 		f.reads.Reset()
 		f.succeeded(s)
 		if watcher == nil {
-			if pause(ctx, jitter(f.registry.options.PollInterval)) != nil {
+			if backoff.Sleep(ctx, jitter(f.registry.options.PollInterval)) != nil {
 				return
 			}
 			continue
@@ -214,7 +224,7 @@ func (f *follower) watch(ctx context.Context, w driver.Watcher, since driver.Sna
 	f.registry.stats.called("watch", nil)
 	bounded, cancel := context.WithTimeout(ctx, jitter(f.registry.options.ResyncInterval))
 	defer cancel()
-	for raw, err := range w.Watch(bounded, f.query, since) {
+	for raw, err := range f.registry.events(bounded, w, f.query, since) {
 		if err != nil {
 			if bounded.Err() != nil {
 				return progress, nil
@@ -230,18 +240,68 @@ func (f *follower) watch(ctx context.Context, w driver.Watcher, since driver.Sna
 	return progress, fmt.Errorf("provider %s: watch: %w: it ended without an error", f.registry.name, driver.ErrUnavailable)
 }
 
-func (f *follower) succeeded(s Snapshot) {
-	if f.last.Err != nil {
-		f.registry.log.Info("provider answers again", "service", f.query.Service, "instances", len(s.Instances))
+// events yields what the driver's watch does, and ends with ctx, or within.Grace later,
+// whether or not that ends.
+func (r *Registry) events(ctx context.Context, w driver.Watcher, q Query, since driver.Snapshot) iter.Seq2[driver.Snapshot, error] {
+	type event struct {
+		snapshot driver.Snapshot
+		err      error
 	}
+	return func(yield func(driver.Snapshot, error) bool) {
+		if err := r.tooManyHang(); err != nil {
+			yield(driver.Snapshot{}, err)
+			return
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		events, done := make(chan event), make(chan struct{})
+		panicked := ""
+		go func() {
+			defer r.hung.Add(-1)
+			defer close(done)
+			defer func() {
+				if p := recover(); p != nil {
+					panicked = fmt.Sprintf("%v\n\n%s", p, debug.Stack())
+				}
+			}()
+			for s, err := range w.Watch(ctx, q, since) {
+				select {
+				case events <- event{s, err}:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}()
+		defer r.hung.Add(1) // unless it has ended
+		defer func() {
+			cancel()
+			if within.Done(ctx, done) == nil && panicked != "" {
+				panic(panicked)
+			}
+		}()
+		for {
+			select {
+			case e := <-events:
+				if !yield(e.snapshot, e.err) {
+					return
+				}
+			case <-done:
+				return
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+func (f *follower) succeeded(s Snapshot) {
+	f.registry.alarms.Clear(providerFails, f.query.Service, "instances", len(s.instances))
 	f.last = s
 	f.state.Store(s)
 }
 
 func (f *follower) failed(err error) {
-	if Kind(f.last.Err) != Kind(err) {
-		f.registry.log.Warn("provider fails, will retry", "service", f.query.Service, "last_good", f.last.Known, "error", err)
-	}
+	r := f.registry
+	r.alarms.Raise(providerFails, f.query.Service, "addr", strings.Join(r.Addrs(), ","), "last_good", f.last.Known, "error", err)
 	f.last.Stale = f.last.Known
 	f.last.Err = err
 	f.state.Store(f.last)
@@ -250,15 +310,4 @@ func (f *follower) failed(err error) {
 // jitter spreads the readers of one provider: d give or take a fifth.
 func jitter(d time.Duration) time.Duration {
 	return d - d/5 + rand.N(2*d/5+1)
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,8 +14,9 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/discovery"
-	"github.com/musterhq/muster/discovery/discoverytest"
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/discovery/memory"
+	"github.com/musterhq/muster/internal/testing/snapshot"
 )
 
 // follow collects in the background what a watch yields.
@@ -40,7 +42,7 @@ func watch(t *testing.T, r *discovery.Registry) *follow {
 }
 
 // take returns what was yielded since the last take, in short form: the keys, or
-// ? where nothing is known, and ! with the kind of the error where there is one.
+// ? where nothing is known, and ! with the kind of the error if there is one.
 func (f *follow) take() string {
 	synctest.Wait()
 	f.mu.Lock()
@@ -50,7 +52,7 @@ func (f *follow) take() string {
 		short := "?"
 		if s.Known {
 			short = "["
-			for _, i := range s.Instances {
+			for _, i := range snapshot.Instances(s) {
 				short += i.Key()
 			}
 			short += "]"
@@ -79,13 +81,13 @@ type pollOnly struct{ driver.Driver }
 
 // Whatever way the changes come, the consumer sees the same.
 func TestWatch(t *testing.T) {
-	for name, over := range map[string]func(*discoverytest.Memory) driver.Driver{
-		"watching": func(m *discoverytest.Memory) driver.Driver { return m.Driver() },
-		"polling":  func(m *discoverytest.Memory) driver.Driver { return pollOnly{m.Driver()} },
+	for name, over := range map[string]func(*memory.Server) driver.Driver{
+		"watching": func(m *memory.Server) driver.Driver { return m.Driver() },
+		"polling":  func(m *memory.Server) driver.Driver { return pollOnly{m.Driver()} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
-				m := discoverytest.NewMemory()
+				m := memory.New()
 				m.Fail(errDown)
 				f := watch(t, registry(t, over(m), discovery.Options{}))
 				f.want(t, "?!unavailable", "the provider is down at the start")
@@ -138,7 +140,7 @@ func TestWatch(t *testing.T) {
 
 func TestWatchIsAtOnceWhereTheDriverWatches(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		m := discoverytest.NewMemory()
+		m := memory.New()
 		f := watch(t, registry(t, m.Driver(), discovery.Options{}))
 		f.want(t, "[]", "the start")
 		m.Put(instance(1))
@@ -173,8 +175,8 @@ func TestWatchListsAgainAfterCompaction(t *testing.T) {
 			if s.Err != nil {
 				t.Errorf("a compaction made the set %+v", s)
 			}
-			got = append(got, s.Instances[0].Key())
-			if s.Instances[0].Key() == "i2" {
+			got = append(got, snapshot.Instances(s)[0].Key())
+			if snapshot.Instances(s)[0].Key() == "i2" {
 				break
 			}
 		}
@@ -219,7 +221,7 @@ func TestWatchNeverBusyLoops(t *testing.T) {
 // A watch that loses an event is put right by the look on a timer.
 func TestWatchIsLevelTriggered(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		m := discoverytest.NewMemory()
+		m := memory.New()
 		m.Put(instance(1))
 		d := m.Driver()
 		deaf := &watching{
@@ -287,13 +289,13 @@ func TestPollingIsSpread(t *testing.T) {
 
 func TestSlowConsumerSeesTheNewestAndHoldsUpNobody(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		m := discoverytest.NewMemory()
+		m := memory.New()
 		r := registry(t, m.Driver(), discovery.Options{})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		var sizes []int
 		for s := range r.Watch(ctx, orders) {
-			sizes = append(sizes, len(s.Instances))
+			sizes = append(sizes, len(snapshot.Instances(s)))
 			if len(sizes) == 1 {
 				for n := range 100 {
 					m.Put(instance(n))
@@ -312,7 +314,7 @@ func TestSlowConsumerSeesTheNewestAndHoldsUpNobody(t *testing.T) {
 // What came and went while the consumer was busy is no news.
 func TestSetThatChangedBackIsNotYieldedAgain(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		m := discoverytest.NewMemory()
+		m := memory.New()
 		m.Put(instance(1))
 		r := registry(t, m.Driver(), discovery.Options{})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -333,7 +335,7 @@ func TestSetThatChangedBackIsNotYieldedAgain(t *testing.T) {
 
 func TestConsumerMayReorderItsSnapshot(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		m := discoverytest.NewMemory()
+		m := memory.New()
 		m.Put(instance(1), instance(2))
 		r := registry(t, m.Driver(), discovery.Options{})
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
@@ -341,7 +343,7 @@ func TestConsumerMayReorderItsSnapshot(t *testing.T) {
 		yields := 0
 		for s := range r.Watch(ctx, orders) {
 			yields++
-			s.Instances[0], s.Instances[1] = s.Instances[1], discovery.Instance{}
+			snapshot.Instances(s)[0], snapshot.Instances(s)[1] = snapshot.Instances(s)[1], discovery.Instance{}
 		}
 		if yields != 1 {
 			t.Fatalf("yielded %d times, want once: a consumer changed what the registry compares with", yields)
@@ -356,21 +358,25 @@ func TestPanicOfADriverIsNotSwallowed(t *testing.T) {
 		return nil
 	}
 	r := registry(t, &fake{list: func(context.Context, int) (driver.Snapshot, error) { panic("a bug") }}, discovery.Options{})
-	if p := panics(func() { r.List(t.Context(), orders) }); p != "a bug" {
-		t.Errorf("List: %v", p)
+	isTheBug := func(p any) bool {
+		s := fmt.Sprint(p)
+		return strings.Contains(s, "a bug") && strings.Contains(s, "watch_test.go")
+	}
+	if p := panics(func() { r.List(t.Context(), orders) }); !isTheBug(p) {
+		t.Errorf("List panicked with %v, want the bug and where it is", p)
 	}
 	p := panics(func() {
 		for range r.Watch(t.Context(), orders) {
 		}
 	})
-	if s := fmt.Sprint(p); !strings.Contains(s, "a bug") || !strings.Contains(s, "watch_test.go") {
+	if !isTheBug(p) {
 		t.Errorf("Watch panicked with %v, want the bug and where it is", p)
 	}
 }
 
 func TestWatchEndsWithItsContext(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		m := discoverytest.NewMemory()
+		m := memory.New()
 		m.Delay(time.Hour)
 		r := registry(t, m.Driver(), discovery.Options{CallTimeout: 2 * time.Hour})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -391,12 +397,12 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 // The first state is soon there, even from a provider that swallows requests.
 func TestWatchSaysSoonThatNothingIsKnown(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		m := discoverytest.NewMemory()
+		m := memory.New()
 		m.Delay(time.Hour)
 		r := registry(t, m.Driver(), discovery.Options{})
 		start := time.Now()
 		for s := range r.Watch(t.Context(), orders) {
-			if s.Known || s.Instances != nil || !errors.Is(s.Err, driver.ErrUnavailable) {
+			if s.Known || snapshot.Instances(s) != nil || !errors.Is(s.Err, driver.ErrUnavailable) {
 				t.Errorf("yielded %+v", s)
 			}
 			break
@@ -410,7 +416,7 @@ func TestWatchSaysSoonThatNothingIsKnown(t *testing.T) {
 // All who watch the same share one watch, which ends with the last of them.
 func TestWatchIsShared(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		m := discoverytest.NewMemory()
+		m := memory.New()
 		counting := &counting{Driver: m.Driver()}
 		r := registry(t, counting, discovery.Options{PollInterval: time.Minute})
 		first := watch(t, r)
@@ -445,4 +451,113 @@ type counting struct {
 func (c *counting) List(ctx context.Context, q driver.Query) (driver.Snapshot, error) {
 	c.lists.Add(1)
 	return c.Driver.List(ctx, q)
+}
+
+// A failure is reported once, by its name, and so is its end.
+func TestFailureAndItsEndAreReported(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		var logs lockedBuffer
+		m := memory.New()
+		r := registry(t, m.Driver(), discovery.Options{Logger: slog.New(slog.NewTextHandler(&logs, nil))})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		go func() {
+			for range r.Watch(ctx, orders) {
+			}
+		}()
+		count := func(what string) int { return strings.Count(logs.String(), what) }
+		wants := func(when string, failures, ends int) {
+			t.Helper()
+			synctest.Wait()
+			if f, e := count(`"provider fails"`), count(`"provider answers again"`); f != failures || e != ends {
+				t.Errorf("%s: %d failures and %d ends are reported, want %d and %d:\n%s", when, f, e, failures, ends, logs.String())
+			}
+		}
+		time.Sleep(time.Minute)
+		wants("all is well", 0, 0)
+		m.Fail(errDown)
+		time.Sleep(time.Minute)
+		wants("it fails", 1, 0)
+		m.Fail(nil)
+		time.Sleep(time.Minute)
+		wants("it answers again", 1, 1)
+		m.Fail(errDown)
+		time.Sleep(time.Minute)
+		wants("it fails again", 2, 1)
+	})
+}
+
+// An entry that is skipped is reported once, also one for which the driver gives no reason.
+func TestSkippedWithoutAReason(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		var logs lockedBuffer
+		skipped := []driver.Skipped{{Key: "orders/a"}}
+		r := registry(t, &fake{list: func(context.Context, int) (driver.Snapshot, error) {
+			return driver.Snapshot{Skipped: skipped}, nil
+		}}, discovery.Options{Logger: slog.New(slog.NewTextHandler(&logs, nil))})
+		list := func(want int) {
+			t.Helper()
+			if _, err := r.List(t.Context(), orders); err != nil {
+				t.Fatal(err)
+			}
+			if n := strings.Count(logs.String(), `"entry skipped"`); n != want {
+				t.Errorf("reported %d times, want %d:\n%s", n, want, logs.String())
+			}
+		}
+		list(1)
+		list(1)
+		skipped = append(skipped, driver.Skipped{Key: "orders/b", Reason: errors.New("not an instance")})
+		list(2)
+		list(2)
+		if n := strings.Count(logs.String(), "no longer skipped"); n != 0 {
+			t.Errorf("an end is reported %d times of what is skipped", n)
+		}
+		skipped = skipped[:1]
+		list(2)
+		if n := strings.Count(logs.String(), `"entry no longer skipped"`); n != 1 {
+			t.Errorf("the end of one is reported %d times:\n%s", n, logs.String())
+		}
+	})
+}
+
+// A watch yields when the entries change that are skipped, or why, also where no reason is
+// given.
+func TestWatchOfWhatIsSkipped(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		var before []driver.Skipped
+		for _, step := range []struct {
+			skipped []driver.Skipped
+			yields  bool
+		}{
+			{[]driver.Skipped{{Key: "orders/a"}}, true},
+			{[]driver.Skipped{{Key: "orders/a"}}, false},
+			{[]driver.Skipped{{Key: "orders/a", Reason: errors.New("no address")}}, true},
+			{[]driver.Skipped{{Key: "orders/a", Reason: errors.New("no address")}}, false},
+			{[]driver.Skipped{{Key: "orders/a", Reason: errors.New("no port")}}, true},
+			{[]driver.Skipped{{Key: "orders/b", Reason: errors.New("no port")}}, true},
+			{nil, true},
+		} {
+			var now atomic.Pointer[[]driver.Skipped]
+			now.Store(&before)
+			r := discovery.New("test", &fake{list: func(context.Context, int) (driver.Snapshot, error) {
+				return driver.Snapshot{Skipped: *now.Load()}, nil
+			}}, discovery.Options{PollInterval: time.Second})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			yields := 0
+			for range r.Watch(ctx, orders) {
+				yields++
+				now.Store(&step.skipped)
+			}
+			cancel()
+			_ = r.Close()
+			want := 1
+			if step.yields {
+				want = 2
+			}
+			if yields != want {
+				t.Errorf("from %v to %v: yielded %d times, want %d", before, step.skipped, yields, want)
+			}
+			before = step.skipped
+		}
+	})
 }

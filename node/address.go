@@ -2,11 +2,14 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/registrar/advertise"
 )
 
@@ -18,17 +21,36 @@ const addressGrace = 90 * time.Second
 // that has just been started too.
 const addressTimeout = 30 * time.Second
 
-// Explain finds the address that others dial as a node of this configuration would
+// explain finds the address that others dial as a node of this configuration would
 // that listens on bound, and says what each step has answered. It blocks as
 // advertise.Resolve does.
-func (c Config) Explain(ctx context.Context, bound netip.AddrPort) advertise.Explanation {
+func (c Config) explain(ctx context.Context, bound netip.AddrPort) advertise.Explanation {
 	return advertise.Explain(ctx, c.Advertise, bound, c.addressOptions())
 }
 
+// embeddedHint is for a program with a node inside that has not handed it the detector of
+// container engines. The command always does.
+const embeddedHint = "publish the port, let the program ask the container engine through its socket, which is mounted, by " +
+	"node.Config{Detectors: []advertise.Detector{docker.NewDetector(docker.DetectorOptions{})}} of package registrar/docker; " +
+	"or set the field Advertise to HOST:PORT or the variable " + advertise.EnvAddr + ", or RequireExternal to new(false) if all other nodes are in that network"
+
 func (c Config) addressOptions() advertise.Options {
 	o := c.advertise
-	o.Detectors = append(slices.Clone(o.Detectors), c.Detectors...)
-	o.AllowInternal = o.AllowInternal || c.AllowInternal
+	o.Detectors = slices.Clone(o.Detectors)
+	// One list is for all nodes: what it says of this one goes before what an engine says.
+	for _, r := range c.Registries {
+		if r == nil {
+			continue // which checkProviders reports
+		}
+		if l, ok := r.Driver().(driver.Locator); ok {
+			o.Detectors = append(o.Detectors, listed{r.Name(), l})
+		}
+	}
+	o.Detectors = append(o.Detectors, c.Detectors...)
+	if !slices.ContainsFunc(o.Detectors, func(d advertise.Detector) bool { return d.Name() == "docker" }) {
+		o.Hint = embeddedHint
+	}
+	o.AllowInternal = o.AllowInternal || c.RequireExternal != nil && !*c.RequireExternal
 	if ip, err := netip.ParseAddr(c.HostIP); err == nil {
 		o.HostIP = ip
 	}
@@ -39,12 +61,12 @@ func (c Config) addressOptions() advertise.Options {
 func (n *Node) findAddress(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, addressTimeout)
 	defer cancel()
-	found := n.cfg.Explain(ctx, n.link.Addr())
+	found := n.cfg.explain(ctx, n.link.Addr())
 	n.explained.Store(found)
 	n.advertised = found.Address
 	for _, step := range found.Steps {
 		if step.Outcome == advertise.Failed && found.Err == nil {
-			n.log.Warn("a way to find the address failed; another one has found it",
+			n.log.Info("address found by another step than one that failed",
 				"step", step.Name, "reason", step.Reason, "addr", found.Addr, "source", found.Source)
 		}
 	}
@@ -70,13 +92,42 @@ func (n *Node) followAddress() {
 		stay()
 		switch {
 		case err != nil:
-			n.log.Warn("address not found again; the last one stays", "addr", n.advertised.Addr, "err", err)
-		case found.Addr != n.advertised.Addr:
-			n.log.Warn("another address was found; the node ends if that stays so",
-				"addr", n.advertised.Addr, "found", found.Addr, "source", found.Source, "after", n.cfg.addressGrace)
+			n.alarms.Raise(addressUnknown, "", "addr", n.advertised.Addr, "error", err)
+			continue
+		case found.Addr == n.advertised.Addr:
+			n.alarms.Clear(addressMoved, "")
+		default:
+			n.alarms.Raise(addressMoved, "", "addr", n.advertised.Addr, "found", found.Addr, "source", found.Source,
+				"hint", "the node ends if that is so for "+n.cfg.addressGrace.String())
 			moved = time.AfterFunc(n.cfg.addressGrace, func() {
 				n.end(fmt.Errorf("%w: from %s to %s (%s)", ErrAddressChanged, n.advertised.Addr, found.Addr, found.Source))
 			})
 		}
+		n.alarms.Clear(addressUnknown, "")
 	}
+}
+
+// listed finds the address in the configuration of a provider.
+type listed struct {
+	provider string
+	locator  driver.Locator
+}
+
+// Name implements advertise.Detector.
+func (l listed) Name() string { return l.provider }
+
+// Detect implements advertise.Detector.
+func (l listed) Detect(ctx context.Context, bound netip.AddrPort) (advertise.Address, error) {
+	at, err := l.locator.Locate(ctx, bound)
+	switch {
+	case errors.Is(err, driver.ErrNotFound):
+		return advertise.Address{}, fmt.Errorf("%w: %s", advertise.ErrNotApplicable, strings.TrimPrefix(err.Error(), driver.ErrNotFound.Error()+": "))
+	case err != nil:
+		return advertise.Address{}, err
+	}
+	source := "listed by provider " + l.provider
+	if at.Name != "" {
+		source += " as " + at.Name
+	}
+	return advertise.Address{Addr: at.Addr.String(), Source: source, Name: at.Name}, nil
 }

@@ -13,10 +13,11 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/discovery"
-	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/testing/wait"
 	"github.com/musterhq/muster/node"
 	"github.com/musterhq/muster/providers/static"
 	"github.com/musterhq/muster/registrar/advertise"
+	"github.com/musterhq/muster/tlsfiles"
 )
 
 // moving is a resolver whose one name can move.
@@ -34,6 +35,7 @@ func (m *moving) move(to string) {
 // A node whose name has come to stand for another address ends, since the members
 // know it by the old one. One whose name comes back goes on.
 func TestAddressThatMovesEndsTheNode(t *testing.T) {
+	t.Parallel()
 	names := new(moving)
 	names.move("127.0.0.1")
 	c := newCluster(t)
@@ -51,7 +53,7 @@ func TestAddressThatMovesEndsTheNode(t *testing.T) {
 	names.move("127.0.0.2")
 	select {
 	case <-n.Done():
-	case <-time.After(patience):
+	case <-time.After(wait.Patience):
 		t.Fatal("the node goes on at an address that nobody dials")
 	}
 	if !errors.Is(n.Err(), node.ErrAddressChanged) || !strings.Contains(n.Err().Error(), "127.0.0.2:7946") {
@@ -62,6 +64,7 @@ func TestAddressThatMovesEndsTheNode(t *testing.T) {
 // A listed voter knows itself by its advertised address, however that is written or
 // found, and by the name that it was resolved from.
 func TestVoterKnowsItself(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ name, advertise, listed, voter string }{
 		{"by address", "auto", "127.0.0.1", ""},
 		{"by address, advertised by name", "localhost", "127.0.0.1", ""},
@@ -86,13 +89,13 @@ func TestVoterKnowsItself(t *testing.T) {
 			defer registry.Close()
 			n, err := node.Start(t.Context(), node.Config{
 				Cluster: "orders", NodeID: "a", Bind: "127.0.0.1:" + port, Advertise: at(test.advertise),
-				Voter: at(test.voter), DataDir: t.TempDir(), Registry: registry,
+				Voter: at(test.voter), DataDir: t.TempDir(), Registries: []*discovery.Registry{registry},
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer n.Leave(context.Background())
-			eventually(t, "the only voter is master", n.IsMaster)
+			wait.For(t, "the only voter is master", n.IsMaster)
 			if !n.View().Majority {
 				t.Error("the only voter sees no majority")
 			}
@@ -103,6 +106,7 @@ func TestVoterKnowsItself(t *testing.T) {
 // Whatever makes a start fail is named, and leaves nothing behind: the port is free
 // again, and TestMain sees to the rest.
 func TestFailedStartsLeaveNothingBehind(t *testing.T) {
+	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -120,7 +124,7 @@ func TestFailedStartsLeaveNothingBehind(t *testing.T) {
 		{"port in use", func(c *node.Config) { c.Bind = taken.Addr().String() }, []string{"node.bind", "in use"}},
 		{"unresolvable name", func(c *node.Config) { c.Advertise = "no-such-host.invalid:7946" }, []string{"node.advertise", "no-such-host.invalid"}},
 		{"data_dir", func(c *node.Config) { c.DataDir = filepath.Join(file, "dir") }, []string{"data_dir", file}},
-		{"certificate", func(c *node.Config) { c.TLS = driver.TLS{CAFile: file} }, []string{"tls.ca_file", "PEM"}},
+		{"certificate", func(c *node.Config) { c.TLS = tlsfiles.Config{CAFile: file} }, []string{"tls.ca_file", "PEM"}},
 		{"cluster name", func(c *node.Config) { c.Cluster = strings.Repeat("x", 300) }, []string{"cluster", "300 bytes"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -130,7 +134,7 @@ func TestFailedStartsLeaveNothingBehind(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer registry.Close()
-			cfg := node.Config{Cluster: "orders", NodeID: "a", Bind: bind, DataDir: t.TempDir(), Registry: registry}
+			cfg := node.Config{Cluster: "orders", NodeID: "a", Bind: bind, DataDir: t.TempDir(), Registries: []*discovery.Registry{registry}}
 			test.change(&cfg)
 			n, err := node.Start(t.Context(), cfg)
 			if err == nil {

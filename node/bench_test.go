@@ -25,7 +25,7 @@ func BenchmarkConvergence50(b *testing.B) {
 				wg.Go(func() {
 					registry := discovery.New("memory", c.memory.Driver(), discovery.Options{})
 					n, err := node.Start(b.Context(), node.Config{
-						Cluster: "orders", NodeID: fmt.Sprintf("node-%d", i), Bind: "127.0.0.1:0", Registry: registry,
+						Cluster: "orders", NodeID: fmt.Sprintf("node-%d", i), Bind: "127.0.0.1:0", Registries: []*discovery.Registry{registry},
 					})
 					if err != nil {
 						b.Error(err)

@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -12,8 +13,9 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/discovery"
+	"github.com/musterhq/muster/internal/testing/wait"
 	"github.com/musterhq/muster/node"
-	"github.com/musterhq/muster/node/membership"
+	"github.com/musterhq/muster/node/mastership"
 )
 
 // churn is how many cycles the tests of growth make. make faults makes 1000.
@@ -45,13 +47,12 @@ func measure() (r resources) {
 // another, and measures.
 func settled(t *testing.T) resources {
 	t.Helper()
-	most, same := 0, 0
-	eventually(t, "the number of goroutines settles", func() bool {
-		same++
+	most, since := 0, time.Now()
+	wait.For(t, "the number of goroutines settles", func() bool {
 		if n := runtime.NumGoroutine(); n > most {
-			most, same = n, 0
+			most, since = n, time.Now()
 		}
-		return same > 1000 // looks, milliseconds apart
+		return time.Since(since) > 2*time.Second
 	})
 	return measure()
 }
@@ -65,15 +66,7 @@ func stable(t *testing.T, before resources, what string, cycles int) {
 		now = measure()
 		return now.goroutines <= before.goroutines+10 && now.descriptors <= before.descriptors+10 && now.heap <= before.heap+before.heap/2+(4<<20)
 	}
-	deadline := time.Now().Add(patience)
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	for !fits() {
-		if time.Now().After(deadline) {
-			t.Fatalf("before: %v; after %d %s: %v", before, cycles, what, now)
-		}
-		<-tick.C
-	}
+	wait.For(t, "the resources are what they were", fits, func() string { return fmt.Sprintf("before: %v; after %d %s: %v", before, cycles, what, now) })
 	t.Logf("before: %v; after %d %s: %v", before, cycles, what, now)
 }
 
@@ -86,24 +79,34 @@ func TestNoGrowthByJoiningAndLeaving(t *testing.T) {
 	c := newCluster(t)
 	stay := []*node.Node{c.start("a"), c.start("b")}
 	// Nothing is registered with the test, which would keep them all.
+	soon := func(done func() bool) bool {
+		ctx, cancel := context.WithTimeout(t.Context(), wait.Patience)
+		defer cancel()
+		return wait.Until(ctx, done)
+	}
 	cycle := func(id string) error {
 		registry := discovery.New("memory", c.memory.Driver(), discovery.Options{})
 		defer registry.Close()
-		n, err := node.Start(t.Context(), node.Config{Cluster: "orders", NodeID: id, Bind: "127.0.0.1:0", Registry: registry})
+		n, err := node.Start(t.Context(), node.Config{Cluster: "orders", NodeID: id, Bind: "127.0.0.1:0", Registries: []*discovery.Registry{registry}})
 		if err != nil {
 			return err
 		}
 		known := func() bool {
 			for _, s := range stay {
-				if !slices.ContainsFunc(s.Members(), func(m membership.Member) bool { return m.InstanceID == n.InstanceID() }) {
+				if !slices.ContainsFunc(s.Members(), func(m node.Member) bool { return m.InstanceID == n.InstanceID() }) {
 					return false
 				}
 			}
 			return true
 		}
-		joined := waitFor(func() bool { return known() && len(n.Members()) > len(stay) })
-		err = n.Leave(context.Background())
-		if gone := waitFor(func() bool { return !known() }); !joined || !gone {
+		joined := soon(func() bool { return known() && len(n.Members()) > len(stay) })
+		// A busy machine may cut the goodbye short, which Leave says. The others find out all
+		// the same, and nothing may be left behind of such a node either.
+		if err = n.Leave(context.Background()); errors.Is(err, context.DeadlineExceeded) {
+			t.Logf("%s: %v", id, err)
+			err = nil
+		}
+		if gone := soon(func() bool { return !known() }); !joined || !gone {
 			return fmt.Errorf("%s joined %v, is gone %v", id, joined, gone)
 		}
 		return err
@@ -128,20 +131,6 @@ func TestNoGrowthByJoiningAndLeaving(t *testing.T) {
 	stable(t, before, "cycles", *churn)
 }
 
-// waitFor waits until done, and reports whether it was in time.
-func waitFor(done func() bool) bool {
-	deadline := time.Now().Add(patience)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		if time.Now().After(deadline) {
-			return false
-		}
-		<-tick.C
-	}
-	return true
-}
-
 // Mastership goes from one to another, and nothing is left of the terms that were.
 func TestNoGrowthByMasterChanges(t *testing.T) {
 	const size = 12 // each stands back for a while after it was master
@@ -153,7 +142,7 @@ func TestNoGrowthByMasterChanges(t *testing.T) {
 	var last node.Term
 	change := func() {
 		var master *node.Node
-		eventually(t, fmt.Sprintf("a master after term %d", last), func() bool {
+		wait.For(t, fmt.Sprintf("a master after term %d", last), func() bool {
 			for _, n := range nodes {
 				if token, err := n.Check(); err == nil && token.Term > last {
 					master, last = n, token.Term
@@ -162,11 +151,12 @@ func TestNoGrowthByMasterChanges(t *testing.T) {
 			}
 			return false
 		})
-		if err := master.Resign(t.Context()); err != nil {
+		// On a busy machine the grant may be left to expire, which changes the master, too.
+		if err := master.Resign(t.Context()); err != nil && !errors.Is(err, mastership.ErrDrainTimeout) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "all see all", func() bool {
+	wait.For(t, "all see all", func() bool {
 		return !slices.ContainsFunc(nodes, func(n *node.Node) bool { return len(n.Members()) != size })
 	})
 	for range *churn/10 + size {

@@ -35,7 +35,7 @@
 // # Several providers
 //
 // With several providers a node is registered with each, and its peers are the union
-// of what they know: one that fails costs nobody. One of them grants mastership, or two
+// of what they know: one that fails costs no peer. One of them grants mastership, or two
 // that both must, which is how a cluster moves from one to another while it runs.
 //
 // # What it costs

@@ -25,7 +25,7 @@ func Example() {
 	}
 	defer os.RemoveAll(dir)
 	n, err := node.Start(context.Background(), node.Config{
-		Cluster: "orders", Bind: "127.0.0.1:17946", Registry: registry, DataDir: dir,
+		Cluster: "orders", Bind: "127.0.0.1:17946", Registries: []*discovery.Registry{registry}, DataDir: dir,
 	})
 	if err != nil {
 		log.Fatal(err)

@@ -3,6 +3,7 @@ package node
 import (
 	"time"
 
+	"github.com/musterhq/muster/internal/clock"
 	"github.com/musterhq/muster/node/mastership"
 )
 
@@ -28,13 +29,15 @@ const (
 func (n *Node) announce() {
 	for a := range n.elector.Announcements(n.ctx) {
 		if err := n.members.Broadcast(announcementKey, n.encode(a)); err != nil {
-			n.log.Warn("mastership not announced", "err", err)
+			n.alarms.Raise(notAnnounced, "", "error", err)
+		} else {
+			n.alarms.Clear(notAnnounced, "")
 		}
 	}
 }
 
-// tell is asked by the membership layer for what another node should know.
-func (n *Node) tell() []byte {
+// localState is asked by the membership layer for what another node should know.
+func (n *Node) localState() []byte {
 	a, ok := n.elector.LocalAnnouncement()
 	if !ok {
 		return nil
@@ -42,23 +45,31 @@ func (n *Node) tell() []byte {
 	return n.encode(a)
 }
 
-// learn is handed what another node has told.
-func (n *Node) learn(message []byte) {
-	a, err := mastership.DecodeAnnouncement(message)
-	if err != nil {
-		n.log.Debug("announcement ignored", "err", err)
+// learn is handed what another node has announced. It is hearsay: what of it is believed, the
+// elector decides. from is empty for what came along with an exchange of states.
+func (n *Node) learn(from string, message []byte) {
+	if isPrompt(message) {
+		n.store.prompts.hear()
 		return
 	}
+	a, err := mastership.DecodeAnnouncement(message)
+	if err != nil {
+		n.log.Debug("announcement ignored", "from", from, "err", err)
+		return
+	}
+	a.From = from
+	n.recordHeard(a)
 	n.elector.Learn(a)
 }
 
 // encode makes a message of an announcement. What a master says of itself stands until
 // its next sign of life may be expected, whichever way it is told: a node that has
-// just started and heard of it by an exchange of states would lose its name again
+// just started and learned of it by an exchange of states would lose its name again
 // before the next broadcast. What is passed on of others does not stand longer for it.
 func (n *Node) encode(a mastership.Announcement) []byte {
 	if a.Active && a.Holder.InstanceID == n.instanceID {
 		a.ValidFor = max(a.ValidFor, announcedFor)
+		a.Clock, a.At = clock.ID(), time.Duration(clock.Now())
 	}
 	a.Holder.AppAddrs = nil
 	return a.Encode()

@@ -4,19 +4,21 @@ import (
 	"testing"
 	"time"
 
+	"github.com/musterhq/muster/internal/testing/wait"
 	"github.com/musterhq/muster/node"
 	"github.com/musterhq/muster/node/mastership"
 )
 
-// A node that hears of a master by an exchange of states, as one does that has just
+// A node that learns of a master by an exchange of states, as one does that has just
 // started, does not lose the name again before the master's next sign of life,
 // however short its grant is.
-func TestMasterToldByExchangeOutlivesItsGrant(t *testing.T) {
+func TestMasterLearnedByExchangeOutlivesItsGrant(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	n := c.start("a", func(cfg *node.Config) { cfg.Mastership.TTL = 500 * time.Millisecond })
-	eventually(t, "the node is master", n.IsMaster)
+	wait.For(t, "the node is master", n.IsMaster)
 	var a mastership.Announcement
-	eventually(t, "the node tells of itself", func() bool {
+	wait.For(t, "the node announces itself", func() bool {
 		var err error
 		if a, err = mastership.DecodeAnnouncement(n.Tell()); err != nil {
 			t.Fatal(err)

@@ -1,6 +1,10 @@
 package node
 
 import (
+	"sync"
+	"time"
+
+	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/internal/clock"
 	"github.com/musterhq/muster/node/history"
 	"github.com/musterhq/muster/node/mastership"
@@ -15,9 +19,11 @@ func (n *Node) record(r history.Record) {
 	if r.BootNS == 0 {
 		r.BootNS = int64(clock.Now())
 	}
-	n.history.Write(r)
-	if err := n.history.Err(); err != nil {
-		n.unwritten.Do(func() { n.log.Error("history not written; records are missing", "err", err) })
+	r.Time = time.Now().UTC().Truncate(time.Microsecond)
+	if err := n.history.Write(r); err != nil {
+		n.alarms.Raise(historyUnwritten, "", "error", err)
+	} else {
+		n.alarms.Clear(historyUnwritten, "")
 	}
 }
 
@@ -41,7 +47,8 @@ func (n *Node) recordMastership(e mastership.Event) {
 	})
 }
 
-func (n *Node) recordView(v View) {
+// recordView adds the view, and the events that lead to it from the last one.
+func (n *Node) recordView(last, v View) {
 	if n.history == nil {
 		return
 	}
@@ -54,5 +61,50 @@ func (n *Node) recordView(v View) {
 	for _, m := range v.Members {
 		state.Members = append(state.Members, history.Member{NodeID: m.NodeID, InstanceID: m.InstanceID, Addr: m.Addr})
 	}
-	n.record(history.Record{Kind: history.View, View: state})
+	if last.Seq == 0 {
+		last.Majority = true // so that only its absence is news
+	}
+	var events []history.Event
+	for _, e := range diff(last, v) {
+		event := history.Event{Kind: string(e.Kind), Changed: e.Changed}
+		switch {
+		case e.Member != nil:
+			event.NodeID, event.InstanceID = e.Member.NodeID, e.Member.InstanceID
+		case e.Master != nil:
+			event.NodeID, event.InstanceID, event.Term = e.Master.NodeID, e.Master.InstanceID, uint64(e.Master.Term)
+		}
+		events = append(events, event)
+	}
+	n.record(history.Record{Kind: history.View, View: state, Events: events})
+}
+
+// heardInterval is how often a reading of the master's clock is recorded. The clocks of two hosts
+// may run apart by 2 %, so that one is known by the other up to 0.2 s.
+const heardInterval = 10 * time.Second
+
+// heard is the last reading of another clock that was recorded.
+type heard struct {
+	mu   sync.Mutex
+	from string // the instance
+	term driver.Term
+	at   clock.Instant
+}
+
+// recordHeard adds a reading of the clock of a master on another host.
+func (n *Node) recordHeard(a mastership.Announcement) {
+	if n.history == nil || !a.Active || a.Clock == "" || a.Clock == clock.ID() {
+		return
+	}
+	now := clock.Now()
+	n.heard.mu.Lock()
+	defer n.heard.mu.Unlock()
+	h := &n.heard
+	if h.from == a.Holder.InstanceID && h.term == a.Term && now.Sub(h.at) < heardInterval {
+		return
+	}
+	h.from, h.term, h.at = a.Holder.InstanceID, a.Term, now
+	n.record(history.Record{
+		BootNS: int64(now), Kind: history.Heard, Term: uint64(a.Term), ClusterID: a.ClusterID,
+		Peer: &history.Reading{NodeID: a.Holder.NodeID, InstanceID: a.Holder.InstanceID, Clock: a.Clock, BootNS: int64(a.At)},
+	})
 }

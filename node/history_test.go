@@ -2,12 +2,12 @@ package node_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"slices"
 	"sync"
 	"testing"
 
+	"github.com/musterhq/muster/internal/testing/wait"
 	"github.com/musterhq/muster/node"
 	"github.com/musterhq/muster/node/history"
 )
@@ -36,10 +36,11 @@ func (b *sharedBuffer) records(t *testing.T) []history.Record {
 }
 
 func TestHistory(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	var kept sharedBuffer
 	n := c.start("a", func(cfg *node.Config) { cfg.History = &kept })
-	eventually(t, "a renewal and the master are on record", func() bool {
+	wait.For(t, "a renewal and the master are on record", func() bool {
 		records := kept.records(t)
 		return slices.ContainsFunc(records, func(r history.Record) bool { return r.Kind == history.Renewed }) &&
 			slices.ContainsFunc(records, func(r history.Record) bool { return r.Kind == history.View && r.View.Master != nil })
@@ -48,9 +49,7 @@ func TestHistory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := n.Leave(context.Background()); err != nil {
-		t.Fatal(err)
-	}
+	wait.Leave(t, n.Leave)
 	records := kept.records(t)
 	var story []history.Kind
 	var last history.Record
@@ -88,7 +87,8 @@ func (brokenDisk) Write([]byte) (int, error) { return 0, errors.New("no space le
 
 // A history that cannot be written costs nothing but itself.
 func TestHistoryThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	n := c.start("a", func(cfg *node.Config) { cfg.History = brokenDisk{} })
-	eventually(t, "the node is master", n.IsMaster)
+	wait.For(t, "the node is master", n.IsMaster)
 }

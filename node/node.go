@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -18,13 +19,18 @@ import (
 
 	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/alarm"
 	"github.com/musterhq/muster/internal/clock"
-	"github.com/musterhq/muster/internal/latest"
+	"github.com/musterhq/muster/internal/watch"
+	"github.com/musterhq/muster/internal/within"
 	"github.com/musterhq/muster/node/history"
-	"github.com/musterhq/muster/node/link"
+	"github.com/musterhq/muster/node/internal/authorities"
+	"github.com/musterhq/muster/node/internal/link"
+	"github.com/musterhq/muster/node/internal/membership"
+	"github.com/musterhq/muster/node/internal/reachability"
 	"github.com/musterhq/muster/node/mastership"
-	"github.com/musterhq/muster/node/membership"
 	"github.com/musterhq/muster/registrar/advertise"
+	"github.com/musterhq/muster/tlsfiles"
 )
 
 // Node is a running member. All methods are safe for concurrent use.
@@ -33,32 +39,64 @@ type Node struct {
 	log        *slog.Logger
 	instanceID string
 	started    clock.Instant
-	advertised advertise.Address
-	explained  latest.Value[advertise.Explanation]
-	reach      latest.Value[Reach]
-	toldReady  atomic.Bool // Status has said so
 
-	providers []*provider // the first is one that grants mastership
+	layers
+	knowledge
+	lifecycle
+}
+
+// layers are what a node is made of, from the port up. They are set by Start and do not
+// change: goroutines of the lower ones that call up wait for running.
+type layers struct {
+	running chan struct{} // closed when all layers are there
 
 	link      *link.Link
-	tls       *driver.LiveTLS // nil without TLS
+	port      port
+	tls       *tlsfiles.Files // nil without TLS
+	providers []*provider     // the first is one that grants mastership
 	members   *membership.Membership
+	prober    *reachability.Prober
+
 	authority driver.Authority
-	elector   *mastership.Elector
-	formation mastership.Formation
-	history   *history.Writer // nil: none is kept
-	unwritten sync.Once       // tells of a history that cannot be written
+	// authorities are what authority is made of.
+	authorities []authorities.Named
+	store       *store
+	elector     *mastership.Elector
+	formation   mastership.Formation
 
-	peers latest.Value[discovery.UnionSnapshot]
-	view  latest.Value[View]
-	kick  chan struct{} // wakes reconcile; holds one wake-up
+	// alarms are what an operator must know of, for as long as it lasts.
+	alarms  *alarm.Set
+	history *history.Writer // nil: none is kept
+	heard   heard
+}
 
+// knowledge is what a node has found out, which reconcile puts together. All of it but
+// the advertised address, which Start sets, may be read and written at any time.
+type knowledge struct {
+	advertised advertise.Address
+	explained  watch.Value[advertise.Explanation]
+	peers      watch.Value[discovery.UnionSnapshot]
+	view       watch.Value[View]
+	wasReady   atomic.Bool            // reconcile has found it ready
+	elsewhere  atomic.Pointer[string] // why the records are not where this node is granted mastership
+	move       watch.Value[authorities.Move]
+	readers    viewReaders
+	detailed   detailed
+	changed    chan struct{} // has reconcile run again; holds one element
+}
+
+// lifecycle is how a node ends: by Leave, or by itself.
+type lifecycle struct {
 	ctx    context.Context // ends when the node does
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
+	abstentions abstentions
+	farewells   farewells
+
 	draining  chan struct{} // closed when Leave begins
 	leaveOnce sync.Once
+	leaveErr  error         // of the steps of leaving; set before done is closed
 	done      chan struct{} // closed when everything has ended
 	mu        sync.Mutex
 	err       error // why the node ended by itself
@@ -68,22 +106,30 @@ type Node struct {
 // its provider or any peer can be reached; ctx bounds only the start. An error
 // says which setting is wrong, and then nothing is left running.
 func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
+	if cfg.Alone {
+		if cfg, err = cfg.alone(); err != nil {
+			return nil, err
+		}
+	}
 	if cfg, err = cfg.withDefaults(); err != nil {
 		return nil, err
 	}
 	n := &Node{
 		cfg:        cfg,
-		log:        cfg.Logger,
+		log:        cfg.Logger.With("node_id", cfg.NodeID),
 		instanceID: newInstanceID(),
 		started:    clock.Now(),
-		providers:  cfg.providers(),
-		formation:  mastership.Formation{Mode: cfg.Bootstrap.Mode, Expect: cfg.Bootstrap.Expect},
-		kick:       make(chan struct{}, 1),
-		draining:   make(chan struct{}),
-		done:       make(chan struct{}),
+		layers: layers{
+			running:   make(chan struct{}),
+			providers: cfg.providers(),
+			formation: mastership.Formation{Mode: cfg.Bootstrap.Mode, Expect: cfg.Bootstrap.Expect},
+		},
+		knowledge: knowledge{changed: make(chan struct{}, 1), detailed: detailed{details: cfg.details()}},
+		lifecycle: lifecycle{draining: make(chan struct{}), done: make(chan struct{})},
 	}
+	n.alarms = alarm.New(n.log)
 	if cfg.History != nil {
-		n.history = history.NewWriter(cfg.History, cfg.NodeID, n.instanceID)
+		n.history = history.NewWriter(cfg.History, cfg.NodeID, n.instanceID, clock.ID())
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	defer func() {
@@ -107,26 +153,48 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	n.record(history.Record{Kind: history.Start, Cluster: cfg.Cluster, Addr: n.advertised.Addr})
 	n.run()
 	n.log.Info("node started",
-		"cluster", cfg.Cluster, "node_id", cfg.NodeID, "instance_id", n.instanceID,
+		"cluster", cfg.Cluster, "instance_id", n.instanceID,
 		"addr", n.advertised.Addr, "source", n.advertised.Source, "provider", strings.Join(names(n.registries()), ","))
 	return n, nil
 }
 
 // listen opens the one port and works out the address that others dial.
 func (n *Node) listen(ctx context.Context) error {
-	linkConfig := link.Config{Bind: n.cfg.Bind, Cluster: n.cfg.Cluster, Logger: n.log, Dial: n.cfg.dial}
+	linkConfig := link.Config{
+		Bind: n.cfg.Bind, Cluster: n.cfg.Cluster, NodeID: n.cfg.NodeID, InstanceID: n.instanceID,
+		VerifyNodeID: n.cfg.VerifyNodeID,
+		Logger:       n.log, Dial: n.cfg.dial, HungUp: n.hungUp,
+	}
 	if n.cfg.TLS.Enabled() {
-		live, err := n.cfg.TLS.Live(n.cfg.TLS.MutualConfig)
+		live, err := tlsfiles.Follow(n.cfg.TLS, n.cfg.mutual)
 		if err != nil {
 			return err
 		}
-		n.tls, linkConfig.CurrentTLS = live, live.Config
+		n.tls, linkConfig.CurrentTLS = live, live.Current
 	}
 	var err error
 	if n.link, err = link.Listen(linkConfig); err != nil {
 		return fmt.Errorf("node.bind: %w", err)
 	}
 	return n.findAddress(ctx)
+}
+
+// mutual is the TLS between nodes, of what its files hold.
+func (c Config) mutual(files tlsfiles.Contents) (*tls.Config, error) {
+	if c.VerifyNodeID {
+		return files.MutualFor(c.NodeID)
+	}
+	return files.Mutual()
+}
+
+// hungUp is called when another node has ended a gossip connection, as when its process
+// died. It is no reason to consider the node failed.
+func (n *Node) hungUp(instanceID string) {
+	select {
+	case <-n.running:
+		n.elector.Doubt(instanceID)
+	default:
+	}
 }
 
 // join starts the membership layer, which knows no peer yet.
@@ -144,28 +212,22 @@ func (n *Node) join() (err error) {
 		NodeID:     n.cfg.NodeID,
 		InstanceID: n.instanceID,
 		Addr:       addr,
-		Details: membership.Details{
-			Zone:     n.cfg.Zone,
-			Tags:     n.cfg.Tags,
-			Meta:     n.cfg.Meta,
-			AppAddrs: n.cfg.AppAddrs,
-			Version:  n.cfg.Version,
-			Voter:    cmp.Or(n.cfg.Voter, n.advertised.Name),
-
-			Authorities: n.grantors(),
-		},
+		Details:    n.gossiped(n.detailed.details, cmp.Or(n.cfg.Voter, n.advertised.Name)),
 		Transport:  transport,
 		Network:    n.link,
 		Single:     n.cfg.Bootstrap.Mode == Single,
+		Departed:   n.link.Disconnect,
 		OnMessage:  n.learn,
-		LocalState: n.tell,
-		MergeState: n.learn,
+		LocalState: n.localState,
+		MergeState: func(state []byte) { n.learn("", state) },
 		Logger:     n.log,
+
+		SuspicionMult: n.cfg.suspicionMult,
 	})
 	return err
 }
 
-// elect makes the elector, which stands for mastership when it runs.
+// elect makes the elector, which is a candidate when it runs.
 func (n *Node) elect(ctx context.Context) (err error) {
 	self := driver.Holder{
 		NodeID:     n.cfg.NodeID,
@@ -176,41 +238,52 @@ func (n *Node) elect(ctx context.Context) (err error) {
 	if err := n.openAuthority(ctx, self); err != nil {
 		return err
 	}
+	n.store = n.openStore()
+	interval := announceInterval
+	if _, ok := n.authority.(driver.Suspecter); ok {
+		// Others look at the authority rarely for as long as this node announces itself, and
+		// are to notice soon when it does not: each renewal is announced.
+		interval = 0
+	}
 	n.elector, err = mastership.New(mastership.Config{
 		Authority:        n.authority,
 		Holder:           self,
-		Clock:            clock.Now,
 		DrainTimeout:     n.cfg.Mastership.DrainTimeout,
 		TTL:              n.cfg.Mastership.TTL,
-		AnnounceInterval: announceInterval,
+		Announced:        true,
+		AnnounceInterval: interval,
 		Observer:         n.recordMastership,
-		Logger:           n.log,
+		Logger:           n.cfg.Logger, // it adds the ids of the holder
 	})
 	return err
 }
 
 // run starts what goes on for the life of the node.
 func (n *Node) run() {
+	n.prober = n.newProber()
+	close(n.running)
 	n.wg.Go(func() { _ = n.elector.Run(n.ctx) })
 	n.wg.Go(n.discover)
 	n.wg.Go(n.announce)
+	n.wg.Go(func() { n.store.prompts.run(n.ctx, n.prompt) })
+	n.wg.Go(n.followRecords)
 	n.wg.Go(n.followAddress)
 	if !n.cfg.mute {
-		n.wg.Go(n.answerReach)
+		n.wg.Go(func() { n.prober.Answer(n.ctx) })
 	}
-	n.wg.Go(n.askReach)
+	n.wg.Go(func() { n.prober.Run(n.ctx) })
 	n.wg.Go(n.reconcile)
 	if n.tls != nil {
 		n.wg.Go(func() { n.tls.Watch(n.ctx, n.log.With("use", "nodes")) })
 	}
 	n.wg.Go(func() {
 		for range n.members.Watch(n.ctx) {
-			n.wake()
+			n.notify()
 		}
 	})
 	n.wg.Go(func() {
 		for range n.elector.Watch(n.ctx) {
-			n.wake()
+			n.notify()
 		}
 	})
 	n.wg.Go(func() {
@@ -244,7 +317,7 @@ func (n *Node) View() View {
 
 // Members returns the live members, this node among them, by node id. It does not
 // block. The caller does not change what it gets.
-func (n *Node) Members() []membership.Member { return n.View().Members }
+func (n *Node) Members() []Member { return n.View().Members }
 
 // Master returns the master that this node knows of, and false if there is none.
 // It does not block. Only [Node.Check] on the master itself is proof.
@@ -270,9 +343,10 @@ func (n *Node) Views(ctx context.Context) iter.Seq[View] {
 }
 
 // Events yields what has changed, in order, until ctx or the node ends. It starts
-// from nothing: the first events tell of the members and the master that there are.
+// from nothing: the first events are about the members and the master that there are.
 // A listener that is slow gets the difference between the views that it saw, so that
-// a member that came and went meanwhile is not mentioned.
+// a member that came and went meanwhile is not mentioned. A member that has been
+// updated says what has changed; that all of them know the cluster is one event.
 func (n *Node) Events(ctx context.Context) iter.Seq[Event] {
 	return func(yield func(Event) bool) {
 		last := View{Majority: true} // so that only its absence is news
@@ -292,24 +366,56 @@ func (n *Node) Events(ctx context.Context) iter.Seq[Event] {
 func (n *Node) IsMaster() bool { return n.elector.IsMaster() }
 
 // Check returns the proof that this node is master at this moment, or an error: a
-// [*NotMasterError] that names the master, a [*NoQuorumError], or [ErrNoMaster]. It
-// does not block. Keep the token and ask it again right before each effect.
-func (n *Node) Check() (mastership.Token, error) { return n.elector.Check() }
-
-// WhileMaster runs fn each time that this node is master, with a context that ends
-// when it no longer is and the term to attach to all outside effects, and blocks
-// until ctx or the node ends or fn fails. An fn that returns nil is not run again before the
-// next term: one that works for as long as the node is master returns when its context
-// ends. See [mastership.Elector.WhileMaster].
-func (n *Node) WhileMaster(ctx context.Context, fn func(ctx context.Context, term Term) error) error {
-	ctx, stop := n.bind(ctx)
-	defer stop()
-	return n.elector.WhileMaster(ctx, fn)
+// [*NotMasterError] that names the master, a [*NoQuorumError], or [ErrNoMaster], which
+// is [ErrNoAuthority] where nothing ever grants this node mastership. It does not block.
+// Keep the token and ask it again right before each effect.
+func (n *Node) Check() (mastership.Token, error) {
+	token, err := n.elector.Check()
+	if never := n.noAuthority(); never != nil && err != nil && !errors.Is(err, mastership.ErrNotMaster) {
+		err = never
+	}
+	return token, err
 }
 
-// Resign gives mastership up in good order, if this node holds it, and lets another
-// have it. It blocks until that is done or ctx ends. The node stands again later.
+// noAuthority is the ErrNoAuthority that says why no provider grants this node mastership,
+// nil if one does.
+func (n *Node) noAuthority() error {
+	if a, none := n.authority.(noAuthority); none {
+		return a.reason
+	}
+	return nil
+}
+
+// WhileMaster runs fn each time that this node is master, with a context that ends
+// when it no longer is and the term to attach to all outside effects. It blocks
+// until ctx ends, and returns its cause; until the node ends, and returns [ErrStopped];
+// or until fn fails, and returns its error: then the node releases mastership, so
+// that another gets it, unless [mastership.KeepOnError] is among the options. If no provider
+// grants mastership it returns [ErrNoAuthority] at once; a node that is not eligible waits
+// like any other. An fn that returns nil is not run again before the next term: one that
+// works for as long as the node is master returns when its context ends. See
+// [mastership.Elector.WhileMaster].
+func (n *Node) WhileMaster(ctx context.Context, fn func(ctx context.Context, term Term) error, options ...mastership.WhileMasterOption) error {
+	if err := n.noAuthority(); err != nil {
+		return err
+	}
+	return n.elector.WhileMaster(ctx, fn, options...)
+}
+
+// Grants yields the grant that this node uses, now and after each change, each renewal among
+// them, until ctx or the node ends: for those who act on its behalf in another process. A listener
+// that is slow misses some, but never the last. See [mastership.Elector.Grants].
+func (n *Node) Grants(ctx context.Context) iter.Seq[mastership.ActiveGrant] {
+	return n.elector.Grants(ctx)
+}
+
+// Resign gives mastership up in good order, if this node is master, and lets another
+// node have it. It blocks until that is done or ctx ends. The node is a candidate again later.
 func (n *Node) Resign(ctx context.Context) error { return n.elector.Resign(ctx) }
+
+// DrainTimeout is how long the functions of WhileMaster have to return when mastership is given up:
+// that of the configuration, or the default.
+func (n *Node) DrainTimeout() time.Duration { return n.cfg.Mastership.DrainTimeout }
 
 // Done is closed when the node has ended: by Leave, or by itself, and then Err
 // says why.
@@ -325,14 +431,12 @@ func (n *Node) Err() error {
 
 // bind returns a context that ends with ctx and with the node.
 func (n *Node) bind(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(n.ctx, cancel)
-	return ctx, func() { stop(); cancel() }
+	return within.Both(ctx, n.ctx)
 }
 
-func (n *Node) wake() {
+func (n *Node) notify() {
 	select {
-	case n.kick <- struct{}{}:
+	case n.changed <- struct{}{}:
 	default: // one is pending, and it will see what we have seen
 	}
 }
@@ -347,19 +451,25 @@ func newInstanceID() string {
 // is wrong with it.
 func (c Config) withDefaults() (Config, error) {
 	var errs []error
-	invalid := func(key, value, problem string) {
-		errs = append(errs, &driver.ConfigError{Key: key, Value: value, Problem: problem})
+	invalid := func(key, value, problem, hint string) {
+		errs = append(errs, &driver.ConfigError{Key: key, Value: value, Problem: problem, Hint: hint})
 	}
 	if c.Cluster == "" {
-		invalid("cluster", "", "missing; name the cluster that the node belongs to")
+		invalid("cluster", "", "missing", "name the cluster that the node belongs to")
 	}
 	errs = append(errs, c.checkProviders())
 	if c.NodeID == "" {
 		host, err := os.Hostname()
 		if err != nil {
-			invalid("node.id", "", fmt.Sprintf("cannot be defaulted to the host name (%v); name the node", err))
+			invalid("node.id", "", fmt.Sprintf("cannot be defaulted to the host name (%v)", err), "name the node")
 		}
 		c.NodeID = host
+	}
+	if !link.ValidNodeID(c.NodeID) {
+		invalid("node.id", c.NodeID, fmt.Sprintf("want at most %d bytes of valid UTF-8 without control characters", link.MaxNodeID), "")
+	}
+	if c.VerifyNodeID && !c.TLS.Enabled() {
+		invalid("tls.verify_node_id", "true", "there is no TLS between nodes", "configure TLS, or leave it out")
 	}
 	if c.Bind == "" {
 		c.Bind = DefaultBind
@@ -369,13 +479,13 @@ func (c Config) withDefaults() (Config, error) {
 		c.Bootstrap.Mode = Auto
 	case Auto, JoinOnly, Single:
 	default:
-		invalid("bootstrap.mode", string(c.Bootstrap.Mode), "want auto, join-only or single")
+		invalid("bootstrap.mode", string(c.Bootstrap.Mode), "want auto, join-only or single", "")
 	}
 	if c.Bootstrap.Expect < 0 {
-		invalid("bootstrap.expect", fmt.Sprint(c.Bootstrap.Expect), "want the number of members, or 0 where it is not known")
+		invalid("bootstrap.expect", fmt.Sprint(c.Bootstrap.Expect), "want the number of members, or 0 where it is not known", "")
 	}
 	if c.Mastership.TTL < 0 {
-		invalid("mastership.ttl", c.Mastership.TTL.String(), "want a duration, or 0s for the provider's default")
+		invalid("mastership.ttl", c.Mastership.TTL.String(), "want a duration, or 0s for the provider's default", "")
 	}
 	if c.Mastership.DrainTimeout == 0 {
 		c.Mastership.DrainTimeout = time.Second
@@ -383,13 +493,13 @@ func (c Config) withDefaults() (Config, error) {
 	if c.DataDir == "" {
 		dir, err := DefaultDataDir(c.Cluster, c.NodeID)
 		if err != nil {
-			invalid("node.data_dir", "", err.Error())
+			invalid("node.data_dir", "", err.Error(), "")
 		}
 		c.DataDir = dir
 	}
 	if c.HostIP != "" {
 		if ip, err := netip.ParseAddr(c.HostIP); err != nil || ip.IsUnspecified() {
-			invalid("detect.host_ip", c.HostIP, "want the IP address at which others reach this host, as 10.0.0.5")
+			invalid("detect.host_ip", c.HostIP, "want the IP address at which others reach this host, as 10.0.0.5", "")
 		}
 	}
 	if c.addressGrace == 0 {

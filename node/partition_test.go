@@ -9,23 +9,24 @@ import (
 	"testing"
 	"time"
 
+	"github.com/musterhq/muster/internal/testing/wait"
 	"github.com/musterhq/muster/node"
 )
 
-// fabric is a network between the nodes of a test that can be cut in two: nothing
+// splitNetwork is a network between the nodes of a test that can be cut in two: nothing
 // gets across, neither on new connections nor on old ones.
-type fabric struct {
+type splitNetwork struct {
 	mu    sync.Mutex
 	side  map[string]int // by address; who is not named is on side 0
 	conns map[*cuttable]struct{}
 }
 
-func newFabric() *fabric {
-	return &fabric{side: make(map[string]int), conns: make(map[*cuttable]struct{})}
+func newSplitNetwork() *splitNetwork {
+	return &splitNetwork{side: make(map[string]int), conns: make(map[*cuttable]struct{})}
 }
 
-// on puts a node, whose Bind must be its address, on the fabric.
-func (f *fabric) on(addr string) func(*node.Config) {
+// on puts a node, whose Bind must be its address, on the splitNetwork.
+func (f *splitNetwork) on(addr string) func(*node.Config) {
 	return func(c *node.Config) {
 		c.Bind = addr
 		c.SetDial(func(ctx context.Context, to string) (net.Conn, error) { return f.dial(ctx, addr, to) })
@@ -34,7 +35,7 @@ func (f *fabric) on(addr string) func(*node.Config) {
 
 var errCut = errors.New("the network is cut here")
 
-func (f *fabric) dial(ctx context.Context, from, to string) (net.Conn, error) {
+func (f *splitNetwork) dial(ctx context.Context, from, to string) (net.Conn, error) {
 	if f.cutBetween(from, to) {
 		return nil, errCut
 	}
@@ -42,21 +43,21 @@ func (f *fabric) dial(ctx context.Context, from, to string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &cuttable{Conn: conn, fabric: f, from: from, to: to}
+	c := &cuttable{Conn: conn, splitNetwork: f, from: from, to: to}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.conns[c] = struct{}{}
 	return c, nil
 }
 
-func (f *fabric) cutBetween(a, b string) bool {
+func (f *splitNetwork) cutBetween(a, b string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.side[a] != f.side[b]
 }
 
 // cut puts the addresses on a side of their own, and breaks what leads across.
-func (f *fabric) cut(addrs ...string) {
+func (f *splitNetwork) cut(addrs ...string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, a := range addrs {
@@ -69,7 +70,7 @@ func (f *fabric) cut(addrs ...string) {
 	}
 }
 
-func (f *fabric) heal() {
+func (f *splitNetwork) heal() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	clear(f.side)
@@ -77,20 +78,20 @@ func (f *fabric) heal() {
 
 type cuttable struct {
 	net.Conn
-	fabric   *fabric
-	from, to string
+	splitNetwork *splitNetwork
+	from, to     string
 }
 
 func (c *cuttable) Close() error {
-	c.fabric.mu.Lock()
-	delete(c.fabric.conns, c)
-	c.fabric.mu.Unlock()
+	c.splitNetwork.mu.Lock()
+	delete(c.splitNetwork.conns, c)
+	c.splitNetwork.mu.Unlock()
 	return c.Conn.Close()
 }
 
-// splitCluster starts n nodes on a fabric and returns their addresses.
-func splitCluster(t testing.TB, n int) (*cluster, *fabric, []string) {
-	c, f := newCluster(t), newFabric()
+// splitCluster starts n nodes on a splitNetwork and returns their addresses.
+func splitCluster(t testing.TB, n int) (*cluster, *splitNetwork, []string) {
+	c, f := newCluster(t), newSplitNetwork()
 	var addrs []string
 	for i := range n {
 		addr := freeAddr(t)
@@ -115,6 +116,7 @@ func freeAddr(t testing.TB) string {
 // A partition takes members from each other's view, and no longer than it lasts.
 // The side without a majority has no master, and says why.
 func TestPartitionHeals(t *testing.T) {
+	t.Parallel()
 	c, f, addrs := splitCluster(t, 5)
 	minority, majority := c.nodes[:2], c.nodes[2:]
 	f.cut(addrs[:2]...)
@@ -125,7 +127,7 @@ func TestPartitionHeals(t *testing.T) {
 			t.Errorf("%s sees a majority with %d of 5", n.ID(), len(n.Members()))
 		}
 	}
-	eventually(t, "the master is on the side of the majority", func() bool {
+	wait.For(t, "the master is on the side of the majority", func() bool {
 		for _, n := range minority {
 			if n.IsMaster() {
 				return false

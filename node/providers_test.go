@@ -9,18 +9,21 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/discovery"
-	"github.com/musterhq/muster/discovery/discoverytest"
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/discovery/memory"
+	"github.com/musterhq/muster/internal/testing/snapshot"
+	"github.com/musterhq/muster/internal/testing/wait"
 	"github.com/musterhq/muster/node"
+	"github.com/musterhq/muster/node/mastership"
 )
 
 // stores are providers in memory by name.
-type stores map[string]*discoverytest.Memory
+type stores map[string]*memory.Server
 
 func newStores(names ...string) stores {
 	s := make(stores)
 	for _, name := range names {
-		s[name] = discoverytest.NewMemory()
+		s[name] = memory.New()
 	}
 	return s
 }
@@ -28,7 +31,7 @@ func newStores(names ...string) stores {
 // use has a node use the named providers, of which authority grants.
 func (s stores) use(t testing.TB, authority string, names ...string) func(*node.Config) {
 	return func(c *node.Config) {
-		c.Registry = nil
+		c.Registries = nil
 		for _, name := range names {
 			r := discovery.New(name, s[name].Driver(), discovery.Options{PollInterval: 200 * time.Millisecond})
 			t.Cleanup(func() {
@@ -62,7 +65,7 @@ func (s stores) lists(t testing.TB, name string) map[string]bool {
 
 func (s stores) waitListed(t testing.TB, name string, nodes ...string) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%s lists %v alone", name, nodes), func() bool {
+	wait.For(t, fmt.Sprintf("%s lists %v alone", name, nodes), func() bool {
 		listed := s.lists(t, name)
 		for _, n := range nodes {
 			if !listed[n] {
@@ -88,15 +91,16 @@ func providerOf(t testing.TB, n *node.Node, name string) node.Provider {
 var errDown = fmt.Errorf("%w: connection refused", driver.ErrUnavailable)
 
 // A node is registered with every provider and finds its peers through any. One that
-// fails takes nobody away and is told of; what is lost in each is put back.
+// fails removes no member and is reported; what is lost in each is put back.
 func TestSeveralProviders(t *testing.T) {
+	t.Parallel()
 	s := newStores("a", "b")
 	c := newCluster(t)
 	// They are found by one provider, by the other, or by both.
 	one := c.start("one", s.use(t, "a", "a"))
 	c.waitMaster(0, one)
 	two := c.start("two", s.use(t, "a", "b", "a"))
-	three := c.start("three", s.use(t, "", "b"), func(c *node.Config) { c.Mastership.Ineligible = true })
+	three := c.start("three", s.use(t, "", "b"), func(c *node.Config) { c.Mastership.Eligible = new(false) })
 	c.waitMembers(3, one, two, three)
 	s.waitListed(t, "a", "one", "two")
 	s.waitListed(t, "b", "two", "three")
@@ -105,25 +109,26 @@ func TestSeveralProviders(t *testing.T) {
 	if len(status.Providers) != 2 || status.Providers[0].Name != "a" || !status.Providers[0].Authority || status.Providers[1].Authority {
 		t.Errorf("providers %+v, want a first, which grants", status.Providers)
 	}
-	eventually(t, "two knows the three of them, and is well", func() bool {
-		return len(two.Status().Peers.Instances) == 3 && providerOf(t, two, "a").Well() && providerOf(t, two, "b").Well()
+	wait.For(t, "two knows the three of them, and is ready", func() bool {
+		status := two.Status() // it is ready once it has learned who is master, too
+		return status.Ready && len(snapshot.Instances(status.Peers)) == 3 && providerOf(t, two, "a").Well() && providerOf(t, two, "b").Well()
 	})
 
 	s["b"].Fail(errDown)
-	eventually(t, "two says that b fails", func() bool {
+	wait.For(t, "two says that b fails", func() bool {
 		p := providerOf(t, two, "b")
 		return p.Peers.Stale && !p.Well() && two.Status().Peers.Stale
 	})
-	if status := two.Status(); !providerOf(t, two, "a").Well() || !status.Ready || len(status.Peers.Instances) != 3 || len(two.Members()) != 3 {
+	if status := two.Status(); !providerOf(t, two, "a").Well() || !status.Ready || len(snapshot.Instances(status.Peers)) != 3 || len(two.Members()) != 3 {
 		t.Errorf("one of two providers fails, and ready is %v, %d peers are known, %d members seen",
-			status.Ready, len(status.Peers.Instances), len(two.Members()))
+			status.Ready, len(snapshot.Instances(status.Peers)), len(two.Members()))
 	}
 	s["b"].Wipe()
 	s["b"].Fail(nil)
 	s["a"].ExpireSessions()
 	s.waitListed(t, "a", "one", "two")
 	s.waitListed(t, "b", "two", "three")
-	eventually(t, "all is well again", func() bool {
+	wait.For(t, "all is well again", func() bool {
 		return providerOf(t, two, "a").Well() && providerOf(t, two, "b").Well() && !two.Status().Peers.Stale
 	})
 	if n := len(two.Members()); n != 3 {
@@ -131,9 +136,10 @@ func TestSeveralProviders(t *testing.T) {
 	}
 }
 
-// A provider that is down at boot, be it the one that grants mastership, keeps nobody
+// A provider that is down at boot, even if it grants mastership, keeps nobody
 // from the others.
 func TestOneProviderIsEnoughToJoin(t *testing.T) {
+	t.Parallel()
 	s := newStores("a", "b")
 	c := newCluster(t)
 	one := c.start("one", s.use(t, "a", "a", "b"))
@@ -141,7 +147,7 @@ func TestOneProviderIsEnoughToJoin(t *testing.T) {
 	s["a"].Fail(errDown)
 	two := c.start("two", s.use(t, "a", "a", "b"))
 	c.waitMembers(2, one, two)
-	eventually(t, "two is ready by b, and waits for a to have a master", func() bool {
+	wait.For(t, "two is ready by b, and waits for a to have a master", func() bool {
 		status := two.Status()
 		return status.Ready && !providerOf(t, two, "a").Peers.Known && (status.View.Master != nil || strings.Contains(status.WaitingFor, "authority"))
 	})
@@ -151,18 +157,19 @@ func TestOneProviderIsEnoughToJoin(t *testing.T) {
 }
 
 func TestNoProviderAtAll(t *testing.T) {
+	t.Parallel()
 	s := newStores("a", "b")
 	for _, m := range s {
 		m.Fail(errDown)
 	}
 	c := newCluster(t)
 	n := c.start("one", s.use(t, "a", "b", "a"))
-	eventually(t, "the node names both providers", func() bool {
+	wait.For(t, "the node names both providers", func() bool {
 		status := n.Status()
 		return !status.Ready && strings.Contains(status.WaitingFor, "waiting for provider a: ") && strings.Contains(status.WaitingFor, "waiting for provider b: ")
 	})
 	s["b"].Fail(nil)
-	eventually(t, "the node has joined by b", func() bool {
+	wait.For(t, "the node has joined by b", func() bool {
 		return strings.HasPrefix(n.Status().WaitingFor, "the cluster is not formed: ")
 	})
 	s["a"].Fail(nil)
@@ -172,6 +179,7 @@ func TestNoProviderAtAll(t *testing.T) {
 // The registrations are taken away all at once: one provider that hangs costs the
 // others nothing.
 func TestLeaveDeregistersEverywhere(t *testing.T) {
+	t.Parallel()
 	s := newStores("a", "b", "d")
 	c := newCluster(t)
 	n := c.start("one", s.use(t, "b", "a", "b", "d"))
@@ -180,7 +188,7 @@ func TestLeaveDeregistersEverywhere(t *testing.T) {
 		s.waitListed(t, name, "one")
 	}
 	s["a"].Delay(time.Hour)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), wait.Patience)
 	defer cancel()
 	left := make(chan error, 1)
 	go func() { left <- n.Leave(ctx) }()
@@ -193,7 +201,7 @@ func TestLeaveDeregistersEverywhere(t *testing.T) {
 	}
 	err := <-left
 	if err == nil || !strings.Contains(err.Error(), "provider a") || strings.Contains(err.Error(), "provider b") {
-		t.Errorf("Leave: %v, want to be told of a", err)
+		t.Errorf("Leave: %v, want a reported", err)
 	}
 	s["a"].Delay(0)
 	s["a"].ExpireSessions()
@@ -202,25 +210,27 @@ func TestLeaveDeregistersEverywhere(t *testing.T) {
 // Nodes that are granted mastership by different providers could both be master. They
 // notice, stand no more, and say so; a master that stands stays.
 func TestDiscordKeepsBothFromStanding(t *testing.T) {
+	t.Parallel()
 	s := newStores("a", "b")
 	c := newCluster(t)
-	one := c.start("one", s.use(t, "a", "a", "b"))
+	one := c.start("one", patient, s.use(t, "a", "a", "b"))
 	_, term := c.waitMaster(0, one)
-	two := c.start("two", s.use(t, "b", "a", "b"))
+	two := c.start("two", patient, s.use(t, "b", "a", "b"))
 	c.waitMembers(2, one, two)
 	for n, want := range map[*node.Node]string{
 		one: `mastership.authority is "a" here and "b" at two`,
 		two: `mastership.authority is "b" here and "a" at one`,
 	} {
-		eventually(t, n.ID()+" warns", func() bool { return strings.HasPrefix(n.View().Warning, want) })
+		wait.For(t, n.ID()+" warns", func() bool { return strings.HasPrefix(n.View().Warning, want) })
 	}
 	if !one.IsMaster() {
 		t.Error("the master was driven away")
 	}
-	if err := one.Resign(t.Context()); err != nil {
+	// On a busy machine the grant may have to end by itself.
+	if err := one.Resign(t.Context()); err != nil && !errors.Is(err, mastership.ErrDrainTimeout) {
 		t.Fatal(err)
 	}
-	eventually(t, "both say why there is no master", func() bool {
+	wait.For(t, "both say why there is no master", func() bool {
 		for _, n := range c.nodes {
 			if n.IsMaster() {
 				t.Fatalf("%s is master", n.ID())
@@ -231,9 +241,7 @@ func TestDiscordKeepsBothFromStanding(t *testing.T) {
 		}
 		return true
 	})
-	if err := one.Leave(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	wait.Leave(t, one.Leave)
 	if _, next := c.waitMaster(term, two); next <= term {
 		t.Errorf("term %d after %d", next, term)
 	}
@@ -245,6 +253,7 @@ func TestDiscordKeepsBothFromStanding(t *testing.T) {
 // Where two authorities are named, a master needs both, and shuts out those who are
 // granted by either alone.
 func TestBothMustGrant(t *testing.T) {
+	t.Parallel()
 	s := newStores("a", "b")
 	ttl := func(c *node.Config) { c.Mastership.TTL = 500 * time.Millisecond }
 	c := newCluster(t)
@@ -260,25 +269,24 @@ func TestBothMustGrant(t *testing.T) {
 	}
 	alone := c.start("alone", s.use(t, "b", "a", "b"), ttl)
 	c.waitMembers(2, both, alone)
-	c.waitMaster(term-1, both, alone) // and it is said to be in discord with nobody
+	c.waitMaster(term-1, both, alone) // and no member reports a conflict
 	if w := both.View().Warning + alone.View().Warning; w != "" {
 		t.Errorf("warned of %q", w)
 	}
 	s["a"].Fail(errDown)
-	eventually(t, "who needs both is master no more, and the other is", func() bool { return !both.IsMaster() && alone.IsMaster() })
+	wait.For(t, "who needs both is master no more, and the other is", func() bool { return !both.IsMaster() && alone.IsMaster() })
 	s["a"].Fail(nil)
-	if err := alone.Leave(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	wait.Leave(t, alone.Leave)
 	c.waitMaster(term+1, both)
 }
 
 func TestAuthorityOfSeveralProviders(t *testing.T) {
+	t.Parallel()
 	s := newStores("a", "b", "d")
 	mute := func(c *node.Config) { // b publishes and grants nothing
 		r := discovery.New("mute", struct{ driver.Driver }{s["b"].Driver()}, discovery.Options{})
 		t.Cleanup(func() { r.Close() })
-		c.Registry, c.Registries = nil, append(c.Registries, r)
+		c.Registries = append(c.Registries, r)
 	}
 	for name, test := range map[string]struct {
 		change []func(*node.Config)
@@ -291,8 +299,9 @@ func TestAuthorityOfSeveralProviders(t *testing.T) {
 		"twice":         {[]func(*node.Config){s.use(t, "a,a", "a", "b")}, `mastership.authority: "a,a": named twice; write it once`},
 		"cannot grant":  {[]func(*node.Config){s.use(t, "mute", "a"), mute}, `mastership.authority: "mute": it grants no mastership (`},
 		"one name":      {[]func(*node.Config){s.use(t, "a", "a", "a")}, `provider: "a,a": two of them have one name; give each its own`},
-		"both fields": {[]func(*node.Config){s.use(t, "a", "a"), func(c *node.Config) { c.Registry = c.Registries[0] }},
-			`provider: "a": handed in beside Registries; put all registries there`},
+		"none":          {nil, `provider: "": missing; open a registry with a provider and add it to Registries`},
+		"a nil one": {[]func(*node.Config){s.use(t, "a", "a"), func(c *node.Config) { c.Registries = append(c.Registries, nil) }},
+			`provider: "": missing; open a registry with a provider and add it to Registries`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := node.Config{Cluster: "orders", NodeID: "one", Bind: "127.0.0.1:0"}

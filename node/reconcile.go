@@ -5,15 +5,15 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/node/internal/membership"
 	"github.com/musterhq/muster/node/mastership"
-	"github.com/musterhq/muster/node/membership"
 )
 
 // reconcileInterval is how often the state is put together even where nothing has
 // woken us: events tell when to look, the timer makes sure that we do.
 const reconcileInterval = time.Second
 
-// reconcile puts together what the layers know, for ever: it tells the elector the
+// reconcile puts together what the layers know, until the node ends: it tells the elector the
 // conditions under which it may stand, tells the members the cluster's id, and
 // publishes the view.
 func (n *Node) reconcile() {
@@ -30,14 +30,20 @@ func (n *Node) reconcile() {
 		last = members
 		conditions := n.conditions(members, status)
 		n.elector.SetConditions(conditions)
-		if status.ClusterID != "" {
+		if status.ClusterProven { // members of another cluster are rejected from then on
 			if err := n.members.SetClusterID(status.ClusterID); err != nil {
-				n.log.Error("cluster id not made known", "cluster_id", status.ClusterID, "err", err)
+				n.alarms.Raise(clusterIDUnknown, "", "cluster_id", status.ClusterID, "error", err)
+			} else {
+				n.alarms.Clear(clusterIDUnknown, "")
 			}
 		}
+		n.announceVoter(members.Members, status.Observed.Voter)
 		n.publish(members, status, conditions)
+		if ready, _ := n.readiness(n.View(), status); ready {
+			n.wasReady.Store(true)
+		}
 		select {
-		case <-n.kick:
+		case <-n.changed:
 		case <-timer.C:
 		case <-n.ctx.Done():
 			return
@@ -49,9 +55,11 @@ func (n *Node) reconcile() {
 func (n *Node) conditions(members membership.View, status mastership.Status) mastership.Conditions {
 	have, need := n.quorum(members, status)
 	return mastership.Conditions{
-		Eligible:  !n.cfg.Mastership.Ineligible,
-		Draining:  n.isDraining(),
-		Ready:     n.joined() == nil && n.acquainted(members.Members) && discord(members.Members) == "" && !n.outOfReach(members.Members),
+		Eligible: n.cfg.Mastership.eligible(),
+		Draining: n.isDraining(),
+		Abstains: n.abstentions.reasons(),
+		Ready: n.joined() == obstacle{} && n.metPeers(members.Members) && authorityConflict(members.Members) == "" && !n.outOfReach(len(members.Members)) &&
+			n.recordsElsewhere() == obstacle{},
 		Have:      have,
 		Need:      need,
 		Formation: n.formation.Decide(len(members.Members)),
@@ -59,7 +67,7 @@ func (n *Node) conditions(members membership.View, status mastership.Status) mas
 }
 
 // quorum returns how many of the expected members are seen and how many make a
-// majority, which is 0 where no size is expected. The base is the configured list
+// majority, which is 0 if no size is expected. The base is the configured list
 // of voters or the configured size; it is never learnt.
 func (n *Node) quorum(members membership.View, status mastership.Status) (have, need int) {
 	voters := make(map[string]bool)
@@ -85,36 +93,32 @@ func (n *Node) publish(members membership.View, status mastership.Status, condit
 		Term:      status.MaxTerm,
 		ClusterID: status.ClusterID,
 		Majority:  conditions.Have >= conditions.Need,
-		Warning:   cmp.Or(discord(members.Members), status.Observed.Warning, status.Observed.Ineligible),
-		Members:   members.Members,
-		Departed:  members.Departed,
+		Warning:   cmp.Or(alarmOf(status), authorityConflict(members.Members), status.Warning, status.Observed.Warning, status.Observed.Ineligible),
+		Members:   membersOf(members.Members),
+		Departed:  membersOf(members.Departed),
 	}
 	if status.Master != nil {
 		next.Master = &Master{Holder: *status.Master, Term: status.MasterTerm, ClusterID: status.ClusterID}
 		for _, m := range members.Members {
-			if m.InstanceID == next.Master.InstanceID && next.Master.AppAddrs == nil {
-				next.Master.AppAddrs = m.AppAddrs // gossip does not carry them
+			if m.InstanceID == next.Master.InstanceID && (m.DetailsKnown || next.Master.AppAddrs == nil) {
+				next.Master.AppAddrs = m.AppAddrs // gossip does not carry them, and they may be new
 			}
 		}
 	}
+	n.reportState(next, status)
 	if last.Seq > 0 && sameView(last, next) {
 		return
 	}
 	n.view.Store(next)
-	n.recordView(next)
-	n.tellOf(last, next)
+	n.readers.put(next)
+	n.recordView(last, next)
+	n.reportView(last, next)
 }
 
-// tellOf logs what has changed in the view and no layer has logged.
-func (n *Node) tellOf(last, next View) {
-	if next.Warning != last.Warning && next.Warning != "" {
-		n.log.Warn("mastership needs attention", "warning", next.Warning)
+// alarmOf is what keeps the node out of the election until an operator acts, or "".
+func alarmOf(s mastership.Status) string {
+	if s.Alarm == nil {
+		return ""
 	}
-	switch {
-	case sameMaster(last.Master, next.Master):
-	case next.Master == nil:
-		n.log.Info("no master is known")
-	default:
-		n.log.Info("master changed", "master", next.Master.NodeID, "addr", next.Master.Addr, "term", next.Master.Term)
-	}
+	return s.Alarm.Error()
 }

@@ -9,9 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/internal/pki"
+	"github.com/musterhq/muster/internal/testing/wait"
 	"github.com/musterhq/muster/node"
+	"github.com/musterhq/muster/tlsfiles"
 )
 
 // authority signs for the nodes of a test.
@@ -30,7 +31,13 @@ func newAuthority(t testing.TB, name string) authority {
 }
 
 // put writes the files of a node: what it trusts, and a new certificate.
-func put(t testing.TB, files driver.TLS, signer authority, trusted ...authority) {
+func put(t testing.TB, files tlsfiles.Config, signer authority, trusted ...authority) {
+	t.Helper()
+	putNamed(t, files, "node", signer, trusted...)
+}
+
+// putNamed is put with a certificate of a node id.
+func putNamed(t testing.TB, files tlsfiles.Config, nodeID string, signer authority, trusted ...authority) {
 	t.Helper()
 	var bundle []byte
 	for _, a := range trusted {
@@ -39,7 +46,7 @@ func put(t testing.TB, files driver.TLS, signer authority, trusted ...authority)
 	if err := os.WriteFile(files.CAFile, bundle, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	pair, err := signer.Issue("node", []string{"127.0.0.1"}, time.Now(), time.Hour)
+	pair, err := signer.Issue(nodeID, []string{"127.0.0.1"}, time.Now(), time.Hour)
 	if err == nil {
 		err = pair.Write(files.CertFile, files.KeyFile, true)
 	}
@@ -48,26 +55,27 @@ func put(t testing.TB, files driver.TLS, signer authority, trusted ...authority)
 	}
 }
 
-func tlsFiles(t testing.TB) driver.TLS {
+func tlsFiles(t testing.TB) tlsfiles.Config {
 	dir := t.TempDir()
-	return driver.TLS{
+	return tlsfiles.Config{
 		CAFile: filepath.Join(dir, "ca.pem"), CertFile: filepath.Join(dir, "node.pem"), KeyFile: filepath.Join(dir, "node-key.pem"),
 	}
 }
 
 // The authority of a running cluster is changed, as docs/security.md has it: trust
 // both, show the new certificates, trust the new one alone. Nobody is lost on the way
-// and nobody has to be restarted; whoever comes with the new authority is let in, and
-// at the end whoever comes with the old one is not.
+// and nobody has to be restarted; a node with the new authority is let in, and
+// at the end one with the old authority is not.
 func TestTheAuthorityOfARunningClusterIsChanged(t *testing.T) {
+	t.Parallel()
 	old, fresh := newAuthority(t, "old"), newAuthority(t, "new")
 	c := newCluster(t)
-	var files []driver.TLS
+	var files []tlsfiles.Config
 	start := func(id string, signer authority, trusted ...authority) *node.Node {
 		f := tlsFiles(t)
 		put(t, f, signer, trusted...)
 		files = append(files, f)
-		return c.start(id, expect(3), func(cfg *node.Config) { cfg.TLS = f })
+		return c.start(id, patient, expect(3), func(cfg *node.Config) { cfg.TLS = f })
 	}
 	for i := range 3 {
 		start(fmt.Sprintf("node-%d", i), old, old)
@@ -95,7 +103,7 @@ func TestTheAuthorityOfARunningClusterIsChanged(t *testing.T) {
 			put(t, files[i], signer, trusted...)
 		}
 		for i, n := range c.nodes {
-			eventually(t, n.ID()+": "+what, func() bool {
+			wait.For(t, n.ID()+": "+what, func() bool {
 				s := n.Status().TLS
 				return s.Reloads > before[i] && s.Err == nil
 			})
@@ -113,7 +121,7 @@ func TestTheAuthorityOfARunningClusterIsChanged(t *testing.T) {
 	put(t, f, old, old, fresh)
 	members := c.nodes
 	late := c.start("node-5", func(cfg *node.Config) { cfg.TLS = f })
-	eventually(t, "the one with the old authority is turned away", func() bool {
+	wait.For(t, "the one with the old authority is rejected", func() bool {
 		return members[0].Status().Link.Rejected["bad_certificate"] > 1 && members[1].Status().Link.Rejected["bad_certificate"] > 1
 	})
 	if n := len(late.Members()); n != 1 {

@@ -1,15 +1,11 @@
 package node
 
 import (
-	"cmp"
-
 	"github.com/musterhq/muster/discovery"
-	"github.com/musterhq/muster/discovery/driver"
-	"github.com/musterhq/muster/node/link"
 	"github.com/musterhq/muster/node/mastership"
-	"github.com/musterhq/muster/node/membership"
 	"github.com/musterhq/muster/registrar"
 	"github.com/musterhq/muster/registrar/advertise"
+	"github.com/musterhq/muster/tlsfiles"
 )
 
 // Status is what a node knows about itself, put together for people and for
@@ -26,12 +22,16 @@ type Status struct {
 	// Reach is whether others can dial it there.
 	Reach Reach
 
-	// Ready says that the node is registered, knows what its provider knows, belongs
-	// to a cluster that has been formed, and can be reached by one of the members, where
-	// there are any that know the question; of several providers one will do.
-	// WaitingFor says what is missing, or what keeps the cluster from having a master.
-	Ready      bool
-	WaitingFor string
+	// Ready says that the node is registered, knows what its provider knows, belongs to a
+	// cluster that has been formed (unless no master is wanted), may take part in it, and can be
+	// reached by one of the members, if there are any that know the question. Of several
+	// providers one is enough.
+	// WaitingFor says what is missing, or what keeps the cluster from having a master, and
+	// WaitingReason is the code of it, one of WaitReasons. Both are empty if a ready node
+	// knows a master.
+	Ready         bool
+	WaitingFor    string
+	WaitingReason WaitReason
 
 	View View
 	// Peers is the union of what the providers said last.
@@ -42,17 +42,20 @@ type Status struct {
 	Mastership mastership.Status
 
 	// Counters of the layers.
-	Membership membership.Stats
-	Link       link.Stats
+	Membership MembershipStats
+	Link       LinkStats
 
 	// TLS says which certificate other nodes are shown, and whether its files can be
 	// used as they are now. Nil without TLS.
-	TLS *driver.TLSState
+	TLS *tlsfiles.State
 }
 
 // Provider is what a node knows about one of its providers.
 type Provider struct {
 	Name string
+	// Addrs are where it is looked for, as configured and without passwords. There are none
+	// where it does not say.
+	Addrs []string
 	// Authority says that it grants mastership, alone or together with another.
 	Authority bool
 	// Peers is its last answer.
@@ -60,8 +63,8 @@ type Provider struct {
 	Registration registrar.Status
 	Discovery    discovery.Stats
 	// TLS says which certificate the provider is shown, and whether its files can be used
-	// as they are now. Nil where it has no files of certificates.
-	TLS *driver.TLSState
+	// as they are now. Nil if it has no files of certificates.
+	TLS *tlsfiles.State
 }
 
 // Well reports whether the provider answers, and lists the node if it lists any.
@@ -80,8 +83,8 @@ func (n *Node) Status() Status {
 		View:       n.View(),
 		Peers:      peers.Snapshot,
 		Mastership: n.elector.Status(),
-		Membership: n.members.Stats(),
-		Link:       n.link.Stats(),
+		Membership: membershipStatsOf(n.members.Stats()),
+		Link:       linkStatsOf(n.link.Stats()),
 	}
 	if n.tls != nil {
 		state := n.tls.State()
@@ -91,6 +94,7 @@ func (n *Node) Status() Status {
 	for i, p := range n.providers {
 		provider := Provider{
 			Name:         p.registry.Name(),
+			Addrs:        p.registry.Addrs(),
 			Authority:    p.grants,
 			Peers:        partOf(peers, i),
 			Registration: p.registrar.Status(),
@@ -101,27 +105,8 @@ func (n *Node) Status() Status {
 		}
 		s.Providers = append(s.Providers, provider)
 	}
-	s.Reach, _ = n.reach.Load()
-	s.Reach.State = cmp.Or(s.Reach.State, ReachAlone)
-	unreached := n.unreached(s.Reach)
-	noMaster := cmp.Or(discord(s.View.Members), s.Mastership.WaitingFor)
-	switch err := n.joined(); {
-	case n.isDraining():
-		s.WaitingFor = "the node is leaving"
-	case err != nil:
-		s.WaitingFor = err.Error()
-	case s.Reach.State == Unreachable:
-		s.WaitingFor = unreached // which is likely to be the reason of what follows
-	case s.View.ClusterID == "":
-		s.WaitingFor = "the cluster is not formed: " + noMaster
-	case unreached != "":
-		s.WaitingFor = unreached
-	default:
-		s.Ready = true
-		n.toldReady.Store(true)
-		if s.View.Master == nil {
-			s.WaitingFor = noMaster
-		}
-	}
+	s.Reach = reachOf(n.prober.Result())
+	ready, waiting := n.readiness(s.View, s.Mastership)
+	s.Ready, s.WaitingFor, s.WaitingReason = ready, waiting.text, waiting.reason
 	return s
 }

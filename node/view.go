@@ -5,7 +5,7 @@ import (
 	"slices"
 
 	"github.com/musterhq/muster/discovery/driver"
-	"github.com/musterhq/muster/node/membership"
+	"github.com/musterhq/muster/node/internal/membership"
 )
 
 // Term counts masterships of the cluster from 1. It is the fencing token to
@@ -25,7 +25,7 @@ type View struct {
 	// Seq rises with every change of the view on this node. It means nothing on
 	// another.
 	Seq uint64
-	// Term is the highest that this node has heard of.
+	// Term is the highest that the authority has shown, or in which a master was named.
 	Term Term
 	// ClusterID is empty until the cluster was formed.
 	ClusterID string
@@ -34,26 +34,26 @@ type View struct {
 	// Majority says whether the node sees a majority of the expected members. It
 	// is true where no size is expected.
 	Majority bool
-	// Warning is what an operator should mend about mastership, such as lists of
+	// Warning is what an operator should fix about mastership, such as lists of
 	// voters that differ, or why this node can never be master. Empty: nothing.
 	Warning string
 	// Members are the live ones, this node among them, by node id.
-	Members []membership.Member
+	Members []Member
 	// Departed are those that left or died in the last minutes.
-	Departed []membership.Member
+	Departed []Member
 }
 
 // Self returns this node's own entry.
-func (v View) Self() membership.Member {
+func (v View) Self() Member {
 	for _, m := range v.Members {
 		if m.Self {
 			return m
 		}
 	}
-	return membership.Member{}
+	return Member{}
 }
 
-// EventKind says what an Event tells.
+// EventKind is the kind of an Event.
 type EventKind string
 
 // The kinds of events.
@@ -64,12 +64,13 @@ const (
 	MemberUpdated EventKind = "member_updated"
 	MemberLeft    EventKind = "member_left"
 	MemberFailed  EventKind = "member_failed"
-	// MasterChanged tells of Event.Master, which is nil when none is known any
-	// longer.
+	// MasterChanged says that Event.Master is the master that this node knows of.
 	MasterChanged EventKind = "master_changed"
-	// QuorumChanged tells that View.Majority has changed.
+	// MasterLost says that none is known any longer, and that Event.Master was the last.
+	MasterLost EventKind = "master_lost"
+	// QuorumChanged says that View.Majority has changed.
 	QuorumChanged EventKind = "quorum_changed"
-	// ClusterFormed tells that the cluster's id has become known.
+	// ClusterFormed says that the cluster's id has become known.
 	ClusterFormed EventKind = "cluster_formed"
 )
 
@@ -77,46 +78,64 @@ const (
 type Event struct {
 	Kind EventKind
 	// Member is set for the kinds that are about a member.
-	Member *membership.Member
-	// Master is set by MasterChanged, unless there is none.
+	Member *Member
+	// Changed says what MemberUpdated is about: addr, zone, tags, meta, app_addrs, version,
+	// voter, authorities, details_known, state and reason, in this order. It is never empty
+	// there.
+	Changed []string
+	// Master is the new one of MasterChanged, and the last one of MasterLost.
 	Master *Master
 	// View is the view that the event leads to. Several events may lead to one.
 	View View
 }
 
 // diff returns the events that lead from old to next: members first, so that
-// whoever hears of a master has heard of the member that it is.
+// a node that learns of a master has learned of the member that it is.
 func diff(old, next View) []Event {
 	var events []Event
-	add := func(kind EventKind, member *membership.Member, master *Master) {
-		events = append(events, Event{Kind: kind, Member: member, Master: master, View: next})
+	add := func(e Event) {
+		e.View = next
+		events = append(events, e)
 	}
 	changes := membership.Diff(
-		membership.View{Seq: old.Seq, Members: old.Members, Departed: old.Departed},
-		membership.View{Seq: next.Seq, Members: next.Members, Departed: next.Departed},
+		membership.View{Seq: old.Seq, Members: internalMembers(old.Members), Departed: internalMembers(old.Departed)},
+		membership.View{Seq: next.Seq, Members: internalMembers(next.Members), Departed: internalMembers(next.Departed)},
 	)
 	for _, c := range changes {
+		member := memberOf(c.Member)
 		switch c.Kind {
 		case membership.Joined:
-			add(MemberJoined, &c.Member, nil)
+			add(Event{Kind: MemberJoined, Member: &member})
 		case membership.Updated:
-			add(MemberUpdated, &c.Member, nil)
+			if changed := news(c.Fields); len(changed) > 0 {
+				add(Event{Kind: MemberUpdated, Member: &member, Changed: changed})
+			}
 		case membership.Left:
-			add(MemberLeft, &c.Member, nil)
+			add(Event{Kind: MemberLeft, Member: &member})
 		case membership.Failed:
-			add(MemberFailed, &c.Member, nil)
+			add(Event{Kind: MemberFailed, Member: &member})
 		}
 	}
 	if old.ClusterID != next.ClusterID && next.ClusterID != "" {
-		add(ClusterFormed, nil, nil)
+		add(Event{Kind: ClusterFormed})
 	}
 	if old.Majority != next.Majority {
-		add(QuorumChanged, nil, nil)
+		add(Event{Kind: QuorumChanged})
 	}
-	if !sameMaster(old.Master, next.Master) {
-		add(MasterChanged, nil, next.Master)
+	switch {
+	case sameMaster(old.Master, next.Master):
+	case next.Master == nil:
+		add(Event{Kind: MasterLost, Master: old.Master})
+	default:
+		add(Event{Kind: MasterChanged, Master: next.Master})
 	}
 	return events
+}
+
+// news leaves out of the fields of a member that have changed what ClusterFormed says of
+// all of them: who knows another cluster's id is no member.
+func news(fields []string) []string {
+	return slices.DeleteFunc(slices.Clone(fields), func(field string) bool { return field == "cluster_id" })
 }
 
 func sameMaster(a, b *Master) bool {
@@ -131,6 +150,6 @@ func sameMaster(a, b *Master) bool {
 func sameView(a, b View) bool {
 	return a.Term == b.Term && a.ClusterID == b.ClusterID && a.Majority == b.Majority && a.Warning == b.Warning &&
 		sameMaster(a.Master, b.Master) &&
-		slices.EqualFunc(a.Members, b.Members, membership.Member.Equal) &&
-		slices.EqualFunc(a.Departed, b.Departed, membership.Member.Equal)
+		slices.EqualFunc(a.Members, b.Members, Member.equal) &&
+		slices.EqualFunc(a.Departed, b.Departed, Member.equal)
 }

@@ -34,11 +34,11 @@
 //     renewed within its TTL, counted from before the renewal was sent.
 //
 // What it does not promise: that readers see a registration the moment that it is
-// reported here, nor that the provider has dropped one the moment that it lapses
-// here. Nothing may be decided by the absence of a registration but whom to dial.
+// reported here, nor that the provider has dropped one the moment that it expires
+// here. Nothing may be decided by the absence of a registration but where to dial.
 //
-// Where the provider publishes nothing, as a static list does, or where
-// Config.ReadOnly is set, a Registrar does nothing and its Status says so.
+// If the provider publishes nothing, as a static list does, a Registrar does nothing and its
+// Status says so.
 //
 // The address to register is found by package registrar/advertise.
 package registrar

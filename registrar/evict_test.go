@@ -13,7 +13,7 @@ import (
 func TestEvict(t *testing.T) {
 	virtual(t, Config{}, func(l *lab) {
 		stranger, stays, mine := instance("stranger", 1), instance("stays", 2), instance("mine", 3)
-		l.memory.Put(stranger, stays) // on no session: for ever
+		l.memory.Put(stranger, stays) // on no session: until it is removed
 		l.set(mine)
 		if err := l.Evict(stranger, mine); err != nil {
 			l.Fatal(err)
@@ -33,12 +33,12 @@ func TestEvict(t *testing.T) {
 // It is tried until it is done, whatever the provider does meanwhile.
 func TestEvictThroughOutages(t *testing.T) {
 	for name, fault := range map[string]func(l *lab){
-		"no register":    func(l *lab) { l.tap.on("register", unavailable) },
-		"no deregister":  func(l *lab) { l.tap.on("deregister", unavailable) },
-		"no session":     func(l *lab) { l.memory.Fail(driver.ErrUnavailable) },
-		"answers lost":   func(l *lab) { l.memory.LoseResponses(true) },
-		"hang":           func(l *lab) { l.memory.Delay(time.Hour) },
-		"session lapses": func(l *lab) { l.tap.on("deregister", unavailable); l.tap.on("renew", unavailable) },
+		"no register":     func(l *lab) { l.tap.on("register", unavailable) },
+		"no deregister":   func(l *lab) { l.tap.on("deregister", unavailable) },
+		"no session":      func(l *lab) { l.memory.Fail(driver.ErrUnavailable) },
+		"answers lost":    func(l *lab) { l.memory.LoseResponses(true) },
+		"hang":            func(l *lab) { l.memory.Delay(time.Hour) },
+		"session expires": func(l *lab) { l.tap.on("deregister", unavailable); l.tap.on("renew", unavailable) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			virtual(t, Config{}, func(l *lab) {
@@ -92,6 +92,7 @@ func TestKeepOnStop(t *testing.T) {
 		a, b := instance("a", 1), instance("b", 2)
 		l.set(a, b)
 		l.holds(a, b)
+		after(ttl/3 - time.Millisecond) // just before it is renewed
 		if err := l.Stop(context.Background()); err != nil {
 			l.Fatal(err)
 		}
@@ -99,7 +100,7 @@ func TestKeepOnStop(t *testing.T) {
 		if s := l.Status(); !s.Stopped || s.Registered() {
 			l.Errorf("status %+v", s)
 		}
-		after(ttl / 2)
+		after(ttl - time.Millisecond) // a whole TTL from the stop, whenever the last renewal was
 		l.holds(a, b)
 		successor := newLab(l.tester, l.memory, Config{})
 		successor.set(a)
@@ -108,5 +109,37 @@ func TestKeepOnStop(t *testing.T) {
 		l.holds(a) // b has ended with its TTL
 		after(10 * ttl)
 		l.holds(a)
+	})
+}
+
+// It is done at once, also when nothing else is to be done.
+func TestEvictAtOnce(t *testing.T) {
+	virtual(t, Config{}, func(l *lab) {
+		stranger, mine := instance("stranger", 1), instance("mine", 3)
+		l.memory.Put(stranger)
+		l.set(mine)
+		l.holds(stranger, mine)
+		if err := l.Evict(stranger); err != nil {
+			l.Fatal(err)
+		}
+		l.holds(mine)
+	})
+}
+
+// What is no longer desired while it is being registered does not count as registered when
+// the answer comes, and is removed.
+func TestUnwantedWhileItIsRegistered(t *testing.T) {
+	virtual(t, Config{}, func(l *lab) {
+		answer := make(chan struct{})
+		l.tap.on("registered", func(context.Context) error { <-answer; return nil })
+		l.set(instance("mine", 1))
+		synctest.Wait()
+		l.set()
+		l.tap.on("registered", nil)
+		close(answer)
+		l.holds()
+		if c := l.Status().Counters; c.Registrations != 0 || c.Deregistrations != 1 {
+			l.Errorf("counters %+v, want no registration and one removal", c)
+		}
 	})
 }

@@ -6,13 +6,14 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/discovery"
-	"github.com/musterhq/muster/discovery/discoverytest"
+	"github.com/musterhq/muster/discovery/memory"
+	"github.com/musterhq/muster/internal/testing/snapshot"
 	"github.com/musterhq/muster/registrar"
 )
 
 // In earnest the driver is opened with discovery.Open; here it is one in memory.
 func Example() {
-	registry := discovery.New("memory", discoverytest.NewMemory().Driver(), discovery.Options{})
+	registry := discovery.New("memory", memory.New().Driver(), discovery.Options{})
 	defer registry.Close()
 
 	r := registrar.New(registrar.Config{Registry: registry, TTL: 10 * time.Second})
@@ -39,7 +40,7 @@ func Example() {
 		fmt.Println(err)
 	}
 	found, err := registry.List(ctx, discovery.Query{Service: "orders"})
-	fmt.Println(len(found.Instances), err)
+	fmt.Println(len(snapshot.Instances(found)), err)
 	// Output:
 	// 10.0.0.5:7946 true
 	// 0 <nil>

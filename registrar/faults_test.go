@@ -8,8 +8,9 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/discovery"
-	"github.com/musterhq/muster/discovery/discoverytest"
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/discovery/memory"
+	"github.com/musterhq/muster/internal/testing/snapshot"
 )
 
 func TestLostSessionIsReplacedAtOnce(t *testing.T) {
@@ -44,7 +45,7 @@ func TestSessionsThatAreLostAgainAndAgainAreNotABusyLoop(t *testing.T) {
 	})
 }
 
-// The provider is away for longer than the TTL: everything lapses, the status says
+// The provider is away for longer than the TTL: everything expires, the status says
 // so, and everything comes back.
 func TestOutageLongerThanTheTTL(t *testing.T) {
 	virtual(t, Config{}, func(l *lab) {
@@ -102,9 +103,40 @@ func TestOutageThatTheSessionSurvives(t *testing.T) {
 	})
 }
 
-func TestProviderThatIsDownAtFirst(t *testing.T) {
+// A registration that is not renewed while the session is costs the others nothing: they
+// stay registered in the status, too, and each is confirmed, which tells what is wrong.
+func TestRenewalInPart(t *testing.T) {
 	virtual(t, Config{}, func(l *lab) {
-		l.memory.Fail(driver.ErrUnavailable)
+		a, b := instance("a", 1), instance("b", 2)
+		l.set(a, b)
+		after(time.Minute)
+		l.tap.on("renew", func(ctx context.Context) error {
+			l.tap.keepAlive(ctx)
+			return fmt.Errorf("%w: b: %w", driver.ErrPartial, driver.ErrDenied)
+		})
+		registers := l.tap.count("register")
+		after(10 * ttl)
+		l.holds(a, b)
+		s := l.Status()
+		if !s.Registered() || s.Session.Err != nil || s.Counters.SessionsLost != 0 || s.Counters.RenewErrors < 20 {
+			l.Errorf("while one of two is not renewed: %+v", s)
+		}
+		if n := l.tap.count("register") - registers; n < 2*20 {
+			l.Errorf("%d registrations were confirmed in ten TTLs, want each at each renewal", n)
+		}
+		l.tap.on("renew", nil)
+		after(ttl)
+		errors := l.Status().Counters.RenewErrors
+		after(10 * ttl)
+		if n := l.Status().Counters.RenewErrors; n != errors {
+			l.Errorf("%d errors of renewals that were whole", n-errors)
+		}
+	})
+}
+
+func TestProviderThatIsDownAtFirst(t *testing.T) {
+	down := func(m *memory.Server, _ *tap) { m.Fail(driver.ErrUnavailable) }
+	virtualFrom(t, Config{}, down, func(l *lab) {
 		l.set(instance("a", 1))
 		after(time.Hour)
 		s := l.Status()
@@ -170,7 +202,7 @@ func TestDeletedOrChangedRegistrationIsPutBackAtOnce(t *testing.T) {
 // Without a watch, and with a read that never comes, the timer must do.
 func TestDeletedRegistrationIsPutBackWithinTheTTLWithoutAWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := discoverytest.NewMemory()
+		m := memory.New()
 		type deaf struct {
 			driver.Driver
 			driver.Registrar
@@ -203,7 +235,7 @@ func TestDisputedRegistrationIsPutBackEverMoreSlowly(t *testing.T) {
 		rival := discovery.New("rival", l.memory.Driver(), discovery.Options{})
 		defer rival.Close()
 		for s := range rival.Watch(ctx, discovery.Query{Service: "web"}) {
-			if len(s.Instances) > 0 {
+			if len(snapshot.Instances(s)) > 0 {
 				l.memory.Remove(a)
 			}
 		}
@@ -240,7 +272,7 @@ func TestDeletionWhileTheCallIsUnderWay(t *testing.T) {
 func TestSetWhileTheCallIsUnderWay(t *testing.T) {
 	virtual(t, Config{}, func(l *lab) {
 		a := instance("a", 1)
-		l.tap.on("registered", func(context.Context) error { time.Sleep(time.Second); return nil })
+		l.tap.on("registered", func(ctx context.Context) error { return lasts(ctx, time.Second, nil) })
 		l.set(a)
 		after(time.Second / 2)
 		a.Addr = "10.0.0.2:1"
@@ -259,7 +291,7 @@ func TestSetWhileTheCallIsUnderWay(t *testing.T) {
 
 func TestUnknownIsNotMissing(t *testing.T) {
 	virtual(t, Config{}, func(l *lab) {
-		l.tap.on("list", func(ctx context.Context) error { time.Sleep(time.Second); return driver.ErrUnavailable })
+		l.tap.on("list", func(ctx context.Context) error { return lasts(ctx, time.Second, driver.ErrUnavailable) })
 		l.set(instance("a", 1))
 		after(time.Minute)
 		if s := l.Status(); !s.Registered() || s.Counters.Repairs != 0 || s.Counters.Registrations != 1 {

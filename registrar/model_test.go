@@ -9,8 +9,8 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/musterhq/muster/discovery/discoverytest"
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/discovery/memory"
 )
 
 // anyT is a *testing.T without its Deadline, which a bubble of virtual time does
@@ -108,7 +108,7 @@ func TestDesiredStateIsReached(t *testing.T) {
 var leftBehind = instance("left", 9)
 
 func newModelLab(t *rapid.T) *lab {
-	l := newLab(t, discoverytest.NewMemory(), Config{})
+	l := newLab(t, memory.New(), Config{})
 	t.Cleanup(func() { l.heal(); l.Stop(context.Background()) })
 	return l
 }

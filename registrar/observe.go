@@ -39,11 +39,13 @@ func (r *Registrar) watchServices() {
 func (r *Registrar) observe(ctx context.Context, service string) {
 	failing := false
 	for s := range r.config.Registry.Watch(ctx, discovery.Query{Service: service}) {
-		if !s.Known || s.Stale || s.Err != nil {
+		instances, known := s.Instances()
+		if !known || s.Stale || s.Err != nil {
 			failing = true // an error says nothing about the set
 			continue
 		}
-		r.compare(service, s)
+		r.compare(service, instances, s.At)
+		r.rest(len(instances))
 		if failing {
 			failing = false
 			r.answersAgain()
@@ -51,59 +53,99 @@ func (r *Registrar) observe(ctx context.Context, service string) {
 	}
 }
 
-// settling is how long after an instance was registered its readers may yet be told of
+// A comparison costs as much as there are instances, and while they are registered there is one
+// snapshot for each of them. After one of many, the next are taken as one.
+const (
+	manyInstances   = 100
+	restPerInstance = 50 * time.Microsecond
+)
+
+// rest returns after a pause that goes with n, or when the Registrar is stopped.
+func (r *Registrar) rest(n int) {
+	if n < manyInstances {
+		return
+	}
+	timer := time.NewTimer(time.Duration(n) * restPerInstance)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-r.running.Done():
+	}
+}
+
+// settling is how long after an instance was registered its readers may not have learned yet
 // what was before: a watch lags behind, and the agent of Consul that has confirmed
 // tells the servers in its own time.
 const settling = 500 * time.Millisecond
 
-// compare finds the registrations that a fresh snapshot lacks or shows wrongly.
-func (r *Registrar) compare(service string, s discovery.Snapshot) {
-	shown := make(map[string]discovery.Instance, len(s.Instances))
-	for _, i := range s.Instances {
+// compare finds the registrations that a set, which was read at, lacks or shows wrongly.
+func (r *Registrar) compare(service string, instances []discovery.Instance, at time.Time) {
+	shown := make(map[string]discovery.Instance, len(instances))
+	for _, i := range instances {
 		shown[i.Key()] = i
 	}
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	found := false
-	for k, e := range r.entries {
-		if k.service != service || !e.publishable() {
+	differ := false
+	for k, e := range r.services[service] {
+		if !e.publishable() {
 			continue
 		}
-		want := r.config.Registry.Reduce(e.instance)
+		want := e.shown
 		i, ok := shown[want.Key()]
+		if e.yielding {
+			if !ok && e.occupant == nil || ok && samePublished(i, want) {
+				e.resume()
+				differ = true
+			}
+			continue
+		}
 		if ok && samePublished(i, want) {
+			r.alarms.Clear(differs, k.subject())
 			continue
 		}
 		e.doubts++
 		if !e.registered || e.due {
 			continue // it is on its way already
 		}
-		found = true
+		differ = true
 		bound := min(maxRetry, r.session.TTL/2)
-		if !s.At.After(e.confirmed) || s.At.Before(e.since.Add(settling)) {
+		if !at.After(e.confirmed) || at.Before(e.since.Add(settling)) {
 			// The snapshot may be the older one: ask, but draw no conclusion.
 			e.doubt(now, bound)
 			continue
 		}
-		e.contest(now, i.Addr)
+		found, rival := i, i.Addr
+		if !ok && e.occupant != nil {
+			found, rival = *e.occupant, e.rival
+		}
+		e.contest(now, rival)
 		e.dispute(now, bound)
+		if rival != "" && e.mustYield(now, want, found) {
+			e.yield(now)
+		}
 		switch {
 		case !e.contested(now):
-			r.log.Warn("registration missing or changed, will put it back", "service", service, "instance_id", k.id)
-		case now.Sub(e.toldAt) >= contestTells:
-			e.toldAt = now
-			attrs := []any{"service", service, "instance_id", k.id, "addr", e.instance.Addr, "found", i.Addr}
-			if mend := r.config.ContestedMend; mend != "" {
-				attrs = append(attrs, "mend", mend)
-			}
-			r.log.Warn("somebody else registers the same id or takes it away, again and again", attrs...)
+			r.alarms.Raise(differs, k.subject(), "service", service, "instance_id", k.id, "addr", e.instance.Addr)
+		default:
+			r.reportContest(k, e)
 		}
 	}
-	if found {
-		signal(r.kick)
+	if differ {
+		signal(r.notify)
 		r.publish()
 	}
+}
+
+// reportContest reports that somebody else registers the same. It wants the lock held.
+func (r *Registrar) reportContest(k key, e *entry) {
+	attrs := []any{"service", k.service, "instance_id", k.id, "addr", e.instance.Addr, "found", e.rival, "yields", e.yielding}
+	if hint := r.config.ContestedHint; hint != "" {
+		attrs = append(attrs, "hint", hint)
+	}
+	r.alarms.Raise(contested, k.subject(), attrs...)
+	r.alarms.Clear(differs, k.subject())
 }
 
 // answersAgain ends the waits for the next try, after an outage.
@@ -111,10 +153,10 @@ func (r *Registrar) answersAgain() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, e := range r.entries {
-		if e.err != nil {
+		if e.err != nil && !e.yielding {
 			e.notBefore = time.Time{}
 		}
 	}
-	signal(r.hurry)
-	signal(r.kick)
+	signal(r.recovered)
+	signal(r.notify)
 }

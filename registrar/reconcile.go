@@ -3,6 +3,7 @@ package registrar
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -36,10 +37,12 @@ func (r *Registrar) reconcile(ctx context.Context, session driver.Session) error
 			again = timer.C
 		}
 		select {
-		case <-r.kick:
+		case <-r.notify:
 		case <-again:
 		case <-resync.C:
 			r.confirmAll()
+			r.sweep(ctx, session)
+			r.lookForOccupants(ctx, session)
 			resync.Reset(resyncAfter(ttl))
 		case <-ctx.Done():
 		}
@@ -50,6 +53,73 @@ func (r *Registrar) reconcile(ctx context.Context, session driver.Session) error
 			return nil
 		}
 	}
+}
+
+// sweep removes what others left behind, where they may. It is tried again at the next
+// resync, and no reader takes what is left for alive.
+func (r *Registrar) sweep(ctx context.Context, session driver.Session) {
+	s, ok := session.(driver.Sweeper)
+	if !ok {
+		return
+	}
+	if err := r.call(ctx, r.config.CallTimeout, s.Sweep); err != nil && ctx.Err() == nil {
+		r.log.Debug("not all that was left behind is removed", "error", err)
+	}
+}
+
+// lookForOccupants ends the yielding to services that are gone: no reader of the own service sees
+// that.
+func (r *Registrar) lookForOccupants(ctx context.Context, session driver.Session) {
+	r.mu.Lock()
+	var yielding []*entry
+	for _, e := range r.entries {
+		if e.yielding && e.occupant != nil {
+			yielding = append(yielding, e)
+		}
+	}
+	r.mu.Unlock()
+	for _, e := range yielding {
+		r.mu.Lock()
+		i := e.instance
+		r.mu.Unlock()
+		there := r.look(ctx, session, e, i)
+		r.mu.Lock()
+		if e.yielding && !there {
+			e.resume()
+			signal(r.notify)
+			r.publish()
+		}
+		r.mu.Unlock()
+	}
+}
+
+// look asks what stands in the place of an instance, and reports whether something may: of what
+// is not known nothing changes.
+func (r *Registrar) look(ctx context.Context, session driver.Session, e *entry, i discovery.Instance) bool {
+	o, ok := session.(driver.Occupier)
+	if !ok {
+		return false
+	}
+	var found discovery.Instance
+	there := false
+	err := r.call(ctx, r.config.CallTimeout, func(ctx context.Context) (err error) {
+		found, there, err = o.Occupant(ctx, i)
+		return err
+	})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.entries[keyOf(i)] != e:
+		return false // forgotten meanwhile, and with it its alarms
+	case err != nil:
+	case there:
+		e.occupied(time.Now(), found)
+		r.reportContest(keyOf(i), e)
+		r.publish()
+	default:
+		e.occupant = nil
+	}
+	return e.occupant != nil
 }
 
 // resyncAfter spreads the confirmations of many registrars. They come within each
@@ -141,9 +211,14 @@ func (r *Registrar) register(ctx context.Context, session driver.Session, j job,
 	e := j.entry
 	e.sent = true
 	e.attempts++
+	contested := e.unlooked
+	e.unlooked = false
 	r.mu.Unlock()
 
-	err := call(ctx, r.config.CallTimeout, func(ctx context.Context) error { return session.Register(ctx, j.instance) })
+	if contested {
+		r.look(ctx, session, e, j.instance) // before it is replaced
+	}
+	err := r.call(ctx, r.config.CallTimeout, func(ctx context.Context) error { return session.Register(ctx, j.instance) })
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -157,9 +232,8 @@ func (r *Registrar) register(ctx context.Context, session driver.Session, j job,
 		if e.version != j.version {
 			return err
 		}
-		if e.err == nil || e.attempts == 1 {
-			r.log.Warn("not registered, will retry", "service", j.instance.Service, "instance_id", j.instance.InstanceID, "addr", j.instance.Addr, "error", err)
-		}
+		r.alarms.Raise(notRegistered, keyOf(j.instance).subject(),
+			"service", j.instance.Service, "instance_id", j.instance.InstanceID, "addr", j.instance.Addr, "error", err)
 		e.failed(err, bound)
 		r.publish()
 		return err
@@ -168,21 +242,24 @@ func (r *Registrar) register(ctx context.Context, session driver.Session, j job,
 	if e.version != j.version {
 		return nil // something else is desired by now
 	}
+	e.yielding = false
 	e.confirmed = time.Now()
 	repaired := e.repair
 	// A snapshot that came meanwhile may show what happened after this call.
 	e.due, e.repair = e.doubts != j.doubts, false
-	if r.lapsed {
+	if r.expired {
 		return nil // the session was still there, but for how long? The next renewal tells
 	}
 	if e.evict {
 		e.unwant() // now that it hangs on this session, it can be deregistered
-		signal(r.kick)
+		signal(r.notify)
 		r.publish()
 		return nil
 	}
 	failing := e.err != nil
 	e.succeeded()
+	r.alarms.Clear(notRegistered, keyOf(j.instance).subject())
+	r.alarms.Clear(notRemoved, keyOf(j.instance).subject())
 	if repaired {
 		r.counters.Repairs++
 	}
@@ -205,7 +282,7 @@ func (r *Registrar) deregister(ctx context.Context, session driver.Session, j jo
 	e.attempts++
 	r.mu.Unlock()
 
-	err := call(ctx, r.config.CallTimeout, func(ctx context.Context) error { return session.Deregister(ctx, j.instance) })
+	err := r.call(ctx, r.config.CallTimeout, func(ctx context.Context) error { return session.Deregister(ctx, j.instance) })
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -217,9 +294,8 @@ func (r *Registrar) deregister(ctx context.Context, session driver.Session, j jo
 		if e.version != j.version {
 			return err
 		}
-		if e.err == nil {
-			r.log.Warn("not deregistered, will retry", "service", j.instance.Service, "instance_id", j.instance.InstanceID, "error", err)
-		}
+		r.alarms.Raise(notRemoved, keyOf(j.instance).subject(),
+			"service", j.instance.Service, "instance_id", j.instance.InstanceID, "error", err)
 		e.failed(err, bound)
 		r.publish()
 		return err
@@ -232,7 +308,12 @@ func (r *Registrar) deregister(ctx context.Context, session driver.Session, j jo
 		return nil
 	}
 	e.succeeded()
+	r.alarms.Clear(notRegistered, keyOf(j.instance).subject())
+	r.alarms.Clear(notRemoved, keyOf(j.instance).subject())
 	e.err = e.invalid
+	if e.shadowed {
+		e.err = fmt.Errorf("%w: %s", driver.ErrConflict, e.conflict)
+	}
 	if e.unsure {
 		// A call without an answer may yet arrive, behind this one.
 		e.unsure, e.recheck = false, true
@@ -241,7 +322,7 @@ func (r *Registrar) deregister(ctx context.Context, session driver.Session, j jo
 		e.sent, e.recheck = false, false
 	}
 	if e.forgotten() {
-		delete(r.entries, keyOf(e.instance))
+		r.forget(keyOf(e.instance))
 	}
 	r.publish()
 	return nil

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/discovery/driver"
-	"github.com/musterhq/muster/internal/latest"
+	"github.com/musterhq/muster/internal/alarm"
+	"github.com/musterhq/muster/internal/watch"
 )
 
 // Config is that of a Registrar. Registry is mandatory; the rest is useful at
@@ -25,22 +27,18 @@ type Config struct {
 	// then everything goes by what it granted. 0: the provider's default.
 	TTL time.Duration
 
-	// ReadOnly registers nothing: for a process that only looks, or whose
-	// registration is somebody else's business.
-	ReadOnly bool
-
-	// KeepOnStop has Stop leave the registrations to their TTL, and the session neither
-	// renewed nor closed, so that a successor that registers the same within it takes
-	// them over without a gap.
+	// KeepOnStop has Stop renew the session a last time and leave the registrations to their
+	// TTL, so that a successor that registers the same within it takes them over without a
+	// gap.
 	KeepOnStop bool
 
 	// CallTimeout bounds each call of the session. A renewal is also bounded by a
 	// third of the TTL. 0: 5 s.
 	CallTimeout time.Duration
 
-	// ContestedMend is what the log tells operators to do where somebody else registers
+	// ContestedHint is what the log tells operators to do where somebody else registers
 	// the same ids. Default: nothing.
-	ContestedMend string
+	ContestedHint string
 
 	// Logger takes the registrar's records. Default: none are written.
 	Logger *slog.Logger
@@ -56,28 +54,38 @@ var ErrStopped = errors.New("registrar stopped")
 type Registrar struct {
 	config Config
 	log    *slog.Logger
-	off    string // why nothing is registered at all; empty if it is
+	// alarms are what an operator must know of, for as long as it lasts.
+	alarms *alarm.Set
 
-	running  context.Context // ends when Stop is called
-	cancel   context.CancelFunc
-	watchers sync.WaitGroup
-	kick     chan struct{} // there may be something to register or to deregister
-	hurry    chan struct{} // the provider answers again
+	hung atomic.Int64 // the calls that the driver has not returned from although they have ended
+
+	off string // why nothing is registered at all; empty if it is
+
+	running   context.Context // ends when Stop is called
+	cancel    context.CancelFunc
+	watchers  sync.WaitGroup
+	notify    chan struct{} // there may be something to register or to deregister
+	recovered chan struct{} // the provider answers again
 
 	stop    sync.Once
 	ended   chan driver.Session // takes the open session, or nil, when run returns
 	done    chan struct{}       // closed when everything has come to rest
 	stopErr error               // set before done is closed
 
-	changed latest.Value[Status]
+	changed watch.Value[struct{}] // stored with each change of what Status returns
 
 	mu       sync.Mutex
 	stopping bool
 	stopped  bool
 	entries  map[key]*entry
+	// The same by service, and how many entries are listed under each key and wanted at each
+	// record: what is looked up for each of many instances must not cost a look at all of them.
+	services map[string]map[key]*entry
+	listed   map[key]int
+	records  map[string]int
 	watching map[string]context.CancelFunc // by service
 	session  SessionStatus
-	lapsed   bool // the session is open and was not renewed within its TTL
+	expired  bool // the session is open and was not renewed within its TTL
 	counters Counters
 }
 
@@ -92,23 +100,23 @@ func New(c Config) *Registrar {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	r := &Registrar{
-		config:   c,
-		log:      c.Logger.With("provider", c.Registry.Name()),
-		kick:     make(chan struct{}, 1),
-		hurry:    make(chan struct{}, 1),
-		ended:    make(chan driver.Session, 1),
-		done:     make(chan struct{}),
-		entries:  make(map[key]*entry),
-		watching: make(map[string]context.CancelFunc),
+		config:    c,
+		log:       c.Logger.With("provider", c.Registry.Name()),
+		notify:    make(chan struct{}, 1),
+		recovered: make(chan struct{}, 1),
+		ended:     make(chan driver.Session, 1),
+		done:      make(chan struct{}),
+		entries:   make(map[key]*entry),
+		services:  make(map[string]map[key]*entry),
+		listed:    make(map[key]int),
+		watching:  make(map[string]context.CancelFunc),
 	}
+	r.alarms = alarm.New(r.log)
 	r.running, r.cancel = context.WithCancel(context.Background())
-	switch {
-	case c.ReadOnly:
-		r.off = "read-only"
-	case !c.Registry.CanRegister():
+	if !c.Registry.CanRegister() {
 		r.off = fmt.Sprintf("provider %s registers nothing", c.Registry.Name())
 	}
-	r.changed.Store(r.Status())
+	r.publish()
 	if r.off != "" {
 		r.ended <- nil
 	} else {
@@ -120,12 +128,16 @@ func New(c Config) *Registrar {
 // Set replaces the desired state: these instances, and no others, are to be
 // registered. It returns without waiting for the provider.
 //
-// Each instance needs a Service, an InstanceID and an address that others can
-// dial, and the pair of the first two must be there only once. One that is wrong
+// Each instance passes Validate, and the pair of its Service and its InstanceID must be there
+// only once. One that is wrong
 // is not registered, also if an earlier form of it was; the others are. The error
 // joins what is wrong, and Status shows it too. RegisteredAt is set by the
 // Registrar to the time at which the instance first became desired. After Stop,
 // Set changes nothing and returns ErrStopped.
+//
+// Of instances that the provider would keep in one record only one is registered: the one
+// that stands there, or else the first by service and id. Status shows the conflict with
+// all of them, which is no error of Set.
 func (r *Registrar) Set(instances ...discovery.Instance) error {
 	now := time.Now()
 	r.mu.Lock()
@@ -137,7 +149,7 @@ func (r *Registrar) Set(instances ...discovery.Instance) error {
 	desired := make(map[key]bool, len(instances))
 	for _, i := range instances {
 		k := keyOf(i)
-		err := validate(i)
+		err := Validate(i)
 		if err == nil && desired[k] {
 			err = fmt.Errorf("%w: instance %q of service %q is there twice", driver.ErrInvalid, i.InstanceID, i.Service)
 		}
@@ -148,21 +160,23 @@ func (r *Registrar) Set(instances ...discovery.Instance) error {
 		e, ok := r.entries[k]
 		if !ok {
 			e = &entry{}
-			r.entries[k] = e
+			r.remember(k, e)
 		}
-		e.want(i, err, now)
+		r.want(e, i, err, now)
 	}
 	for k, e := range r.entries {
 		if !desired[k] && e.wanted && !e.evict {
 			e.unwant()
 		}
 		if e.forgotten() {
-			delete(r.entries, k)
+			r.forget(k)
 		}
 	}
+	r.settleRecords()
+	r.review()
 	if r.off == "" {
 		r.watchServices()
-		signal(r.kick)
+		signal(r.notify)
 	}
 	r.publish()
 	return errors.Join(errs...)
@@ -177,8 +191,9 @@ func (r *Registrar) Set(instances ...discovery.Instance) error {
 // registered on it, as it is, and then deregistered. What is desired is left alone, and
 // stays if Set names it before it is gone.
 //
-// Each instance is one that the provider lists, and has an InstanceID: the error joins
-// what is wrong with others. After Stop, Evict changes nothing and returns ErrStopped.
+// Each instance is one that the provider lists, and has an InstanceID under which the
+// provider would keep it: what is listed names nothing else that is taken away. The error
+// joins what is wrong with others. After Stop, Evict changes nothing and returns ErrStopped.
 func (r *Registrar) Evict(instances ...discovery.Instance) error {
 	now := time.Now()
 	r.mu.Lock()
@@ -195,13 +210,18 @@ func (r *Registrar) Evict(instances ...discovery.Instance) error {
 		if r.knows(i) {
 			continue // desired, or about to go
 		}
+		if kept := r.config.Registry.Normalize(i); keyOf(kept) != keyOf(i) {
+			errs = append(errs, fmt.Errorf("%w: instance %q of service %q would be taken away as %q, which may be another",
+				driver.ErrInvalid, i.InstanceID, i.Service, kept.InstanceID))
+			continue
+		}
 		e := &entry{}
-		e.want(i, nil, now)
+		r.remember(keyOf(i), e)
+		r.want(e, i, nil, now)
 		e.evict = true
-		r.entries[keyOf(i)] = e
 	}
 	if r.off == "" {
-		signal(r.kick)
+		signal(r.notify)
 	}
 	r.publish()
 	return errors.Join(errs...)
@@ -210,15 +230,58 @@ func (r *Registrar) Evict(instances ...discovery.Instance) error {
 // knows reports whether i, as the provider lists it, is what it keeps of an instance that
 // is desired or about to go: it may be listed under another id. It wants the lock held.
 func (r *Registrar) knows(i discovery.Instance) bool {
-	if _, ok := r.entries[keyOf(i)]; ok {
+	k := keyOf(i)
+	if _, ok := r.entries[k]; ok || r.listed[k] > 0 {
 		return true
 	}
-	for k, e := range r.entries {
-		if k.service == i.Service && keyOf(r.config.Registry.Reduce(e.instance)) == keyOf(i) {
-			return true
+	record := r.config.Registry.RecordKey(i)
+	return record != "" && r.records[record] > 0
+}
+
+// remember adds an entry. It wants the lock held.
+func (r *Registrar) remember(k key, e *entry) {
+	r.entries[k] = e
+	if r.services[k.service] == nil {
+		r.services[k.service] = make(map[key]*entry)
+	}
+	r.services[k.service][k] = e
+}
+
+// want makes i the instance of e, which readers see as the provider lists it. It wants the lock
+// held.
+func (r *Registrar) want(e *entry, i discovery.Instance, invalid error, now time.Time) {
+	first := e.version == 0
+	if !e.want(i, invalid, now) {
+		return
+	}
+	if !first {
+		r.unlist(e)
+	}
+	e.shown = r.config.Registry.Normalize(e.instance)
+	r.listed[keyOf(e.shown)]++
+}
+
+// unlist takes e out of what is counted by keys.
+func (r *Registrar) unlist(e *entry) {
+	k := keyOf(e.shown)
+	if r.listed[k]--; r.listed[k] == 0 {
+		delete(r.listed, k)
+	}
+}
+
+// Validate reports what keeps i from being registered, whatever the provider: no Service or
+// no InstanceID, a name with white space or control characters, or an address that others
+// cannot dial.
+func Validate(i discovery.Instance) error {
+	if err := validate(i); err != nil {
+		return err
+	}
+	for _, name := range []struct{ of, name string }{{"service", i.Service}, {"instance id", i.InstanceID}, {"node id", i.NodeID}} {
+		if err := driver.ValidateName(name.name); err != nil {
+			return fmt.Errorf("%s: %w", name.of, err)
 		}
 	}
-	return false
+	return nil
 }
 
 func validate(i discovery.Instance) error {
@@ -231,11 +294,11 @@ func validate(i discovery.Instance) error {
 	return nil
 }
 
-// Stop deregisters all instances by closing their session, or leaves them where
-// Config.KeepOnStop is set, and joins what the Registrar started. It returns when that is done or ctx ends, after StopTimeout
-// where ctx has no deadline, whatever the provider does; the error then says that
-// the registrations are left to their TTL. Stop is idempotent: further calls wait
-// for the first and return what it found.
+// Stop deregisters all instances by closing their session, or leaves them where Config.KeepOnStop
+// is set, and joins what the Registrar started. It returns when that is done or ctx ends, after
+// StopTimeout where ctx has no deadline, whatever the provider does; the error then says that the
+// registrations are left to their TTL. Stop is idempotent: further calls wait for the first and
+// return what it found.
 func (r *Registrar) Stop(ctx context.Context) error {
 	if _, bounded := ctx.Deadline(); !bounded {
 		var cancel context.CancelFunc
@@ -273,10 +336,14 @@ func (r *Registrar) shutDown(ctx context.Context) {
 	r.watchers.Wait()
 	if session != nil {
 		if r.config.KeepOnStop {
+			// If this fails, less than the TTL is left, and the session may be over by now.
+			if err := r.call(ctx, r.config.CallTimeout, session.Renew); err != nil {
+				r.log.Warn("session not renewed at the end", "error", err)
+			}
 			r.log.Info("left registered; the registrations end with their ttl unless a successor takes them over", "ttl", session.TTL())
 		} else if err := r.close(ctx, session); err != nil {
 			r.stopErr = r.abandoned(err)
-			r.log.Warn("could not deregister; the registrations end with their ttl", "ttl", session.TTL(), "error", err)
+			r.log.Warn("not deregistered at the end", "ttl", session.TTL(), "error", err, "hint", "the registrations end with their ttl")
 		} else {
 			r.log.Info("deregistered")
 		}
@@ -284,9 +351,10 @@ func (r *Registrar) shutDown(ctx context.Context) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.stopped = true
+	r.alarms.Close()
 	r.session.Open = false
 	for _, e := range r.entries {
-		e.lapsed(ErrStopped)
+		e.expired(ErrStopped)
 	}
 	r.publish()
 }

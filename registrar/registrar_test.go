@@ -10,11 +10,11 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/discovery"
-	"github.com/musterhq/muster/discovery/discoverytest"
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/discovery/memory"
 )
 
-func TestRegistersAndTellsTheTruth(t *testing.T) {
+func TestRegistersAndReportsTheTruth(t *testing.T) {
 	virtual(t, Config{}, func(l *lab) {
 		start := time.Now()
 		a, b := instance("a", 1), instance("b", 2)
@@ -22,8 +22,8 @@ func TestRegistersAndTellsTheTruth(t *testing.T) {
 			l.Fatalf("before Set: %+v", s)
 		}
 		l.set(b, a)
-		if s := l.Status(); s.Registered() {
-			l.Fatalf("right after Set: %+v, want nothing registered yet", s)
+		if s := l.Status(); len(s.Instances) != 2 || s.Registered() && len(l.published("web")) != 2 {
+			l.Fatalf("right after Set: %+v, want registered only what is there", s)
 		}
 		if err := l.Wait(l.Context()); err != nil {
 			l.Fatalf("Wait: %v", err)
@@ -146,8 +146,8 @@ func TestInvalidInstancesAreRefusedAndTheOthersKept(t *testing.T) {
 }
 
 func TestWaitSaysWhatStoodInTheWay(t *testing.T) {
-	virtual(t, Config{}, func(l *lab) {
-		l.memory.Fail(fmt.Errorf("%w: connection refused", driver.ErrUnavailable))
+	down := func(m *memory.Server, _ *tap) { m.Fail(fmt.Errorf("%w: connection refused", driver.ErrUnavailable)) }
+	virtualFrom(t, Config{}, down, func(l *lab) {
 		l.set(instance("a", 1))
 		ctx, cancel := context.WithTimeout(l.Context(), time.Minute)
 		defer cancel()
@@ -163,28 +163,8 @@ func TestWaitSaysWhatStoodInTheWay(t *testing.T) {
 	})
 }
 
-func TestReadOnlyRegistersNothing(t *testing.T) {
-	virtual(t, Config{ReadOnly: true}, func(l *lab) {
-		l.set(instance("a", 1))
-		after(3 * ttl)
-		l.holds()
-		if s := l.Status(); s.Off != "read-only" || s.Registered() || len(s.Instances) != 1 {
-			l.Errorf("status %+v", s)
-		}
-		if l.tap.count("open") != 0 {
-			l.Error("a session was opened")
-		}
-		if err := l.Wait(l.Context()); err != nil {
-			l.Errorf("Wait: %v", err)
-		}
-		if err := l.Stop(l.Context()); err != nil {
-			l.Errorf("Stop: %v", err)
-		}
-	})
-}
-
 func TestProviderThatRegistersNothing(t *testing.T) {
-	d := discoverytest.NewMemory().Driver()
+	d := memory.New().Driver()
 	registry := discovery.New("static", struct{ driver.Driver }{d}, discovery.Options{}) // hides the abilities
 	defer registry.Close()
 	r := New(Config{Registry: registry})
@@ -202,7 +182,7 @@ func TestProviderThatRegistersNothing(t *testing.T) {
 	}
 }
 
-func TestWatchTellsEachTurn(t *testing.T) {
+func TestWatchReportsEachTurn(t *testing.T) {
 	virtual(t, Config{}, func(l *lab) {
 		ctx, cancel := context.WithCancel(l.Context())
 		var turns []bool

@@ -3,10 +3,13 @@ package registrar
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/internal/backoff"
+	"github.com/musterhq/muster/internal/within"
 )
 
 // run opens one session after another, and keeps each for as long as it lasts. It
@@ -34,7 +37,7 @@ func (r *Registrar) run(ctx context.Context) driver.Session {
 		}
 		r.sessionLost(lost)
 		// The old one is done with before there is a new one, so that its end cannot
-		// touch what is registered anew.
+		// touch what is registered next.
 		r.dispose(ctx, session)
 		if time.Since(sent) < ttlOf(session)/3 {
 			// One is replaced at once, but not one after the other.
@@ -69,38 +72,41 @@ func (r *Registrar) renew(ctx context.Context, session driver.Session, sent time
 	ttl := ttlOf(session)
 	retry := backoff.Backoff{Max: ttl / 3}
 	next := sent.Add(ttl / 3)
-	lapsed := false
+	expired := false
 	last := errNotRenewed
 	for {
-		lapse := sent.Add(ttl) // all moments are counted from before the call was sent
-		wake := next
-		if !lapsed && lapse.Before(next) {
-			wake = lapse
+		expiry := sent.Add(ttl) // all moments are counted from before the call was sent
+		at := next
+		if !expired && expiry.Before(next) {
+			at = expiry
 		}
-		if sleepUntil(ctx, wake) != nil {
+		if sleepUntil(ctx, at) != nil {
 			return nil
 		}
 		now := time.Now()
-		if !lapsed && !now.Before(lapse) {
-			lapsed = true
+		if !expired && !now.Before(expiry) {
+			expired = true
 			r.sessionLapsed(last)
 		}
 		if now.Before(next) {
 			continue
 		}
 		bound := min(r.config.CallTimeout, ttl/3)
-		if !lapsed {
-			bound = min(bound, lapse.Sub(now))
+		if !expired {
+			bound = min(bound, expiry.Sub(now))
 		}
-		err := call(ctx, bound, session.Renew)
+		err := r.call(ctx, bound, session.Renew)
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case err == nil:
+		case err == nil, errors.Is(err, driver.ErrPartial):
 			sent, next = now, now.Add(ttl/3)
 			retry.Reset()
-			r.renewed(sent)
-			lapsed, last = false, errNotRenewed
+			r.renewed(sent, err)
+			expired, last = false, errNotRenewed
+			if err != nil {
+				r.renewedInPart(err)
+			}
 		case errors.Is(err, driver.ErrSessionLost):
 			return err
 		default:
@@ -117,9 +123,12 @@ var errNotRenewed = errors.New("session not renewed within its TTL")
 func (r *Registrar) close(ctx context.Context, session driver.Session) error {
 	retry := backoff.Backoff{Max: time.Second}
 	for {
-		err := call(ctx, r.config.CallTimeout, session.Close)
+		err := r.call(ctx, r.config.CallTimeout, session.Close)
 		if err == nil || errors.Is(err, driver.ErrSessionLost) {
 			return nil
+		}
+		if errors.Is(err, driver.ErrClosed) {
+			return err // the driver is, by its user
 		}
 		if retry.Wait(ctx) != nil {
 			return err
@@ -130,7 +139,7 @@ func (r *Registrar) close(ctx context.Context, session driver.Session) error {
 // dispose closes a session that is lost, for the sake of what the driver keeps
 // for it. The provider has just answered; if it does not now, that is no matter.
 func (r *Registrar) dispose(ctx context.Context, session driver.Session) {
-	if err := call(ctx, time.Second, session.Close); err != nil && ctx.Err() == nil {
+	if err := r.call(ctx, time.Second, session.Close); err != nil && ctx.Err() == nil {
 		r.log.Debug("could not close the lost session", "error", err)
 	}
 }
@@ -139,9 +148,12 @@ func (r *Registrar) opened(session driver.Session, sent time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.session = SessionStatus{Open: true, TTL: ttlOf(session), OpenedAt: time.Now(), LastRenewal: sent}
-	r.lapsed = false
+	r.expired = false
 	r.counters.SessionsOpened++
 	r.log.Info("session opened", "ttl", r.session.TTL)
+	r.alarms.Clear(sessionFails, "")
+	r.alarms.Clear(sessionExpired, "")
+	r.alarms.Clear(sessionInPart, "")
 	r.publish()
 }
 
@@ -149,9 +161,7 @@ func (r *Registrar) openFailed(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.counters.OpenErrors++
-	if r.session.Err == nil || r.session.Err.Error() != err.Error() {
-		r.log.Warn("no session, will retry", "error", err)
-	}
+	r.sessionFails(err)
 	r.session.Err = err
 	for _, e := range r.entries {
 		if e.publishable() {
@@ -160,6 +170,23 @@ func (r *Registrar) openFailed(err error) {
 	}
 	r.publish()
 }
+
+// sessionFails reports that there is no session, or none that can be renewed.
+func (r *Registrar) sessionFails(err error) {
+	r.alarms.Raise(sessionFails, "", "addr", r.addrs(), "error", err)
+}
+
+// reviewWay reports what the provider says of the way to it.
+func (r *Registrar) reviewWay() {
+	if text := r.config.Registry.Warning(); text != "" {
+		r.alarms.Raise(providerWarns, "", "addr", r.addrs(), "warning", text)
+	} else {
+		r.alarms.Clear(providerWarns, "")
+	}
+}
+
+// addrs names where the provider is, for the log.
+func (r *Registrar) addrs() string { return strings.Join(r.config.Registry.Addrs(), ",") }
 
 func (r *Registrar) sessionLost(err error) {
 	r.mu.Lock()
@@ -170,10 +197,10 @@ func (r *Registrar) sessionLost(err error) {
 	for k, e := range r.entries {
 		e.sessionLost(err)
 		if e.forgotten() {
-			delete(r.entries, k)
+			r.forget(k)
 		}
 	}
-	r.log.Warn("session lost, will register again", "error", err)
+	r.sessionFails(err)
 	r.publish()
 }
 
@@ -183,43 +210,63 @@ func (r *Registrar) sessionLost(err error) {
 func (r *Registrar) sessionLapsed(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.lapsed = true
+	r.expired = true
 	for _, e := range r.entries {
-		e.lapsed(err)
+		e.expired(err)
 	}
-	r.log.Warn("session not renewed within its ttl, the registrations must be taken to be gone", "ttl", r.session.TTL, "error", err)
+	r.alarms.Raise(sessionExpired, "", "ttl", r.session.TTL, "addr", r.addrs(), "error", err, "hint", "the registrations may be gone")
 	r.publish()
 }
 
-func (r *Registrar) renewed(sent time.Time) {
+// renewed records that the session was renewed, but for the registrations of which err
+// tells.
+func (r *Registrar) renewed(sent time.Time, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.counters.Renewals++
 	r.session.LastRenewal = sent
+	r.reviewWay()
+	r.alarms.Clear(sessionFails, "")
+	r.alarms.Clear(sessionExpired, "")
+	if err == nil {
+		r.alarms.Clear(sessionInPart, "")
+	}
 	if r.session.Err != nil {
 		r.session.Err = nil
-		r.log.Info("session renewed again")
 		r.publish()
 	}
-	if r.lapsed {
+	if r.expired {
 		// The session lives after all; so may the registrations.
-		r.lapsed = false
+		r.expired = false
 		for _, e := range r.entries {
 			if e.publishable() {
-				e.due, e.notBefore = true, time.Time{}
+				e.retryNow()
 			}
 		}
-		signal(r.kick)
+		signal(r.notify)
 	}
+}
+
+// renewedInPart has every registration confirmed. Those that were not renewed say why,
+// each for itself.
+func (r *Registrar) renewedInPart(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.counters.RenewErrors++
+	r.alarms.Raise(sessionInPart, "", "addr", r.addrs(), "error", err)
+	for _, e := range r.entries {
+		if e.publishable() {
+			e.due = true
+		}
+	}
+	signal(r.notify)
 }
 
 func (r *Registrar) renewFailed(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.counters.RenewErrors++
-	if r.session.Err == nil {
-		r.log.Warn("session not renewed, will retry", "error", err)
-	}
+	r.sessionFails(err)
 	r.session.Err = err
 	r.publish()
 }
@@ -231,16 +278,27 @@ func (r *Registrar) pause(ctx context.Context, d time.Duration) {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-r.hurry:
+	case <-r.recovered:
 	case <-ctx.Done():
 	}
 }
 
-// call makes one call with a bound of its own.
-func call(ctx context.Context, bound time.Duration, f func(context.Context) error) error {
+// maxHung is how many calls may hang in a driver that ignores its context, each of which
+// costs a goroutine. Beyond that none is made.
+const maxHung = 4 * concurrency
+
+// call makes one call with a bound of its own, also where the driver ignores its context.
+func (r *Registrar) call(ctx context.Context, bound time.Duration, f func(context.Context) error) error {
+	if n := r.hung.Load(); n >= maxHung {
+		return fmt.Errorf("%w: %d calls of the driver hang, which have ended", driver.ErrUnavailable, n)
+	}
 	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
-	return f(ctx)
+	defer r.hung.Add(1) // unless f has returned
+	return within.Do(ctx, func(ctx context.Context) error {
+		defer r.hung.Add(-1)
+		return f(ctx)
+	})
 }
 
 // ttlOf is what the session was granted. A driver that grants nothing must not

@@ -24,6 +24,10 @@ type Status struct {
 
 	Session SessionStatus
 
+	// Warning says what is wrong with the way to the provider although it works, and how to fix
+	// it. It is empty if nothing is known to be wrong.
+	Warning string
+
 	// Instances are the desired ones, and those that are still to be deregistered,
 	// by service and instance id.
 	Instances []InstanceStatus
@@ -60,7 +64,7 @@ func (s Status) Err() error {
 // SessionStatus is that of the session on which the registrations hang.
 type SessionStatus struct {
 	// Open is false while there is no session. The provider may have ended one
-	// that is open without the Registrar having heard of it yet.
+	// that is open without the Registrar having learned of it yet.
 	Open bool
 	// TTL is what the provider granted to the session, or to the last one.
 	TTL time.Duration
@@ -88,9 +92,19 @@ type InstanceStatus struct {
 	Attempts int
 	// Contested means that somebody else registers the same id in another form, or takes
 	// it away, and did so again each time that it was put back. Rival is the address that
-	// readers saw in its place, empty where it was missing.
+	// readers saw in its place, empty if it was missing.
 	Contested bool
 	Rival     string
+	// Conflict names the desired instances that the provider would keep in the same record, by
+	// service and id. Only one of them is registered. It is empty if there is none.
+	Conflict string
+	// Yields means that the instance is not registered because of a Conflict, or, where it is
+	// Contested, so that two do not replace each other again and again. It is registered
+	// once the other one is gone.
+	Yields bool
+	// Warning says who does not find the instance once it is registered, and how to fix it.
+	// It is empty if all readers do.
+	Warning string
 	// Leaving means that the instance is no longer desired, or to be evicted, and not
 	// yet deregistered.
 	Leaving bool
@@ -122,12 +136,20 @@ func (r *Registrar) Status() Status {
 // Watch yields the status of now, and the newest one each time that an instance
 // or the session has come to another state, until ctx ends. A successful renewal
 // is no change. A slow reader misses states, never the newest.
-func (r *Registrar) Watch(ctx context.Context) iter.Seq[Status] { return r.changed.Watch(ctx) }
+func (r *Registrar) Watch(ctx context.Context) iter.Seq[Status] {
+	return func(yield func(Status) bool) {
+		for range r.changed.Watch(ctx) {
+			if !yield(r.Status()) {
+				return
+			}
+		}
+	}
+}
 
-// Wait returns nil as soon as all desired instances are registered, and at once if
-// none is desired or nothing is ever registered. It returns an error when an
-// instance is invalid and will never be registered as it is, when the Registrar is
-// stopped, and when ctx ends; the last includes what stood in the way.
+// Wait returns nil as soon as all desired instances are registered, and at once if none is desired
+// or nothing is ever registered. It returns an error when an instance is invalid or in a conflict
+// with another one and will never be registered as it is, when the Registrar is stopped, and when
+// ctx ends; the last includes what stood in the way.
 func (r *Registrar) Wait(ctx context.Context) error {
 	var last Status
 	for s := range r.Watch(ctx) {
@@ -143,7 +165,7 @@ func (r *Registrar) Wait(ctx context.Context) error {
 			if i.Leaving || i.Registered {
 				continue
 			}
-			if errors.Is(i.Err, driver.ErrInvalid) {
+			if errors.Is(i.Err, driver.ErrInvalid) || i.Conflict != "" && i.Yields {
 				return i.Err
 			}
 			missing = true
@@ -159,13 +181,13 @@ func (r *Registrar) Wait(ctx context.Context) error {
 	return err
 }
 
-// publish tells the watchers. It wants the lock held, so that they see the states
-// in order.
-func (r *Registrar) publish() { r.changed.Store(r.status()) }
+// publish wakes the watchers, who make the status themselves: it has all instances, and each
+// of them publishes.
+func (r *Registrar) publish() { r.changed.Store(struct{}{}) }
 
 // status wants the lock held.
 func (r *Registrar) status() Status {
-	s := Status{Off: r.off, Stopped: r.stopped, Session: r.session, Counters: r.counters}
+	s := Status{Off: r.off, Stopped: r.stopped, Session: r.session, Warning: r.config.Registry.Warning(), Counters: r.counters}
 	for _, e := range r.entries {
 		if e.wanted || e.sent && !e.recheck {
 			s.Instances = append(s.Instances, e.status())

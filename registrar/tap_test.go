@@ -1,6 +1,7 @@
 package registrar
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"iter"
@@ -10,8 +11,8 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/discovery"
-	"github.com/musterhq/muster/discovery/discoverytest"
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/discovery/memory"
 )
 
 // tap is a client of a provider in memory whose calls a test can count, fail and
@@ -129,6 +130,34 @@ func hang(ctx context.Context) error {
 	return fmt.Errorf("%w: %w", driver.ErrUnavailable, ctx.Err())
 }
 
+// lasts answers with err after d.
+func lasts(ctx context.Context, d time.Duration, err error) error {
+	select {
+	case <-time.After(d):
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// logBuffer takes a log that is read while it is written.
+type logBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
 func unavailable(context.Context) error { return driver.ErrUnavailable }
 
 const ttl = 9 * time.Second // a third of it is a round number
@@ -137,7 +166,7 @@ const ttl = 9 * time.Second // a third of it is a round number
 // time.
 type lab struct {
 	tester
-	memory *discoverytest.Memory
+	memory *memory.Server
 	tap    *tap
 	*Registrar
 }
@@ -155,15 +184,30 @@ type tester interface {
 
 // virtual runs a test in a bubble, and stops the registrar at its end.
 func virtual(t *testing.T, config Config, test func(l *lab)) {
+	virtualFrom(t, config, nil, test)
+}
+
+// virtualFrom prepares the provider before the registrar starts, which opens its first
+// session at once: a fault that comes any later may find it open.
+func virtualFrom(t *testing.T, config Config, prepare func(m *memory.Server, tap *tap), test func(l *lab)) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLab(t, discoverytest.NewMemory(), config)
-		test(l)
+		m := memory.New()
+		tap := newTap(m)
+		if prepare != nil {
+			prepare(m, tap)
+		}
+		test(startLab(t, m, tap, config))
 	})
 }
 
-func newLab(t tester, m *discoverytest.Memory, config Config) *lab {
-	l := &lab{tester: t, memory: m}
-	l.tap = &tap{Driver: m.Driver(), hooks: make(map[string]func(context.Context) error), calls: make(map[string]int)}
+func newTap(m *memory.Server) *tap {
+	return &tap{Driver: m.Driver(), hooks: make(map[string]func(context.Context) error), calls: make(map[string]int)}
+}
+
+func newLab(t tester, m *memory.Server, config Config) *lab { return startLab(t, m, newTap(m), config) }
+
+func startLab(t tester, m *memory.Server, tap *tap, config Config) *lab {
+	l := &lab{tester: t, memory: m, tap: tap}
 	config.Registry = discovery.New("memory", l.tap, discovery.Options{})
 	if config.TTL == 0 {
 		config.TTL = ttl

@@ -8,11 +8,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/musterhq/muster/internal/testing/checker"
 	"github.com/musterhq/muster/node/history"
 )
 
 // The history of an agent goes on over its restarts, in one file.
 func TestAgentHistory(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster(t, 1, staticProvider)
 	agent := c.agents[0]
 	c.start(agent)
@@ -28,7 +30,7 @@ func TestAgentHistory(t *testing.T) {
 	}
 	defer f.Close()
 	var story []string
-	for _, r := range readHistory(t, agent.name, f).Records {
+	for _, r := range checker.ReadLog(t, agent.name, f).Records {
 		if r.Kind == history.Start || r.Kind == history.Active || r.Kind == history.Stop {
 			story = append(story, string(r.Kind)+" "+r.InstanceID)
 		}

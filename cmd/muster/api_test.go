@@ -11,8 +11,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/node/httpapi"
+	"github.com/musterhq/muster/tlsfiles"
 )
 
 // An API that other hosts can reach is refused at the start unless it has TLS and a
@@ -57,7 +57,7 @@ func TestCommandsOverTLSWithAToken(t *testing.T) {
 	}
 	agent := c.add("node-1", addrs[0], addrs[1], config)
 	c.start(agent)
-	flags := []string{"--http", "https://" + agent.httpAddr, "--ca-file", ca.file(), "--token-file", token}
+	flags := []string{"--agent", "https://" + agent.httpAddr, "--ca-file", ca.file(), "--token-file", token}
 	c.eventually("the agent knows its master", func(context.Context) bool {
 		status, stdout, _ := execute(t, append([]string{"master"}, flags...)...)
 		return status == statusDone && strings.Contains(stdout, "node-1")
@@ -68,11 +68,11 @@ func TestCommandsOverTLSWithAToken(t *testing.T) {
 		}
 	}
 	for _, v := range []struct{ name, want string }{
-		{"no token", "a token is wanted, as Authorization: Bearer TOKEN; name its file with --token-file or MUSTER_HTTP_TOKEN_FILE"},
+		{"no token", "a token is wanted, as Authorization: Bearer TOKEN (none is shown); name its file with --token-file or MUSTER_AGENT_TOKEN_FILE"},
 		{"wrong token", "the token is not the one that is wanted"},
-		{"no TLS", "speaks TLS; write --http https://"},
+		{"no TLS", "speaks TLS; write --agent https://"},
 		{"another CA", "is not believed"},
-		{"another host", "is for 127.0.0.1, and not for localhost; name a host that it is for with --http"},
+		{"another host", "is for api, 127.0.0.1, and not for localhost; name a host that it is for with --agent"},
 		{"no token file", "--token-file: "},
 	} {
 		args := append([]string{"members"}, flags...)
@@ -82,7 +82,7 @@ func TestCommandsOverTLSWithAToken(t *testing.T) {
 		case "wrong token":
 			args[6] = writeFile(t, "other", "another")
 		case "no TLS":
-			args = []string{"members", "--http", agent.httpAddr}
+			args = []string{"members", "--agent", agent.httpAddr}
 		case "another CA":
 			args[4] = newCommandCA(t).file()
 		case "another host":
@@ -95,15 +95,29 @@ func TestCommandsOverTLSWithAToken(t *testing.T) {
 			t.Errorf("%s: status %d, stdout %q, stderr %q, want %s", v.name, status, stdout, stderr, v.want)
 		}
 	}
-	t.Setenv(httpAddrVariable, config["http"].(map[string]any)["addr"].(string))
-	t.Setenv(agentTLSVariable, cert)
-	t.Setenv(httpTokenFileVariable, token)
-	t.Setenv(httpCAFileVariable, ca.file())
+	// Its own file has all of it, be the certificate for another name.
+	for _, args := range [][]string{{"members", "-c", agent.config}, {"agent", "health", "-c", agent.config}} {
+		if status, _, stderr := execute(t, args...); status != statusDone || stderr != "" {
+			t.Errorf("%v: status %d, %s", args, status, stderr)
+		}
+	}
+	other := writeFile(t, "other.yaml", "http: {addr: "+agent.httpAddr+", token: not the one that it wants, tls: {cert_file: "+cert+", key_file: "+key+"}}\n")
+	if status, _, stderr := execute(t, "members", "-c", other); status != statusFailed || !strings.Contains(stderr, "the agent at "+agent.httpAddr+" (of "+other+":1): ") ||
+		!strings.Contains(stderr, "(shown is that of "+other+")") {
+		t.Errorf("with the token of another file: status %d, %s", status, stderr)
+	}
+	t.Setenv(agentVariable, "https://"+agent.httpAddr)
+	t.Setenv(agentTokenFileVariable, token)
+	t.Setenv(agentCAFileVariable, ca.file())
 	if status, _, stderr := execute(t, "members"); status != statusDone {
-		t.Errorf("by the environment of the agent: %s", stderr)
+		t.Errorf("by the environment: %s", stderr)
+	}
+	t.Setenv(agentTokenVariable, "not the one that it wants")
+	if status, _, stderr := execute(t, "members"); status != statusFailed || !strings.Contains(stderr, "(of MUSTER_AGENT): ") || !strings.Contains(stderr, "(shown is that of MUSTER_AGENT_TOKEN)") {
+		t.Errorf("with another token in the environment: status %d, %s", status, stderr)
 	}
 	// What probes a container has no token.
-	known, err := driver.TLS{CAFile: ca.file()}.ClientConfig()
+	known, err := tlsfiles.Config{CAFile: ca.file()}.Client()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,12 +150,12 @@ func TestAskUsage(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"--http", "10.0.0.5:7980", "--token-file", token}, "the token would travel in the clear; write https://10.0.0.5:7980"},
-		{[]string{"--http", "http://10.0.0.5:7980", "--ca-file", token}, "plain HTTP beside --ca-file"},
-		{[]string{"--http", "https://127.0.0.1:7980", "--ca-file", token}, `--ca-file: "` + token + `": holds no PEM certificate`},
-		{[]string{"--http", "https://127.0.0.1:7980", "--cert-file", token}, `--key-file: "": missing`},
-		{[]string{"--http", "https://me:hush@127.0.0.1:7980"}, `"[redacted]@127.0.0.1:7980": not the address of an agent`},
-		{[]string{"--http", "https://127.0.0.1"}, "not the address of an agent"},
+		{[]string{"--agent", "10.0.0.5:7980", "--token-file", token}, "the token would travel in the clear; write https://10.0.0.5:7980"},
+		{[]string{"--agent", "http://10.0.0.5:7980", "--ca-file", token}, "plain HTTP beside --ca-file"},
+		{[]string{"--agent", "https://127.0.0.1:7980", "--ca-file", token}, `--ca-file or MUSTER_AGENT_CA_FILE: "` + token + `": holds no PEM certificate`},
+		{[]string{"--agent", "https://127.0.0.1:7980", "--cert-file", token}, `--key-file or MUSTER_AGENT_KEY_FILE: "": missing`},
+		{[]string{"--agent", "https://me:hush@127.0.0.1:7980"}, `"[redacted]@127.0.0.1:7980": not the address of an agent`},
+		{[]string{"--agent", "https://127.0.0.1"}, "not the address of an agent"},
 	} {
 		status, stdout, stderr := execute(t, append([]string{"members"}, v.args...)...)
 		if status != statusUsage || stdout != "" || !strings.Contains(stderr, v.want) || strings.Contains(stderr, "hush") {

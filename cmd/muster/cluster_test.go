@@ -5,23 +5,20 @@ package main
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
-	"time"
 
-	"github.com/musterhq/muster/internal/checker"
 	"github.com/musterhq/muster/internal/clock"
-	"github.com/musterhq/muster/internal/testserver"
+	"github.com/musterhq/muster/internal/testing/checker"
+	"github.com/musterhq/muster/internal/testing/loopback"
+	"github.com/musterhq/muster/internal/testing/testserver"
+	"github.com/musterhq/muster/internal/testing/wait"
 	"github.com/musterhq/muster/node/httpapi"
 )
-
-// patience bounds each wait of these tests. What is waited for takes a second or
-// two; the rest is for machines that do a lot else.
-const patience = 60 * time.Second
 
 // testCluster is a set of agents that run as processes.
 type testCluster struct {
@@ -39,6 +36,14 @@ type providerConfig func(peers []string) map[string]any
 // staticProvider has all agents vote.
 func staticProvider(peers []string) map[string]any {
 	return map[string]any{"provider": map[string]any{"static": map[string]any{"peers": peers}}}
+}
+
+// patientProvider is staticProvider with long grants, for tests of what a command does: one that
+// takes a second to start, as with the race detector, is killed at the end of a short grant.
+func patientProvider(peers []string) map[string]any {
+	config := staticProvider(peers)
+	config["mastership"] = map[string]any{"ttl": "6s"}
+	return config
 }
 
 // etcdProvider uses a real etcd, with a grant of 2 s.
@@ -83,32 +88,23 @@ func formCluster(t testing.TB, n int, provider providerConfig) (*testCluster, ht
 	return c, c.waitMaster(0, n, c.agents...)
 }
 
-// testAddrs returns n addresses on loopback. Their ports lie below those that systems
-// take for outgoing connections, or one of these could take the port of an agent
-// before it starts, or between its kill and its restart.
+// testAddrs returns n addresses on loopback, none of which any other test has. See package
+// loopback for where their ports lie.
 func testAddrs(t testing.TB, n int) []string {
 	t.Helper()
-	const low, high = 15000, 32000
 	var addrs []string
-	for range 100 * n {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", low+rand.N(high-low)))
+	for range n {
+		port, err := loopback.Port()
 		if err != nil {
-			continue // taken
+			t.Fatal(err)
 		}
-		defer l.Close() // held until all are known, so that they differ
-		if addrs = append(addrs, l.Addr().String()); len(addrs) == n {
-			return addrs
-		}
+		addrs = append(addrs, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	}
-	t.Fatalf("no %d free ports between %d and %d", n, low, high)
-	return nil
+	return addrs
 }
 
 func emptyCluster(t testing.TB) *testCluster {
 	t.Helper()
-	t.Setenv(runMainVariable, "1") // this binary is the agents' program
-	// The race detector makes each process wait for a second when it ends.
-	t.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	binary, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -169,7 +165,7 @@ func (c *testCluster) signal(agent *agentProcess, s syscall.Signal) {
 func (c *testCluster) stopAll() {
 	c.t.Helper()
 	c.end = clock.Now()
-	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(c.t.Context(), wait.Patience)
 	defer cancel()
 	for _, agent := range c.agents {
 		if agent.running() {
@@ -183,10 +179,10 @@ func (c *testCluster) stopAll() {
 // eventually waits until done, and fails the test with what was waited for.
 func (c *testCluster) eventually(what string, done func(ctx context.Context) bool) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(c.t.Context(), wait.Patience)
 	defer cancel()
-	if err := poll(ctx, func() bool { return done(ctx) }); err != nil {
-		c.t.Fatalf("not within %v: %s", patience, what)
+	if !wait.Until(ctx, func() bool { return done(ctx) }) {
+		c.t.Fatalf("not within %v: %s", wait.Patience, what)
 	}
 }
 
@@ -249,10 +245,10 @@ func (c *testCluster) checkHistoryOf(t *testing.T, agents []*agentProcess, atLea
 			t.Fatal(err)
 		}
 		defer file.Close()
-		run.Logs = append(run.Logs, readHistory(t, agent.name, file))
+		run.Logs = append(run.Logs, checker.ReadLog(t, agent.name, file))
 		run.Lives = append(run.Lives, c.lives[agent.name]...)
 	}
-	report := checkRun(t, run)
+	report := checker.Require(t, run)
 	if report.Masterships < atLeast {
 		t.Errorf("there were %d masterships, want at least %d", report.Masterships, atLeast)
 	}

@@ -1,14 +1,24 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"fmt"
+	"maps"
+	"net"
+	"net/netip"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/musterhq/muster/node/config"
+	"github.com/musterhq/muster/agent"
+	"github.com/musterhq/muster/config"
+	"github.com/musterhq/muster/discovery"
+	"github.com/musterhq/muster/providers/static"
+	"github.com/musterhq/muster/registrar/advertise"
 )
 
 // fileVariable names the configuration where -c does not.
@@ -75,8 +85,8 @@ func newConfigCheckCommand() *cobra.Command {
 		Use:   "check",
 		Short: "Say ok, or all that is wrong with the configuration",
 		Long: `Check the configuration as an agent would: every key and value, the files that it
-names, and the sections of the providers, which are not contacted. Print ok, or one
-line for each thing that is wrong, with its place, and status 2.
+names, the interface that node.advertise does, and the sections of the providers, which
+are not contacted. Print ok, or one line for each thing that is wrong, with its place, and status 2.
 
 Where no cluster is named and there is a section registrar or services, it is checked
 as a registrar would.`,
@@ -88,15 +98,21 @@ as a registrar would.`,
 			if err != nil {
 				return err
 			}
-			if err := checkRules(c); err != nil {
+			if err := agent.CheckRegistrar(c); err != nil {
 				return err
 			}
+			if err := checkInterface(cmd.Context(), c); err != nil {
+				return usageError(err)
+			}
 			if c.Docker != (config.Docker{}) {
-				engine, err := openEngine(c)
+				engine, err := agent.OpenEngine(c)
 				if err != nil {
 					return usageError(err)
 				}
 				defer engine.Close()
+			}
+			for _, note := range append(notes(c), readerNotes(c)...) {
+				fmt.Fprintln(cmd.ErrOrStderr(), "muster: note: "+note)
 			}
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), "ok")
 			return err
@@ -104,6 +120,57 @@ as a registrar would.`,
 	}
 	addConfigFlags(cmd, &file, "cluster")
 	return cmd
+}
+
+// checkInterface reports an interface that this host does not have and node.advertise names.
+// One that has no address yet may get one.
+func checkInterface(ctx context.Context, c *config.Config) error {
+	name, ok := strings.CutPrefix(strings.TrimSpace(c.Node.Advertise), "interface:")
+	if !ok || c.Purpose() != config.ForNode {
+		return nil
+	}
+	if _, err := net.InterfaceByName(name); err == nil {
+		return nil
+	}
+	anywhere := netip.AddrPortFrom(netip.IPv6Unspecified(), 1) // the port is not looked at
+	_, err := advertise.Resolve(ctx, c.Node.Advertise, anywhere, advertise.Options{})
+	return c.Locate(err)
+}
+
+// notes are what a configuration comes to that nothing is wrong with, and few want.
+func notes(c *config.Config) []string {
+	s, only := c.Provider["static"].(*static.Config)
+	only = only && len(c.Provider) == 1 || only && slices.Contains(strings.Split(c.Mastership.Authority, ","), "static")
+	if c.Cluster == "" || !only || len(s.Peers) > 0 || s.File != "" || !c.Mastership.Eligible {
+		return nil
+	}
+	return []string{"provider.static: no voters are listed, and addresses found in DNS do not vote, so that no node is ever master; list the voters in peers or in file, or set mastership.eligible to false"}
+}
+
+// readerNotes say which readers of the providers' records would not find what the configuration
+// names.
+func readerNotes(c *config.Config) (notes []string) {
+	union, err := c.OpenRegistrar(discovery.Options{}) // which contacts nobody
+	if err != nil {
+		return nil // the check has told
+	}
+	defer union.Close()
+	instances := map[string]discovery.Instance{}
+	if c.Purpose() == config.ForNode {
+		instances["cluster"] = discovery.Instance{Service: c.Cluster, NodeID: c.Node.ID, InstanceID: strings.Repeat("0", 32), Addr: "192.0.2.1:1"}
+	} else {
+		for n, s := range c.Services {
+			instances[fmt.Sprintf("services[%d]", n)] = s.Instance(c.Registrar.Hostname, cmp.Or(c.Registrar.IP, "192.0.2.1"))
+		}
+	}
+	for _, registry := range union.Registries() {
+		for _, key := range slices.Sorted(maps.Keys(instances)) {
+			if err := registry.Review(instances[key]); err != nil {
+				notes = append(notes, fmt.Sprintf("%s: provider %s: %v", key, registry.Name(), err))
+			}
+		}
+	}
+	return notes
 }
 
 func newConfigShowCommand() *cobra.Command {

@@ -34,6 +34,73 @@ func TestConfigCheck(t *testing.T) {
 	}
 }
 
+// An interface that this host does not have is reported, as a file that it does not have is.
+func TestConfigCheckOfAnInterface(t *testing.T) {
+	for name, want := range map[string]string{
+		"nope0": `node.advertise: "interface:nope0": there is no interface nope0; this host has `,
+		"lo":    "",
+	} {
+		file := writeFile(t, "muster.yaml", strings.ReplaceAll(goodFile, "{id: n1}", `{id: n1, advertise: "interface:`+name+`"}`))
+		status, stdout, stderr := execute(t, "config", "check", "-c", file)
+		if want == "" && (status != statusDone || stdout != "ok\n") || want != "" && (status != statusUsage || !strings.Contains(stderr, want) || !strings.HasPrefix(stderr, "muster: "+file+":")) {
+			t.Errorf("%s: status %d, %s%s; want %s", name, status, stdout, stderr, want)
+		}
+	}
+}
+
+// Two services that are one in the registry are refused before anything is started.
+func TestConfigCheckOfServicesInOnePlace(t *testing.T) {
+	const services = `registrar: {hostname: hunt, ip: 10.0.0.5, containers: false}
+provider: {consul: {address: "127.0.0.1:1", format: FORMAT}}
+services:
+  - {name: alpha, id: same, address: ":1001"}
+  - {name: beta, id: same, address: ":1002"}
+`
+	for _, args := range [][]string{{"config", "check"}, {"registrar", "--http-addr", "127.0.0.1:0"}} {
+		file := writeFile(t, "muster.yaml", strings.ReplaceAll(services, "FORMAT", "registrator"))
+		status, _, stderr := execute(t, append(args, "-c", file)...)
+		if want := file + `:5: services[1].id: "same": provider consul keeps service beta in one place, "same", with service alpha of services[0]`; status != statusUsage || !strings.Contains(stderr, want) {
+			t.Errorf("%v: status %d, stderr:\n%swant:\n%s", args, status, stderr, want)
+		}
+	}
+	file := writeFile(t, "muster.yaml", strings.ReplaceAll(services, "FORMAT", "muster"))
+	if status, stdout, stderr := execute(t, "config", "check", "-c", file); status != statusDone || stdout != "ok\n" {
+		t.Errorf("where each has a place of its own: status %d, %s%s", status, stdout, stderr)
+	}
+}
+
+// A list that only DNS fills has no voters, which is reported.
+func TestConfigCheckOfAListWithoutVoters(t *testing.T) {
+	for provider, reported := range map[string]bool{
+		`{static: {dns: ["_muster._tcp.example.org"]}}`:                                 true,
+		`{static: {dns: ["a.example.org:7946"]}}, mastership: {eligible: false}`:        false,
+		`{static: {dns: ["a.example.org:7946"], peers: ["10.0.0.5:7946"]}}`:             false,
+		`{static: {dns: ["a.example.org:7946"]}, etcd: {endpoints: ["http://e:2379"]}}`: false,
+	} {
+		file := writeFile(t, "muster.yaml", "{cluster: orders, node: {id: n1}, provider: "+provider+"}")
+		status, stdout, stderr := execute(t, "config", "check", "-c", file)
+		if strings.Contains(provider, "etcd") {
+			status, stdout, stderr = execute(t, "config", "check", "-c", file, "--mastership-authority", "etcd")
+		}
+		if status != statusDone || stdout != "ok\n" || strings.Contains(stderr, "no voters are listed") != reported {
+			t.Errorf("%s: status %d, %s%s", provider, status, stdout, stderr)
+		}
+	}
+}
+
+// A default that cannot be used is no fault of a line that nobody wrote.
+func TestRelativeStateHome(t *testing.T) {
+	file := writeFile(t, "muster.yaml", goodFile)
+	t.Setenv("XDG_STATE_HOME", "state")
+	status, _, stderr := execute(t, "config", "check", "-c", file)
+	if want := `muster: node.data_dir: "": cannot be defaulted: XDG_STATE_HOME is "state", which is no absolute path`; status != statusUsage || !strings.HasPrefix(stderr, want) {
+		t.Errorf("status %d, stderr %s, want %s", status, stderr, want)
+	}
+	if status, _, stderr := execute(t, "config", "check", "-c", file, "--node-data-dir", "/x"); status != statusDone {
+		t.Errorf("with a directory that is named: status %d, %s", status, stderr)
+	}
+}
+
 func TestConfigShow(t *testing.T) {
 	file := writeFile(t, "muster.yaml", "cluster: orders\nnode: {id: n1}\nprovider: {etcd: {password: hush, username: me}}\n")
 	t.Setenv("MUSTER_PROVIDER_ETCD_ENDPOINTS", "http://10.0.0.1:2379,http://10.0.0.2:2379")
@@ -58,7 +125,7 @@ func TestConfigShow(t *testing.T) {
 }
 
 // TestBadInput runs the program on what users get wrong: it ends with status 2
-// and says where, which key, which value and how it is mended, on one line.
+// and says where, which key, which value and how to fix it, on one line.
 func TestBadInput(t *testing.T) {
 	dir := t.TempDir()
 	caFile, certFile, _ := writePair(t, dir, "a")
@@ -83,6 +150,13 @@ func TestBadInput(t *testing.T) {
 		{"peer without port", "cluster: orders\nprovider:\n  static:\n    peers:\n      - 10.0.0.5:7946\n      - 10.0.0.6\n", ":6",
 			`provider.static.peers[1]: "10.0.0.6": `},
 		{"bind without port", goodFile + "http: {addr: 10.0.0.5}\n", ":4", `http.addr: "10.0.0.5": an address without a port`},
+		{"bind to a star", "cluster: orders\nnode: {bind: \"*:7946\"}\nprovider: {static: {peers: [\"10.0.0.5:7946\"]}}\n", ":2",
+			`node.bind: "*:7946": not a host; write ":7946" for all addresses of this host`},
+		{"bind to an interface", "cluster: orders\nnode: {bind: \"eth0:7946\"}\nprovider: {static: {peers: [\"10.0.0.5:7946\"]}}\n", ":2",
+			`node.bind: "eth0:7946": the name of a network interface, and not of a host; write its address, or ":7946" for all`},
+		{"bind to a form of advertise", "cluster: orders\nnode: {bind: \"interface:eth0\"}\nprovider: {static: {peers: [\"10.0.0.5:7946\"]}}\n", ":2",
+			`node.bind: "interface:eth0": a form of node.advertise; write the address of interface eth0, or ":7946" for all addresses of this host, and node.advertise: interface:eth0`},
+		{"API at an interface", goodFile + "http: {addr: \"lo:7980\"}\n", ":4", `http.addr: "lo:7980": the name of a network interface`},
 		{"unroutable advertise", "cluster: orders\nnode: {advertise: \"0.0.0.0:7946\"}\nprovider: {static: {peers: [\"10.0.0.5:7946\"]}}\n", ":2",
 			`node.advertise: "0.0.0.0:7946": nobody can dial 0.0.0.0; `},
 		{"engine", goodFile + "docker: {host: \"tcp://\"}\n", ":4", `docker.host: "tcp://": is no address of an engine; write unix:///PATH`},
@@ -136,4 +210,22 @@ func writePair(t *testing.T, dir, name string) (ca, cert, key string) {
 		}
 	}
 	return cert, cert, key
+}
+
+// A configuration that names what DNS does not hold is fine, and it is said who does not find
+// it.
+func TestConfigCheckNotesReaders(t *testing.T) {
+	const dns = "provider: {etcd: {endpoints: [\"http://127.0.0.1:2379\"], format: skydns}}\n"
+	services := "registrar: {hostname: h1, ip: 10.0.0.5, containers: false}\nservices: [{name: Web, address: \":1001\"}, {name: lower, id: lower-1, address: \":1002\"}]\n"
+	for _, tt := range []struct{ text, want string }{
+		{dns + services, "muster: note: services[0]: provider etcd: CoreDNS and SkyDNS do not find service \"Web\""},
+		{dns + "cluster: Orders\nnode: {id: a}\n", "muster: note: cluster: provider etcd: CoreDNS and SkyDNS do not find service \"Orders\""},
+		{dns + "cluster: orders\nnode: {id: a}\n", ""},
+		{"provider: {etcd: {endpoints: [\"http://127.0.0.1:2379\"]}}\n" + services, ""},
+	} {
+		status, stdout, stderr := execute(t, "config", "check", "-c", writeFile(t, "muster.yaml", tt.text))
+		if status != statusDone || stdout != "ok\n" || !strings.HasPrefix(stderr, tt.want) || tt.want == "" && stderr != "" || strings.Count(stderr, "\n") > 1 {
+			t.Errorf("%s: status %d, %s%s\nwant %s", tt.text, status, stdout, stderr, tt.want)
+		}
+	}
 }

@@ -4,11 +4,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/musterhq/muster/internal/testdocker"
+	"github.com/musterhq/muster/internal/testing/testdocker"
 )
 
 // What an agent advertises in a container of a real engine, and when it refuses to.
 func TestAddressInAContainer(t *testing.T) {
+	t.Parallel()
 	testdocker.Require(t)
 	const closed = "an address within a container with a network of its own"
 	for _, tt := range []struct {

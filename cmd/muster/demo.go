@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,10 +32,14 @@ type demoResult struct {
 	FailoverMS int64  `json:"failover_ms"`
 	NextMaster string `json:"next_master"`
 	NextTerm   uint64 `json:"next_term"`
+	// Agents are those that go on running, with --keep.
+	Agents []demoAgent `json:"agents,omitempty"`
 }
 
 func newDemoCommand() *cobra.Command {
 	var nodes int
+	var keep bool
+	var restartAfter time.Duration
 	var output string
 	cmd := &cobra.Command{
 		Use:   "demo",
@@ -41,8 +47,13 @@ func newDemoCommand() *cobra.Command {
 		Long: `Start agents as processes of their own on loopback, with a static list of peers,
 temporary data and free ports. Show the members and the master with its term,
 kill the master with SIGKILL, show the next one and the time that it took, and
-stop everything. Nothing is left behind.`,
+stop everything. Nothing is left behind.
+
+With --keep the cluster goes on running until Ctrl-C: try to kill, pause and stop
+its nodes. What the demo sees is printed, and a node that ended is started again
+after a while. With -o json each of these events is one object on a line.`,
 		Example: `  muster demo
+  muster demo --keep
   muster demo --nodes 5
   muster demo -o json`,
 		Args: cobra.NoArgs,
@@ -53,67 +64,74 @@ stop everything. Nothing is left behind.`,
 			if err := checkOutput(output, "text", "json"); err != nil {
 				return err
 			}
-			out := cmd.OutOrStdout()
-			story := out
-			if output == "json" {
-				story = io.Discard
+			if restartAfter < 0 {
+				return usageError(fmt.Errorf("--restart-after: %q: negative; write how long a node that ended stays away, as 15s", restartAfter))
 			}
-			result, err := demo(cmd.Context(), nodes, story)
-			if err != nil {
-				return err
+			// A terminal that is closed ends the demo, but for nohup.
+			ctx := cmd.Context()
+			if !signal.Ignored(syscall.SIGHUP) {
+				var stop context.CancelFunc
+				ctx, stop = signal.NotifyContext(ctx, syscall.SIGHUP)
+				defer stop()
 			}
-			if output == "json" {
-				return printJSON(out, result)
-			}
-			return nil
+			d := demo{out: cmd.OutOrStdout(), json: output == "json", keep: keep, restartAfter: restartAfter}
+			return d.run(ctx, nodes)
 		},
 	}
 	cmd.Flags().IntVar(&nodes, "nodes", 3, "number of agents")
+	cmd.Flags().BoolVar(&keep, "keep", false, "go on running after the show, until Ctrl-C")
+	cmd.Flags().DurationVar(&restartAfter, "restart-after", 15*time.Second, "with --keep, how long a node that ended stays away")
 	addOutputFlag(cmd, &output, "text", "json")
 	return cmd
 }
 
-// demo tells its story on w as it goes.
-func demo(ctx context.Context, nodes int, w io.Writer) (result demoResult, err error) {
+// demo is one run of the command.
+type demo struct {
+	out          io.Writer
+	json         bool
+	keep         bool
+	restartAfter time.Duration
+}
+
+func (d *demo) run(ctx context.Context, nodes int) (err error) {
 	cluster, err := newDemoCluster(nodes)
 	if err != nil {
-		return result, err
+		return err
 	}
 	defer func() { err = errors.Join(err, cluster.close()) }()
 
-	fmt.Fprintf(w, "Starting %d agents on loopback, each a process of its own, with a static list of peers.\n", nodes)
-	if err := cluster.start(); err != nil {
-		return result, err
+	story := d.out
+	if d.json {
+		story = io.Discard
 	}
-	began := time.Now()
-	master, err := cluster.waitFormed(ctx)
+	result, err := cluster.show(ctx, story)
 	if err != nil {
-		return result, err
+		return err
 	}
-	result = demoResult{
-		Nodes:    nodes,
-		FormedMS: time.Since(began).Milliseconds(),
-		Master:   master.NodeID,
-		Term:     master.Term,
+	var master httpapi.Master
+	if d.keep {
+		fmt.Fprintf(story, "Starting %s again.\n", result.Master)
+		if err := cluster.start(result.Master); err != nil {
+			return err
+		}
+		if master, err = cluster.waitFormed(ctx); err != nil {
+			return err
+		}
+		result.Agents = cluster.demoAgents()
+		printInvitation(story, cluster.files.binary, result.Agents, master, d.restartAfter)
 	}
-	fmt.Fprintf(w, "Formed %d ms after the last of them was started.\n\n", result.FormedMS)
-	if err := cluster.printMembers(ctx, w); err != nil {
-		return result, err
+	if d.json {
+		if err := printJSON(d.out, result); err != nil {
+			return err
+		}
 	}
-
-	victim := cluster.agents[master.NodeID]
-	fmt.Fprintf(w, "\n%s is master in term %d. Killing it (SIGKILL, pid %d).\n", master.NodeID, master.Term, victim.cmd.Process.Pid)
-	killed := time.Now()
-	victim.kill()
-	next, err := cluster.waitNext(ctx, master)
-	if err != nil {
-		return result, err
+	if d.keep {
+		if err := d.follow(ctx, cluster, master); err != nil {
+			return err
+		}
 	}
-	result.FailoverMS = time.Since(killed).Milliseconds()
-	result.NextMaster, result.NextTerm = next.NodeID, next.Term
-	fmt.Fprintf(w, "%s is master in term %d, %d ms after the kill.\n", next.NodeID, next.Term, result.FailoverMS)
-	fmt.Fprintln(w, "Stopping the others.")
-	return result, nil
+	fmt.Fprintln(story, "Stopping the agents.")
+	return nil
 }
 
 // demoCluster is a set of agents with the static provider.
@@ -152,8 +170,44 @@ func newDemoCluster(nodes int) (*demoCluster, error) {
 	return c, nil
 }
 
-func (c *demoCluster) start() error {
-	for _, name := range c.names {
+// show tells its story on w as it goes: the cluster forms, and loses its master.
+func (c *demoCluster) show(ctx context.Context, w io.Writer) (result demoResult, err error) {
+	fmt.Fprintf(w, "Starting %d agents on loopback, each a process of its own, with a static list of peers.\n", len(c.names))
+	if err := c.start(c.names...); err != nil {
+		return result, err
+	}
+	began := time.Now()
+	master, err := c.waitFormed(ctx)
+	if err != nil {
+		return result, err
+	}
+	result = demoResult{
+		Nodes:    len(c.names),
+		FormedMS: time.Since(began).Milliseconds(),
+		Master:   master.NodeID,
+		Term:     master.Term,
+	}
+	fmt.Fprintf(w, "Formed %d ms after the last of them was started.\n\n", result.FormedMS)
+	if err := c.printMembers(ctx, w); err != nil {
+		return result, err
+	}
+
+	victim := c.agents[master.NodeID]
+	fmt.Fprintf(w, "\n%s is master in term %d. Killing it (SIGKILL, pid %d).\n", master.NodeID, master.Term, victim.pid())
+	killed := time.Now()
+	victim.kill()
+	next, err := c.waitNext(ctx, master)
+	if err != nil {
+		return result, err
+	}
+	result.FailoverMS = time.Since(killed).Milliseconds()
+	result.NextMaster, result.NextTerm = next.NodeID, next.Term
+	fmt.Fprintf(w, "%s is master in term %d, %d ms after the kill.\n", next.NodeID, next.Term, result.FailoverMS)
+	return result, nil
+}
+
+func (c *demoCluster) start(names ...string) error {
+	for _, name := range names {
 		if err := c.agents[name].start(c.files.binary); err != nil {
 			return fmt.Errorf("start %s: %w", name, err)
 		}

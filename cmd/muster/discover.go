@@ -13,9 +13,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/musterhq/muster/config"
 	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/discovery/driver"
-	"github.com/musterhq/muster/node/config"
 )
 
 // sayAfter is how long a provider may take to answer before it is said that it is
@@ -54,7 +54,7 @@ Entries that cannot be read are reported on stderr.`,
 				return err
 			}
 			if d.timeout < 0 {
-				return usageError(fmt.Errorf("--timeout: %q: negative; write a duration, as 10s, or 0 to wait for ever", d.timeout))
+				return usageError(fmt.Errorf("--timeout: %q: negative; write a duration, as 10s, or 0 to wait until it answers", d.timeout))
 			}
 			var err error
 			if d.query.Meta, err = parseMeta(meta); err != nil {
@@ -85,7 +85,7 @@ Entries that cannot be read are reported on stderr.`,
 	flags.StringSliceVar(&d.query.Tags, "tag", nil, "only instances with this tag; repeat it for more")
 	flags.StringSliceVar(&meta, "meta", nil, "only instances with this fact, as version=1.4; repeat it for more")
 	flags.StringVar(&d.query.Zone, "zone", "", "only instances of this zone")
-	flags.DurationVar(&d.timeout, "timeout", 10*time.Second, "how long to wait for the first answer of a provider; 0 is for ever")
+	flags.DurationVar(&d.timeout, "timeout", 10*time.Second, "how long to wait for the first answer of a provider; 0 waits until it answers")
 	addOutputFlag(cmd, &d.output, "table", "json")
 	addConfigFlags(cmd, &file, "cluster")
 	return cmd
@@ -112,9 +112,9 @@ type discoverer struct {
 	output   string
 	out, err io.Writer
 
-	label   func(provider string) string // how a provider is named in messages
-	told    map[string]bool              // the skipped entries that stand and were reported
-	failing map[string]string            // by provider, what was reported last and still stands
+	label    func(provider string) string // how a provider is named in messages
+	reported map[string]bool              // the skipped entries that stand and were reported
+	failing  map[string]string            // by provider, what was reported last and still stands
 }
 
 func (d *discoverer) run(ctx context.Context, cfg *config.Config) error {
@@ -165,7 +165,7 @@ func (d *discoverer) follow(ctx context.Context, union *discovery.Union) error {
 		late = timer.C
 	}
 	var last discovery.UnionSnapshot
-	for _, r := range union.Registries() { // as long as nothing is heard of any
+	for _, r := range union.Registries() { // as long as none has answered
 		last.Parts = append(last.Parts, discovery.Part{Provider: r.Name()})
 	}
 	for printed := false; ; {
@@ -175,7 +175,7 @@ func (d *discoverer) follow(ctx context.Context, union *discovery.Union) error {
 			case !ok && ctx.Err() == nil:
 				return d.nothing(last, "the watch of %s ended", errors.New("no reason was given"))
 			case !ok:
-				continue // the context's end is told below
+				continue // the context's end is reported below
 			}
 			last = s
 			if !printed && (!s.Known || !s.Settled()) {
@@ -209,7 +209,7 @@ func (d *discoverer) follow(ctx context.Context, union *discovery.Union) error {
 	}
 }
 
-// pending reports whether nothing was heard of the provider.
+// pending reports whether the provider has not answered yet.
 func pending(p discovery.Part) bool { return !p.Known && p.Err == nil }
 
 // hopeless reports whether no provider has answered and none will.
@@ -292,12 +292,13 @@ func (d *discoverer) print(s discovery.UnionSnapshot) error {
 	if d.output == "json" {
 		return d.printJSON(s)
 	}
+	found, _ := s.Instances()
 	if d.watch {
 		state := ""
 		if s.Stale {
 			state = ", stale"
 		}
-		fmt.Fprintf(d.out, "%s  %d of %s%s\n", s.At.Format(time.TimeOnly), len(s.Instances), cell(d.query.Service), state)
+		fmt.Fprintf(d.out, "%s  %d of %s%s\n", s.At.Format(time.TimeOnly), len(found), cell(d.query.Service), state)
 	}
 	header := []string{"NODE", "INSTANCE", "ADDRESS", "ZONE", "TAGS", "META", "APP ADDRESSES"}
 	several := len(s.Parts) > 1
@@ -305,7 +306,7 @@ func (d *discoverer) print(s discovery.UnionSnapshot) error {
 		header = append(header, "PROVIDERS")
 	}
 	t := newTable(d.out, header...)
-	for _, i := range s.Instances {
+	for _, i := range found {
 		row := []string{i.NodeID, short(i.InstanceID), i.Addr, i.Zone, strings.Join(i.Tags, ","), pairs(i.Meta), pairs(i.AppAddrs)}
 		if several {
 			row = append(row, strings.Join(s.Providers(i), ","))
@@ -330,7 +331,7 @@ type listed struct {
 // discovered is a line of `muster discover --watch -o json`. It only gains fields.
 type discovered struct {
 	Service string `json:"service"`
-	// Revision is that of the provider, 0 where it has none and with several.
+	// Revision is that of the provider, 0 if it has none and with several.
 	Revision uint64 `json:"revision"`
 	// Stale says that a provider fails, for the reason in Error, and that this is
 	// the last good set.
@@ -361,7 +362,8 @@ type share struct {
 // printJSON prints the array of instances, or a line of a watch.
 func (d *discoverer) printJSON(s discovery.UnionSnapshot) error {
 	instances := []listed{} // never null
-	for _, i := range s.Instances {
+	found, _ := s.Instances()
+	for _, i := range found {
 		instances = append(instances, listed{i, s.Providers(i)})
 	}
 	if !d.watch {
@@ -380,7 +382,8 @@ func (d *discoverer) printJSON(s discovery.UnionSnapshot) error {
 		v.Skipped = append(v.Skipped, skipped{k.Key, complaint(k)})
 	}
 	for _, p := range s.Parts {
-		v.Providers = append(v.Providers, share{p.Provider, p.Known, p.Stale, message(p.Err), len(p.Instances), uint64(p.Revision)})
+		of, known := p.Instances()
+		v.Providers = append(v.Providers, share{p.Provider, known, p.Stale, message(p.Err), len(of), uint64(p.Revision)})
 	}
 	return json.NewEncoder(d.out).Encode(v) // on one line
 }
@@ -392,17 +395,17 @@ func message(err error) string {
 	return err.Error()
 }
 
-// reportSkipped tells of entries that cannot be read, once for each as long as it
+// reportSkipped reports entries that cannot be read, once for each as long as it
 // stands.
 func (d *discoverer) reportSkipped(list []driver.Skipped) {
 	now := make(map[string]bool, len(list))
 	for _, k := range list {
 		now[k.Key] = true
-		if !d.told[k.Key] {
+		if !d.reported[k.Key] {
 			fmt.Fprintf(d.err, "muster: skipped %s: %s\n", strconv.Quote(k.Key), cell(complaint(k)))
 		}
 	}
-	d.told = now
+	d.reported = now
 }
 
 func complaint(k driver.Skipped) string {

@@ -17,7 +17,7 @@ import (
 
 	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/discovery/driver"
-	"github.com/musterhq/muster/internal/testserver"
+	"github.com/musterhq/muster/internal/testing/testserver"
 )
 
 func TestDiscoverLists(t *testing.T) {
@@ -51,6 +51,7 @@ func TestDiscoverLists(t *testing.T) {
 // TestDiscoverAProviderThatIsDown holds that the wait is announced, ends, and
 // names the provider and its endpoint.
 func TestDiscoverAProviderThatIsDown(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0") // it accepts, and says nothing
 	if err != nil {
 		t.Fatal(err)
@@ -276,7 +277,7 @@ func TestDiscoverPutsProvidersTogether(t *testing.T) {
 	other.set(driver.Snapshot{}, fmt.Errorf("%w: connection refused", driver.ErrUnavailable))
 	w = follow(t, discoverer{watch: true, output: "json", timeout: liveness}, f, other)
 	got := next(t, w.err)
-	if strings.HasPrefix(got, "muster: waiting for ") { // it was the first to be heard of
+	if strings.HasPrefix(got, "muster: waiting for ") { // its answer was the first
 		got = next(t, w.err)
 	}
 	if want := "muster: incomplete: provider other fails: list: provider unavailable: connection refused"; got != want {

@@ -15,9 +15,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/musterhq/muster/agent"
+	"github.com/musterhq/muster/agent/doctor"
+	"github.com/musterhq/muster/config"
 	"github.com/musterhq/muster/discovery"
-	"github.com/musterhq/muster/internal/doctor"
-	"github.com/musterhq/muster/node/config"
 	"github.com/musterhq/muster/node/httpapi"
 	"github.com/musterhq/muster/providers/consul"
 	"github.com/musterhq/muster/providers/etcd"
@@ -30,7 +31,7 @@ func newDoctorCommand() *cobra.Command {
 	var file string
 	cmd := completeDoctor(&cobra.Command{
 		Use:   "doctor",
-		Short: "Check all that an agent needs here, and say how it is mended",
+		Short: "Check all that an agent needs here, and how to fix it",
 		Long: `Check what an agent with this configuration would need on this host, or needs while it
 runs: the configuration; the providers, whether they can be reached and permit what the
 node will do; the address that others dial, with each step of finding it, and whether it
@@ -40,13 +41,14 @@ cluster, its master, and who of those that are listed answers.
 Where the configuration names no cluster and has a section registrar or services, what a
 registrar needs is looked at, as by muster registrar doctor.
 
-Each line is ok, warn or fail, and the last two say the mend. What hangs on something
-that failed is not checked, and says so with a warning. Where the configuration is wrong,
-that is all that is said.
+Each line is ok, warn or fail; the last two say how to fix it. Checks that depend on a
+failed one are skipped and shown as warn, not checked. If the configuration is wrong,
+nothing else is checked.
 
 Nothing stays of what is done. A record is written and deleted; a registration and a
-claim of mastership are only rehearsed, so that no reader sees a node or a master. The
-ports of an agent that does not run are opened for a moment: do not start it just then.
+claim of mastership are not made, only checked for permission: no reader sees a node or
+a master. The ports of an agent that does not run are opened for a moment: do not start
+it just then.
 
 The status is 0 where nothing has failed, 1 where something has, the configuration
 included, and 2 where the command line is wrong.`,
@@ -62,14 +64,14 @@ func newRegistrarDoctorCommand() *cobra.Command {
 	var file string
 	cmd := completeDoctor(&cobra.Command{
 		Use:   "doctor",
-		Short: "Check all that a registrar needs here, and say how it is mended",
+		Short: "Check all that a registrar needs here, and how to fix it",
 		Long: `Check what a registrar with this configuration would need on this host, or needs while
 it runs: the configuration; the address of the host; the container engine, and what its
 containers come to; the providers, whether they can be reached and take just that; the
 port of the API, certificates and the clock.
 
-Each line is ok, warn or fail, and the last two say the mend. Nothing stays of what is
-done: registrations are only rehearsed.
+Each line is ok, warn or fail; the last two say how to fix it. Nothing is left behind:
+registrations are not made, only checked for permission.
 
 The status is 0 where nothing has failed, 1 where something has, the configuration
 included, and 2 where the command line is wrong.`,
@@ -113,7 +115,7 @@ func examine(ctx context.Context, cmd *cobra.Command, file string, purpose confi
 		if purpose == config.ForAny {
 			if other, wrong := loadConfigFor(cmd, file, config.ForRegistrar); wrong == nil && other.Cluster == "" {
 				return []doctor.Finding{{Check: "configuration", Status: doctor.Fail, Detail: `cluster: "": missing, which a node needs and a registrar does not`,
-					Mend: "name the cluster, as cluster: orders, or look at a registrar with muster registrar doctor"}}, nil
+					Hint: "name the cluster, as cluster: orders, or look at a registrar with muster registrar doctor"}}, nil
 			}
 		}
 		return doctor.Configuration(err), nil
@@ -124,25 +126,25 @@ func examine(ctx context.Context, cmd *cobra.Command, file string, purpose confi
 }
 
 func examineNode(ctx context.Context, cfg *config.Config) (_ []doctor.Finding, err error) {
-	nodeConfig, closeRegistries, err := cfg.NodeConfig(nil)
+	nodeConfig, closeRegistries, err := agent.NodeConfig(cfg, nil)
 	if err != nil {
 		return doctor.Configuration(err), nil
 	}
 	defer func() { err = errors.Join(err, closeRegistries()) }()
 	o := doctor.Options{Config: cfg, Providers: aboutProviders(cfg, cfg.Cluster), Ask: func(ctx context.Context) (s httpapi.Status, err error) {
-		a, err := ownAgent(cfg.HTTP)
+		a, err := ownAgent(agentService, cfg.HTTP)
 		if err == nil {
 			_, err = a.ask(ctx, httpapi.PathStatus, &s)
 		}
 		return s, err
 	}}
-	engine, err := openEngine(cfg)
+	engine, err := agent.OpenEngine(cfg)
 	if err != nil {
 		if cfg.Docker != (config.Docker{}) {
 			return doctor.Configuration(err), nil
 		}
 		o.NoEngine = err
-		nodeConfig.Detectors = append([]advertise.Detector{unusable{"docker", err}}, nodeConfig.Detectors...)
+		nodeConfig.Detectors = append([]advertise.Detector{agent.Unusable("docker", err)}, nodeConfig.Detectors...)
 	} else {
 		defer engine.Close()
 		o.Engine = engine
@@ -155,12 +157,12 @@ func examineNode(ctx context.Context, cfg *config.Config) (_ []doctor.Finding, e
 }
 
 func examineRegistrar(ctx context.Context, cfg *config.Config) (_ []doctor.Finding, err error) {
-	if err := checkRules(cfg); err != nil {
+	if err := agent.CheckRegistrar(cfg); err != nil {
 		return doctor.Configuration(err), nil
 	}
-	o := doctor.RegistrarOptions{Config: cfg, Rules: registrarRules(cfg), Providers: aboutProviders(cfg, "")}
+	o := doctor.RegistrarOptions{Config: cfg, Rules: agent.RegistrarRules(cfg), Providers: aboutProviders(cfg, "")}
 	if cfg.Registrar.Containers {
-		if o.Engine, err = openEngine(cfg); err != nil {
+		if o.Engine, err = agent.OpenEngine(cfg); err != nil {
 			return doctor.Configuration(err), nil
 		}
 		defer o.Engine.Close()
@@ -171,11 +173,10 @@ func examineRegistrar(ctx context.Context, cfg *config.Config) (_ []doctor.Findi
 	}
 	defer func() { err = errors.Join(err, union.Close()) }()
 	o.Registries = union.Registries()
-	cfg.HTTP = registrarHTTP(cfg)
+	cfg.HTTP = agent.RegistrarHTTP(cfg)
 	o.Ask = func(ctx context.Context) (r host.Report, err error) {
-		a, err := ownAgent(cfg.HTTP)
+		a, err := ownAgent(registrarService, cfg.HTTP)
 		if err == nil {
-			a.service = registrarService
 			_, err = a.ask(ctx, host.PathRegistrar, &r)
 		}
 		return r, err
@@ -183,20 +184,20 @@ func examineRegistrar(ctx context.Context, cfg *config.Config) (_ []doctor.Findi
 	return doctor.RunRegistrar(ctx, o), nil
 }
 
-// ownAgent is the agent of a configuration, of which the token and the very certificate
-// are known.
-func ownAgent(h config.HTTP) (agent, error) {
-	addr, _, err := agentService.address(h.Addr)
+// ownAgent is the agent, or registrar, of a configuration, of which the token and the very
+// certificate are known.
+func ownAgent(of service, h config.HTTP) (apiClient, error) {
+	addr, _, err := of.address(h.Addr)
 	if err != nil {
-		return agent{}, err
+		return apiClient{}, err
 	}
-	a := agent{service: agentService, addr: addr}
+	a := apiClient{service: of, addr: addr}
 	if a.token, err = h.Token.Or(h.TokenFile); err != nil || !h.TLS.Enabled() {
 		return a, err
 	}
 	own, err := tls.LoadX509KeyPair(h.TLS.CertFile, h.TLS.KeyFile)
 	if err != nil {
-		return agent{}, err
+		return apiClient{}, err
 	}
 	a.tls = &tls.Config{
 		MinVersion:         tls.VersionTLS12,
@@ -239,7 +240,7 @@ func aboutEtcd(cluster string, c *etcd.Config) doctor.Provider {
 		about.Permission = fmt.Sprintf("grant the user's role readwrite for the part of %s in the tree of format %s, and below %s/ for mastership; see providers/etcd/README.md#the-role-it-needs",
 			service, c.Format, strings.TrimSuffix(cmp.Or(c.AuthorityPrefix, etcd.DefaultPrefix), "/"))
 	}
-	secure, err := c.TLS.ClientConfig()
+	secure, err := c.TLS.Client()
 	if err != nil {
 		return about
 	}
@@ -251,13 +252,13 @@ func aboutEtcd(cluster string, c *etcd.Config) doctor.Provider {
 
 func aboutConsul(cluster string, c *consul.Config) doctor.Provider {
 	prefix := cmp.Or(c.AuthorityPrefix, c.Prefix, consul.DefaultPrefix)
-	about := doctor.Provider{TLS: c.TLS.TLS, Permission: fmt.Sprintf(
+	about := doctor.Provider{TLS: c.TLS.Config, Permission: fmt.Sprintf(
 		`give the token a policy with service %q, service "%s-master", key_prefix "%s/" and session_prefix "" to write and node_prefix "" to read; see providers/consul/README.md#what-the-token-may-do`,
 		cluster, strings.ReplaceAll(prefix, "/", "-"), prefix)}
 	if cluster == "" {
 		about.Permission = `give the token a policy with service_prefix "" to write and node_prefix "" to read, or key_prefix of the tree to write where the format is one of keys; see providers/consul/README.md#what-the-token-may-do`
 	}
-	secure, err := c.TLS.ClientConfig()
+	secure, err := c.TLS.Client()
 	if err != nil {
 		return about
 	}
@@ -299,8 +300,8 @@ func printFindings(w io.Writer, found []doctor.Finding) error {
 		if _, err := fmt.Fprintf(w, "%-4s  %-*s  %s\n", f.Status, width, f.Check, cell(f.Detail)); err != nil {
 			return err
 		}
-		if f.Mend != "" {
-			if _, err := fmt.Fprintf(w, "      %*s  mend: %s\n", width, "", cell(f.Mend)); err != nil {
+		if f.Hint != "" {
+			if _, err := fmt.Fprintf(w, "      %*s  hint: %s\n", width, "", cell(f.Hint)); err != nil {
 				return err
 			}
 		}

@@ -17,10 +17,10 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/musterhq/muster/internal/doctor"
-	"github.com/musterhq/muster/internal/testserver"
+	"github.com/musterhq/muster/agent/doctor"
+	"github.com/musterhq/muster/config"
+	"github.com/musterhq/muster/internal/testing/testserver"
 	"github.com/musterhq/muster/node"
-	"github.com/musterhq/muster/node/config"
 )
 
 // patient is a configuration of a node on loopback, on ports that are free.
@@ -63,8 +63,8 @@ func consult(t testing.TB, config map[string]any, flags ...string) findings {
 		if f.Status == doctor.Fail {
 			want = statusFailed
 		}
-		if f.Detail == "" || (f.Mend == "") != (f.Status == doctor.OK) || strings.ContainsAny(f.Detail+f.Mend, "\n") {
-			t.Errorf("a finding without a detail or a mend, or on several lines: %+v", f)
+		if f.Detail == "" || (f.Hint == "") != (f.Status == doctor.OK) || strings.ContainsAny(f.Detail+f.Hint, "\n") {
+			t.Errorf("a finding without a detail or a hint, or on several lines: %+v", f)
 		}
 		found[f.Check] = f
 	}
@@ -82,7 +82,7 @@ func (f findings) want(t testing.TB, check string, status doctor.Status, in ...s
 	t.Helper()
 	got := f[check]
 	for _, text := range in {
-		if !strings.Contains(got.Detail+"\n"+got.Mend, text) {
+		if !strings.Contains(got.Detail+"\n"+got.Hint, text) {
 			t.Errorf("%s: %+v, want %q", check, got, text)
 		}
 	}
@@ -122,7 +122,13 @@ func TestDoctorBeforeTheFirstStart(t *testing.T) {
 }
 
 func TestDoctorBesideAgents(t *testing.T) {
-	c := newTestCluster(t, 2, staticProvider)
+	t.Parallel()
+	// The master is to be the same for as long as the doctor takes, on a loaded machine too.
+	c := newTestCluster(t, 2, func(peers []string) map[string]any {
+		config := staticProvider(peers)
+		config["mastership"] = map[string]any{"ttl": "15s"}
+		return config
+	})
 	c.start(c.agents...)
 	agent := c.agents[0]
 	master := c.waitMaster(0, 2, c.agents...)
@@ -130,7 +136,13 @@ func TestDoctorBesideAgents(t *testing.T) {
 		s, err := c.status(ctx, agent)
 		return err == nil && s.Ready && s.Advertise.Reach.State == "reachable"
 	})
-	status, stdout, stderr := execute(t, "doctor", "-c", agent.config)
+	named := fmt.Sprintf("node %s at %s, term %d; the agent sees 2 members", master.NodeID, master.Addr, master.Term)
+	var status int
+	var stdout, stderr string
+	c.eventually("it names the master", func(context.Context) bool { // which it may not know yet
+		status, stdout, stderr = execute(t, "doctor", "-c", agent.config)
+		return strings.Contains(stdout, named)
+	})
 	if status != statusDone || stderr != "" {
 		t.Errorf("status %d\n%s%s", status, stdout, stderr)
 	}
@@ -138,8 +150,8 @@ func TestDoctorBesideAgents(t *testing.T) {
 		"the agent of node node-1 of cluster demo runs and is ready",
 		"node.bind " + agent.nodeAddr + " is held by the agent of this node",
 		"node node-2 has reached the agent at " + agent.nodeAddr,
-		"2 instances of demo listed, 1 answered besides this one",
-		fmt.Sprintf("node %s at %s, term %d; the agent sees 2 members", master.NodeID, master.Addr, master.Term),
+		"2 instances of demo listed, 1 answered beside this one",
+		named,
 	} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("it does not say %q:\n%s", want, stdout)
@@ -162,6 +174,7 @@ func TestDoctorBesideAgents(t *testing.T) {
 
 // What is written is gone afterwards, and a registration never stood.
 func TestDoctorOverEtcd(t *testing.T) {
+	t.Parallel()
 	server := testserver.StartEtcd(t, testserver.WithAuth())
 	server.AddUser("muster", "secret", "/muster/")
 	server.AddUser("reader", "secret", "/elsewhere/")
@@ -210,13 +223,13 @@ func TestDoctorOverEtcd(t *testing.T) {
 }
 
 func TestDoctorOverConsul(t *testing.T) {
+	t.Parallel()
 	server := testserver.StartConsul(t, testserver.WithACL())
 	as := func(rules string) map[string]any {
 		return patient(t, map[string]any{"provider": map[string]any{"consul": map[string]any{"address": server.Addr(), "token": server.AddToken(rules)}}})
 	}
 	// That of the README.
-	f := consult(t, as(`service "orders" { policy = "write" } service "muster-master" { policy = "write" } node_prefix "" { policy = "read" }
-		session_prefix "" { policy = "write" } key_prefix "muster/" { policy = "write" }`))
+	f := consult(t, as(`service "orders" { policy = "write" } node_prefix "" { policy = "read" } key_prefix "muster/" { policy = "write" }`))
 	f.wantNoFailure(t)
 	f.want(t, "provider.consul.register", doctor.OK)
 	f.want(t, "provider.consul.mastership", doctor.OK, "may become master; a record can be written, read and deleted")
@@ -225,9 +238,9 @@ func TestDoctorOverConsul(t *testing.T) {
 	f.want(t, "provider.consul.read", doctor.OK)
 	f.want(t, "provider.consul.register", doctor.Fail, "denied", `service "orders"`, "providers/consul/README.md")
 	f.want(t, "provider.consul.mastership", doctor.Fail, "denied", `key_prefix "muster/"`)
-	f = consult(t, as(`service "orders" { policy = "write" } node_prefix "" { policy = "read" } session_prefix "" { policy = "write" } key_prefix "muster/" { policy = "write" }`))
+	f = consult(t, as(`service "orders" { policy = "write" } node_prefix "" { policy = "read" } key_prefix "muster/" { policy = "read" }`))
 	f.want(t, "provider.consul.register", doctor.OK)
-	f.want(t, "provider.consul.mastership", doctor.Fail, "denied", `service "muster-master"`)
+	f.want(t, "provider.consul.mastership", doctor.Fail, "denied", `key_prefix "muster/"`)
 	keys, _, err := server.Client().KV().Keys("", "", nil)
 	if err != nil || len(keys) != 0 {
 		t.Errorf("left are the keys %v, %v", keys, err)
@@ -262,6 +275,7 @@ func TestDoctorFindsTheWrongAddress(t *testing.T) {
 
 // A provider that is down, and one that takes connections and says nothing.
 func TestDoctorIsBounded(t *testing.T) {
+	t.Parallel()
 	nobody, err := freeAddrs(1)
 	if err != nil {
 		t.Fatal(err)
@@ -302,9 +316,10 @@ func TestDoctorReadsCertificates(t *testing.T) {
 	f.want(t, "reach", doctor.Fail)
 }
 
-// Names that certificates do not have are told with those that they have, and nobody is
-// sent to publish a port or to mend the listing of another node.
+// Names that certificates do not have are reported with those that they have, and nobody is
+// sent to publish a port or to hint the listing of another node.
 func TestDoctorFindsCertificatesForOtherHosts(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for _, args := range [][]string{{"ca"}, {"cert", "n1", "--host", "10.0.0.5"}, {"cert", "n2", "--host", "10.0.0.6"}} {
 		if status, _, stderr := execute(t, append(append([]string{"tls"}, args...), "--dir", dir)...); status != statusDone {
@@ -324,19 +339,19 @@ func TestDoctorFindsCertificatesForOtherHosts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	trial, err := node.Config{Cluster: cfg.Cluster, NodeID: "n2", Bind: otherAddr, TLS: cfg.TLS}.Try("")
-	if err != nil {
+	there := node.NewPreflight(node.Config{Cluster: cfg.Cluster, NodeID: "n2", Bind: otherAddr, TLS: cfg.TLS.Config})
+	defer there.Close()
+	if err := there.Open(); err != nil {
 		t.Fatal(err)
 	}
-	defer trial.Close()
 
 	p := patient(t, map[string]any{"tls": files("n1")})
 	own := p["node"].(map[string]any)["bind"].(string)
 	p["provider"] = map[string]any{"static": map[string]any{"peers": []string{own, otherAddr}}}
 	f := consult(t, p)
-	f.want(t, "reach", doctor.Fail, own+" does not lead back to this host: refused: its certificate is for 10.0.0.5, and not for 127.0.0.1, the host that was dialled", "have it issued for that as well")
-	f.want(t, "certificates.tls.names", doctor.Fail, "is for 10.0.0.5, and not for 127.0.0.1")
-	f.want(t, "cluster", doctor.Fail, "2 instances of orders listed, 0 answered besides this one; "+otherAddr+": refused: its certificate is for 10.0.0.6, and not for 127.0.0.1", "have it issued for that as well")
+	f.want(t, "reach", doctor.Fail, own+" does not lead back to this host: refused: its certificate is for n1, 10.0.0.5, and not for 127.0.0.1, the host that was dialled", "have it issued for that as well")
+	f.want(t, "certificates.tls.names", doctor.Fail, "is for n1, 10.0.0.5, and not for 127.0.0.1")
+	f.want(t, "cluster", doctor.Fail, "2 instances of orders listed, 0 answered beside this one; "+otherAddr+": refused: its certificate is for n2, 10.0.0.6, and not for 127.0.0.1", "have it issued for that as well")
 	if detail := f["cluster"].Detail; strings.Contains(detail, own) {
 		t.Errorf("the node is a stranger to itself: %s", detail)
 	}
@@ -365,6 +380,7 @@ func TestDoctorFindsCertificatesForOtherHosts(t *testing.T) {
 
 // The agent is asked with the token and over the TLS of its own configuration.
 func TestDoctorAsksAnAgentThatIsSecured(t *testing.T) {
+	t.Parallel()
 	c := emptyCluster(t)
 	addrs := testAddrs(t, 2)
 	cert, key := testserver.NewCA(t).Issue(t, "api", testserver.PKCS8)
@@ -396,8 +412,8 @@ func TestDoctorAsksAnAgentThatIsSecured(t *testing.T) {
 func TestDoctorOfAWrongConfiguration(t *testing.T) {
 	f := consult(t, map[string]any{"cluster": "orders", "nod": "x", "provider": map[string]any{"static": map[string]any{"peers": []string{"10.0.0.5:7946"}}}})
 	want := findings{
-		"configuration": {Check: "configuration", Status: doctor.Fail, Mend: `did you mean "node"?`},
-		"remaining":     {Check: "remaining", Status: doctor.Warn, Detail: "not checked: the configuration is wrong", Mend: "mend the configuration"},
+		"configuration": {Check: "configuration", Status: doctor.Fail, Hint: `did you mean "node"?`},
+		"remaining":     {Check: "remaining", Status: doctor.Warn, Detail: "not checked: the configuration is wrong", Hint: "correct the configuration"},
 	}
 	got := f["configuration"]
 	got.Detail = ""

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,11 +16,16 @@ import (
 
 	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/registrar/advertise"
-	"github.com/musterhq/muster/registrar/docker"
+	"github.com/musterhq/muster/registrar/docker/engine"
+	"github.com/musterhq/muster/registrar/docker/grammar"
 )
 
 // maxInspect bounds a file of --inspect, well above that of thousands of containers.
 const maxInspect = 64 << 20
+
+// maxUnknown bounds how many services of one container are reported singly whose address is
+// not known.
+const maxUnknown = 4
 
 func newExplainCommand() *cobra.Command {
 	var e explainer
@@ -29,7 +35,8 @@ func newExplainCommand() *cobra.Command {
 		Long: `Say what would be registered of the containers in a file that docker inspect has
 printed, and why. Neither an engine nor a registry is asked.
 
-Of what would not be registered the reason is told on stderr, a line for each. That
+Of what would not be registered the reason is told on stderr, a line for each; ports that
+have the same reason are one line. That
 is no failure: the status is 2 where a file holds nothing that docker inspect prints,
 and else 0.
 
@@ -72,7 +79,7 @@ is missing told on stderr. A registrar does not register it.`,
 
 // explainer prints what rules come to.
 type explainer struct {
-	rules         docker.Rules
+	rules         grammar.Rules
 	files, others []string
 	output        string
 	in            io.Reader
@@ -96,19 +103,26 @@ func (e *explainer) run(ctx context.Context) error {
 		return err
 	}
 	known := byName(append(others, containers...))
-	services := []docker.Service{} // never null
+	services := []grammar.Service{} // never null
 	for _, c := range containers {
 		found, problems := e.rules.Services(c, known)
 		services = append(services, found...)
+		unknown := 0
 		for _, problem := range problems {
-			var missing *docker.AddressError
+			var missing *grammar.AddressError
 			if errors.As(problem, &missing) {
 				services = append(services, missing.Service)
+				if unknown++; unknown > maxUnknown {
+					continue // they lack the same
+				}
 			}
-			e.tell(problem)
+			e.report(problem)
+		}
+		if more := unknown - maxUnknown; more > 0 {
+			e.report(fmt.Errorf("container %s: the address of %d more services is not known either", cmp.Or(c.ShortName(), c.ShortID()), more))
 		}
 	}
-	if host.Addr != "" && slices.ContainsFunc(services, func(s docker.Service) bool { return s.Address == e.rules.HostIP }) {
+	if host.Addr != "" && slices.ContainsFunc(services, func(s grammar.Service) bool { return s.Address == e.rules.HostIP }) {
 		fmt.Fprintf(e.err, "muster: the address of the host is taken to be this machine's, %s (%s); set --host-ip for another\n", e.rules.HostIP, host.Source)
 	}
 	return e.print(services)
@@ -140,21 +154,21 @@ func (e *explainer) here(ctx context.Context) (advertise.Address, error) {
 	return host, nil
 }
 
-// read returns the containers in files. What is none among others is told of, and a
+// read returns the containers in files. What is none among others is reported, and a
 // file with nothing else is refused.
-func (e *explainer) read(flag string, files []string) ([]docker.Container, error) {
-	var all []docker.Container
+func (e *explainer) read(flag string, files []string) ([]engine.Container, error) {
+	var all []engine.Container
 	for _, file := range files {
 		text, err := e.readFile(file)
 		if err != nil {
 			return nil, usageError(fmt.Errorf("%s: %q: cannot be read: %w", flag, file, err))
 		}
-		containers, err := docker.ParseInspect(text)
+		containers, err := engine.ParseInspect(text)
 		switch {
 		case err != nil && len(containers) == 0:
 			return nil, usageError(fmt.Errorf("%s: %q: %w", flag, file, err))
 		case err != nil:
-			e.tell(fmt.Errorf("%s: %q: %w", flag, file, err))
+			e.report(fmt.Errorf("%s: %q: %w", flag, file, err))
 		}
 		all = append(all, containers...)
 	}
@@ -188,15 +202,15 @@ func reasonOfPath(err error) error {
 }
 
 // byName finds containers by id, by the beginning of one, or by name.
-func byName(all []docker.Container) func(id string) (docker.Container, bool) {
+func byName(all []engine.Container) func(id string) (engine.Container, bool) {
 	const shortest = 12 // as people write ids
-	return func(id string) (docker.Container, bool) {
+	return func(id string) (engine.Container, bool) {
 		for _, c := range all {
 			if id != "" && (c.ID == id || c.ShortName() == id || len(id) >= shortest && strings.HasPrefix(c.ID, id)) {
 				return c, true
 			}
 		}
-		return docker.Container{}, false
+		return engine.Container{}, false
 	}
 }
 
@@ -211,22 +225,22 @@ func asFlags(err error) error {
 		var bad *driver.ConfigError
 		if errors.As(err, &bad) {
 			key, _, _ := strings.Cut(bad.Key[strings.LastIndex(bad.Key, ".")+1:], "[")
-			err = &driver.ConfigError{Key: "--" + strings.ReplaceAll(key, "_", "-"), Value: bad.Value, Problem: bad.Problem}
+			err = &driver.ConfigError{Key: "--" + strings.ReplaceAll(key, "_", "-"), Value: bad.Value, Problem: bad.Problem, Hint: bad.Hint}
 		}
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-// tell prints an error on lines of its own. What containers say cannot steer the
+// report prints an error on lines of its own. What containers say cannot steer the
 // terminal.
-func (e *explainer) tell(err error) {
+func (e *explainer) report(err error) {
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		fmt.Fprintln(e.err, "muster: "+cell(line))
 	}
 }
 
-func (e *explainer) print(services []docker.Service) error {
+func (e *explainer) print(services []grammar.Service) error {
 	if e.output == "json" {
 		return printJSON(e.out, services)
 	}

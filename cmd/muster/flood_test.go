@@ -20,8 +20,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/testing/wait"
 	"github.com/musterhq/muster/node/httpapi"
+	"github.com/musterhq/muster/tlsfiles"
 )
 
 // cost is what an agent holds.
@@ -151,7 +152,7 @@ func flood(t *testing.T, addr string, n int, open func(net.Conn)) (end func()) {
 	var conns []net.Conn
 	var wg sync.WaitGroup
 	for i := range 8 {
-		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(i+1))}, Timeout: patience}
+		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(i+1))}, Timeout: wait.Patience}
 		wg.Go(func() {
 			for range n / 8 {
 				c, err := dialer.Dial("tcp", addr)
@@ -178,7 +179,7 @@ func flood(t *testing.T, addr string, n int, open func(net.Conn)) (end func()) {
 	}
 }
 
-// Whoever can reach the port and has no certificate costs a bounded amount, whatever he
+// A client that reaches the port and has no certificate costs a bounded amount, whatever it
 // does, and harms nobody.
 func TestFloodOfStrangers(t *testing.T) {
 	s := newSiege(t)
@@ -194,7 +195,7 @@ func TestFloodOfStrangers(t *testing.T) {
 	s.over()
 
 	// Handshakes as fast as they go, for some seconds.
-	known, err := driver.TLS{CAFile: s.ca.file()}.ClientConfig()
+	known, err := tlsfiles.Config{CAFile: s.ca.file()}.Client()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,7 +212,7 @@ func TestFloodOfStrangers(t *testing.T) {
 					continue
 				}
 				handshakes.Add(1)
-				_ = c.SetDeadline(time.Now().Add(patience))
+				_ = c.SetDeadline(time.Now().Add(wait.Patience))
 				_, _ = io.Copy(io.Discard, c)
 				c.Close()
 			}
@@ -232,9 +233,10 @@ func TestFloodOfStrangers(t *testing.T) {
 
 // One who has a certificate, and neither reads nor writes, costs a bounded amount too.
 func TestStuckPeer(t *testing.T) {
+	t.Parallel()
 	s := newSiege(t)
 	cert, key := s.ca.issue(t, "stuck", "--host", "127.0.0.1")
-	config, err := driver.TLS{CAFile: s.ca.file(), CertFile: cert, KeyFile: key}.ClientConfig()
+	config, err := tlsfiles.Config{CAFile: s.ca.file(), CertFile: cert, KeyFile: key}.Client()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +248,7 @@ func TestStuckPeer(t *testing.T) {
 		var accepted atomic.Int64
 		ends = append(ends, flood(t, s.victim.nodeAddr, 160, func(c net.Conn) {
 			secure := tls.Client(c, own)
-			_ = c.SetDeadline(time.Now().Add(patience))
+			_ = c.SetDeadline(time.Now().Add(wait.Patience))
 			answer := []byte{0}
 			if secure.Handshake() == nil {
 				if _, err := io.ReadFull(secure, answer); err == nil && answer[0] == 1 {
@@ -268,6 +270,7 @@ func TestStuckPeer(t *testing.T) {
 // A member that is stopped in its tracks takes connections and never reads. What is
 // meant for it is dropped, and the others go on without it.
 func TestStoppedMember(t *testing.T) {
+	t.Parallel()
 	s := newSiege(t)
 	var stopped *agentProcess
 	for _, agent := range s.agents[1:] {
@@ -347,7 +350,7 @@ func TestSlowReadersOfTheAPI(t *testing.T) {
 	end = flood(t, s.victim.httpAddr, 48, func(c net.Conn) {
 		_, _ = io.WriteString(c, fmt.Sprintf("GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", httpapi.PathEvents))
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), wait.Patience)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.victim.httpAddr+httpapi.PathEvents, nil)
 	if err != nil {

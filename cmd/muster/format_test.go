@@ -13,19 +13,21 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/musterhq/muster/discovery/driver"
-	"github.com/musterhq/muster/internal/testserver"
+	"github.com/musterhq/muster/internal/testing/testserver"
 )
 
 // A cluster whose registrations are records of another system is a cluster as any
 // other, in spite of what the records lack. Strangers stand among them, who are
 // seen by muster discover, which registers nothing, and stay when the agents go.
 func TestClusterInRecordsOfOthers(t *testing.T) {
+	t.Parallel()
 	for format, stranger := range map[string]struct{ prefix, key, value string }{
 		"hazelcast":   {"/", "/demo/by-hand", `{"ip":"127.0.0.1","port":9}`},
 		"registrator": {"/services", "/services/demo/by-hand", "127.0.0.1:9"},
 		"skydns":      {"/skydns", "/skydns/local/cluster/demo/by-hand", `{"host":"127.0.0.1","port":9}`},
 	} {
 		t.Run(format, func(t *testing.T) {
+			t.Parallel()
 			etcd := testserver.StartEtcd(t)
 			below := stranger.key[:strings.LastIndex(stranger.key, "/")+1]
 			keys := func(ctx context.Context) (all []string) {
@@ -98,7 +100,7 @@ func TestClusterInRecordsOfOthers(t *testing.T) {
 					t.Fatal(err)
 				}
 				// Once is no more than doubt, of a set that was read while the agent registered.
-				if n := strings.Count(string(log), "will put it back"); n > 1 {
+				if n := strings.Count(string(log), "registration missing or changed"); n > 1 {
 					t.Errorf("%s has repaired %d times what was not broken", agent.name, n)
 				}
 			}

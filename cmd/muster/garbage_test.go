@@ -5,13 +5,14 @@ package main
 import (
 	"testing"
 
-	"github.com/musterhq/muster/internal/testserver"
+	"github.com/musterhq/muster/internal/testing/testserver"
 	"github.com/musterhq/muster/node/httpapi"
 )
 
 // What others have written beside the registrations is skipped and counted, and
 // keeps nobody from forming a cluster.
 func TestGarbageInEtcd(t *testing.T) {
+	t.Parallel()
 	etcd := testserver.StartEtcd(t)
 	put := func(key, value string) {
 		t.Helper()

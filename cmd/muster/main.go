@@ -7,6 +7,10 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/musterhq/muster/internal/supervise"
+	// For the schedules of jobs, on hosts that have no zone data.
+	_ "time/tzdata"
+
 	// The providers that can be configured.
 	_ "github.com/musterhq/muster/providers/consul"
 	_ "github.com/musterhq/muster/providers/etcd"
@@ -16,6 +20,9 @@ import (
 func main() { os.Exit(mainStatus()) }
 
 func mainStatus() int {
+	if status, is := supervise.Main(); is {
+		return status // of a process that muster while-master has started
+	}
 	// The first signal asks the command to stop. The second one is the system's
 	// again, and ends the process at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

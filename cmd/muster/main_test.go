@@ -9,9 +9,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/musterhq/muster/internal/testdocker"
-	"github.com/musterhq/muster/internal/testserver"
-	"github.com/musterhq/muster/node/config"
+	"github.com/musterhq/muster/config"
+	"github.com/musterhq/muster/internal/testing/testdocker"
+	"github.com/musterhq/muster/internal/testing/testserver"
 	"github.com/musterhq/muster/node/httpapi"
 )
 
@@ -20,9 +20,16 @@ import (
 const runMainVariable = "TEST_RUN_MUSTER"
 
 func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == beatsArgument {
+		beats(os.Args[2])
+	}
 	if os.Getenv(runMainVariable) != "" {
 		os.Exit(mainStatus())
 	}
+	// What the tests start is this binary, as the program. The race detector would make
+	// each such process wait for a second when it ends.
+	os.Setenv(runMainVariable, "1")
+	os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	os.Exit(testdocker.Main(testserver.Main(m)).Run())
 }
 
@@ -41,9 +48,7 @@ func program(t testing.TB, args ...string) *exec.Cmd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), self, args...)
-	cmd.Env = append(os.Environ(), runMainVariable+"=1")
-	return cmd
+	return exec.CommandContext(t.Context(), self, args...)
 }
 
 // executeProcess runs a command line in a process of its own.
@@ -81,8 +86,8 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"members", "--frobnicate"}, "unknown flag: --frobnicate"},
 		{[]string{"members", "all"}, `unknown command "all" for "muster members"`},
 		{[]string{"members", "-o", "xml"}, `--output: "xml": unknown; write table or json`},
-		{[]string{"members", "--http", "localhost"}, `--http: "localhost": not the address of an agent; write HOST:PORT, as 127.0.0.1:7980`},
-		{[]string{"master", "--http", "127.0.0.1:0"}, `--http: "127.0.0.1:0"`},
+		{[]string{"members", "--agent", "localhost"}, `--agent: "localhost": not the address of an agent; write HOST:PORT, as 127.0.0.1:7980`},
+		{[]string{"master", "--agent", "127.0.0.1:0"}, `--agent: "127.0.0.1:0"`},
 		{[]string{"config"}, "muster config wants one of its commands: check, show"},
 		{[]string{"config", "frobnicate"}, `unknown command "frobnicate" for "muster config"`},
 		{[]string{"completion", "frobnicate"}, `unknown command "frobnicate" for "muster completion"`},
@@ -93,6 +98,7 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"discover", "-c", file, "-o", "xml"}, `--output: "xml"`},
 		{[]string{"config", "show", "-c", file, "--log-level", "loud"}, `muster: --log-level: log.level: "loud": unknown; write debug, info, warn or error`},
 		{[]string{"config", "check"}, `cluster: "": missing`},
+		{[]string{"demo", "--keep", "--restart-after", "-1s"}, `--restart-after: "-1s": negative`},
 		{[]string{"doctor", "-c", file, "-o", "xml"}, `--output: "xml"`},
 		{[]string{"doctor", "-c", file, "--timeout", "0s"}, `--timeout: "0s"`},
 	} {
@@ -113,7 +119,7 @@ func TestHelp(t *testing.T) {
 		{}, {"--help"}, {"agent", "--help"}, {"config", "--help"}, {"config", "check", "--help"}, {"config", "show", "--help"}, {"doctor", "--help"},
 		{"demo", "--help"}, {"discover", "--help"}, {"members", "--help"}, {"master", "--help"}, {"view", "--help"}, {"version", "--help"},
 		{"tls", "--help"}, {"tls", "ca", "--help"}, {"tls", "cert", "--help"},
-		{"registrar", "--help"}, {"registrar", "doctor", "--help"}, {"registrar", "status", "--help"}, {"registrar", "explain", "--help"}, {"status", "--help"},
+		{"registrar", "--help"}, {"registrar", "doctor", "--help"}, {"registrar", "status", "--help"}, {"registrar", "explain", "--help"}, {"status", "--help"}, {"history", "--help"}, {"support", "--help"},
 	} {
 		status, stdout, stderr := execute(t, args...)
 		if status != statusDone || stderr != "" {
@@ -140,6 +146,23 @@ func TestVersion(t *testing.T) {
 	status, stdout, _ = execute(t, "version", "-o", "json")
 	if status != statusDone || !strings.Contains(stdout, `"version": `) || !strings.Contains(stdout, `"go": "go1.`) {
 		t.Errorf("status %d, stdout %q", status, stdout)
+	}
+}
+
+func TestVersionLine(t *testing.T) {
+	commit := "e376431671f13d4503648206566e66e536120256"
+	for _, tt := range []struct {
+		info versionInfo
+		want string
+	}{
+		{versionInfo{Version: "(devel)"}, "muster (devel) go1.26 linux/arm64"},
+		{versionInfo{Version: "v0.1.0", Revision: commit, Time: "2026-11-30T14:47:51Z"}, "muster v0.1.0 (commit e376431671f1 of 2026-11-30) go1.26 linux/arm64"},
+		{versionInfo{Version: "v0.1.0", Revision: commit, Modified: true}, "muster v0.1.0 (commit e376431671f1 modified) go1.26 linux/arm64"},
+	} {
+		tt.info.Go, tt.info.OS, tt.info.Arch = "go1.26", "linux", "arm64"
+		if got := tt.info.String(); got != tt.want {
+			t.Errorf("%q, want %q", got, tt.want)
+		}
 	}
 }
 

@@ -21,7 +21,7 @@ func newMembersCommand() *cobra.Command {
 		Long: `List the members of the cluster, as the agent that is asked sees them: the star
 under MASTER is the one that it knows as master, the star under SELF is itself.`,
 		Example: `  muster members
-  muster members --http https://10.0.0.5:7980 --ca-file ca.pem --token-file token
+  muster members --agent https://10.0.0.5:7980 --ca-file ca.pem --token-file token
   muster members -o json | jq -r '.[] | select(.master) | .addr'`,
 	}, agentService, answerTo(httpapi.PathMembers, printMembers))
 }
@@ -46,16 +46,16 @@ func newViewCommand() *cobra.Command {
 whether the agent sees a majority, the members, and those that left or died a short
 while ago.`,
 		Example: `  muster view
-  muster view --http 127.0.0.1:7981 -o json`,
+  muster view --agent 127.0.0.1:7981 -o json`,
 	}, agentService, answerTo(httpapi.PathView, printView))
 }
 
 // question is one of a path, and what prints its answer.
-type question func(ctx context.Context, a agent) (answer json.RawMessage, print func(io.Writer) error, err error)
+type question func(ctx context.Context, a apiClient) (answer json.RawMessage, print func(io.Writer) error, err error)
 
 // answerTo is the question of path, whose answer is a T.
 func answerTo[T any](path string, print func(io.Writer, T) error) question {
-	return func(ctx context.Context, a agent) (json.RawMessage, func(io.Writer) error, error) {
+	return func(ctx context.Context, a apiClient) (json.RawMessage, func(io.Writer) error, error) {
 		var value T
 		answer, err := a.ask(ctx, path, &value)
 		return answer, func(w io.Writer) error { return print(w, value) }, err
@@ -63,11 +63,13 @@ func answerTo[T any](path string, print func(io.Writer, T) error) question {
 }
 
 // newAskCommand completes a command that asks an agent or a registrar, and prints the
-// answer to the first of the questions that is one for whoever answers.
+// answer to the first of the questions that is one for the program that answers.
 func newAskCommand(cmd *cobra.Command, of service, questions ...question) *cobra.Command {
 	flags := askFlags{service: of}
 	var output string
-	cmd.Args = cobra.NoArgs
+	if cmd.Args == nil {
+		cmd.Args = cobra.NoArgs
+	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := checkOutput(output, "table", "json"); err != nil {
 			return err
@@ -85,7 +87,7 @@ func newAskCommand(cmd *cobra.Command, of service, questions ...question) *cobra
 		}
 		switch {
 		case errors.Is(err, errNoSuchPath):
-			return fmt.Errorf("what answers at %s is no %s: %w; name the %s with --http", agent.addr, of.name, err, of.name)
+			return fmt.Errorf("what answers at %s is no %s: %w; name the %s with --agent", agent.origin(), of.name, err, of.name)
 		case err != nil:
 			return err
 		case output == "json":

@@ -10,7 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/internal/testserver"
+	"github.com/musterhq/muster/internal/testing/testserver"
+	"github.com/musterhq/muster/internal/testing/wait"
 	"github.com/musterhq/muster/node/httpapi"
 )
 
@@ -19,7 +20,9 @@ import (
 // who runs, and the cluster stays the one that it was. See
 // docs/migration-consul-to-etcd.md.
 func TestMigration(t *testing.T) {
+	t.Parallel()
 	t.Run("Consul to etcd", func(t *testing.T) {
+		t.Parallel()
 		consul, etcd := testserver.StartConsul(t), testserver.StartEtcd(t)
 		m := newMigration(t, "consul", "etcd")
 		m.sections["consul"] = map[string]any{"address": consul.Endpoint()}
@@ -27,6 +30,7 @@ func TestMigration(t *testing.T) {
 		m.run(t, consul.Kill)
 	})
 	t.Run("etcd to Consul", func(t *testing.T) {
+		t.Parallel()
 		consul, etcd := testserver.StartConsul(t), testserver.StartEtcd(t)
 		m := newMigration(t, "etcd", "consul")
 		m.sections["consul"] = map[string]any{"address": consul.Endpoint()}
@@ -34,6 +38,7 @@ func TestMigration(t *testing.T) {
 		m.run(t, etcd.Kill)
 	})
 	t.Run("list to etcd", func(t *testing.T) {
+		t.Parallel()
 		etcd := testserver.StartEtcd(t)
 		m := newMigration(t, "static", "etcd")
 		m.sections["static"] = map[string]any{"peers": m.nodes}
@@ -152,7 +157,7 @@ func (m *migration) reconfigure(agent *agentProcess, config map[string]any) {
 		m.t.Fatal(err)
 	}
 	m.ended[m.instanceOf(agent)] = true
-	ctx, cancel := context.WithTimeout(m.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(m.t.Context(), wait.Patience)
 	defer cancel()
 	if err := agent.stop(ctx); err != nil {
 		m.t.Error(err)

@@ -109,7 +109,10 @@ func ownEnvironment() []string {
 	return slices.DeleteFunc(os.Environ(), func(pair string) bool { return strings.HasPrefix(pair, "MUSTER_") })
 }
 
-// stop asks the process to leave, and kills it when ctx ends first.
+// pid is the id of the process that was started last.
+func (p *agentProcess) pid() int { return p.cmd.Process.Pid }
+
+// stop asks the process to leave, even if it is paused, and kills it when ctx ends first.
 func (p *agentProcess) stop(ctx context.Context) error {
 	if p.cmd == nil {
 		return nil
@@ -118,6 +121,7 @@ func (p *agentProcess) stop(ctx context.Context) error {
 		p.kill() // already gone, or a system without the signal
 		return nil
 	}
+	resume(p.cmd.Process)
 	select {
 	case <-p.exited:
 		if status := p.cmd.ProcessState.ExitCode(); status != 0 {
@@ -171,6 +175,13 @@ func (p *agentProcess) members(ctx context.Context) ([]httpapi.Member, error) {
 	var members []httpapi.Member
 	err := p.get(ctx, httpapi.PathMembers, &members)
 	return members, err
+}
+
+// view asks the agent for what it knows of the cluster.
+func (p *agentProcess) view(ctx context.Context) (httpapi.View, error) {
+	var v httpapi.View
+	err := p.get(ctx, httpapi.PathView, &v)
+	return v, err
 }
 
 // lastLog returns the last line that the process logged, to explain its end.

@@ -1,6 +1,9 @@
 package main
 
-import "syscall"
+import (
+	"os"
+	"syscall"
+)
 
 // childAttributes has the kernel kill the child when this process dies, so that a
 // killed demo leaves nothing behind, and keeps the terminal's interrupt from it: it is
@@ -8,3 +11,6 @@ import "syscall"
 func childAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 }
+
+// resume has a paused process go on.
+func resume(p *os.Process) { _ = p.Signal(syscall.SIGCONT) }

@@ -1,5 +1,11 @@
 package main
 
-import "syscall"
+import (
+	"os"
+	"syscall"
+)
 
 func childAttributes() *syscall.SysProcAttr { return nil }
+
+// resume does nothing: this system pauses no process.
+func resume(*os.Process) {}

@@ -11,7 +11,8 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/musterhq/muster/internal/testserver"
+	"github.com/musterhq/muster/internal/testing/testserver"
+	"github.com/musterhq/muster/internal/testing/wait"
 	"github.com/musterhq/muster/node/httpapi"
 )
 
@@ -24,7 +25,7 @@ type listedInstance struct {
 }
 
 // discoverWith returns what muster discover lists with the configuration of an agent,
-// and nothing where it fails.
+// and nothing if it fails.
 func (c *testCluster) discoverWith(agent *agentProcess, args ...string) []listedInstance {
 	c.t.Helper()
 	status, stdout, _ := execute(c.t, append([]string{"discover", "-c", agent.config, "-o", "json"}, args...)...)
@@ -71,14 +72,15 @@ func (c *testCluster) checkDepartures(t *testing.T, ended map[string]bool) {
 			var record struct {
 				Time     string `json:"time"`
 				Msg      string `json:"msg"`
-				Node     string `json:"node_id"`
+				Member   string `json:"member"`
+				Subject  string `json:"subject"`
 				Instance string `json:"instance_id"`
 			}
 			if json.Unmarshal(lines.Bytes(), &record) != nil {
 				continue // not a record, such as the output of a crash
 			}
 			if (record.Msg == "member left" || record.Msg == "member failed") && !ended[record.Instance] {
-				t.Errorf("%s: %s: %s: %s, instance %s, which ran", agent.name, record.Time, record.Msg, record.Node, record.Instance)
+				t.Errorf("%s: %s: %s: %s, instance %s, which ran", agent.name, record.Time, record.Msg, record.Member+record.Subject, record.Instance)
 			}
 		}
 	}
@@ -88,6 +90,7 @@ func (c *testCluster) checkDepartures(t *testing.T, ended map[string]bool) {
 // gone nobody leaves, and one that is started again finds the others by the list;
 // when it is back, with nothing left of it, so is everything.
 func TestListBesideEtcd(t *testing.T) {
+	t.Parallel()
 	etcd := testserver.StartEtcd(t)
 	c, first := formCluster(t, 3, func(peers []string) map[string]any {
 		return map[string]any{
@@ -114,7 +117,7 @@ func TestListBesideEtcd(t *testing.T) {
 	}, c.agents...)
 	restarted := c.agents[0]
 	ended := map[string]bool{c.instanceOf(restarted): true}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), wait.Patience)
 	defer cancel()
 	_ = restarted.stop(ctx) // which cannot deregister, and says so
 	c.start(restarted)
@@ -138,6 +141,7 @@ func TestListBesideEtcd(t *testing.T) {
 // back, nobody leaves meanwhile, and there is a master as long as the one that grants
 // is there.
 func TestConsulBesideEtcd(t *testing.T) {
+	t.Parallel()
 	consul, etcd := testserver.StartConsul(t), testserver.StartEtcd(t)
 	c, first := formCluster(t, 3, func(peers []string) map[string]any {
 		return map[string]any{

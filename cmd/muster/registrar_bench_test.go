@@ -6,15 +6,14 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/musterhq/muster/internal/testdocker"
-	"github.com/musterhq/muster/internal/testserver"
+	"github.com/musterhq/muster/internal/testing/testdocker"
+	"github.com/musterhq/muster/internal/testing/testserver"
 )
 
 // BenchmarkRegistrarIdle takes what a registrar of a host with 20 containers needs while
@@ -24,14 +23,11 @@ func BenchmarkRegistrarIdle(b *testing.B) {
 	engine := testdocker.Require(b)
 	server := testserver.StartEtcd(b)
 	const label, n = "muster.test.idle", 20
-	image := engine.Build("github.com/musterhq/muster/registrar/host/internal/twoports")
+	image := engine.Build("github.com/musterhq/muster/internal/testing/images/twoports")
 	for range n {
 		engine.Run(testdocker.Options{Image: image, Labels: map[string]string{label: "1", "SERVICE_NAME": "idle"}, Flags: []string{"-p", "0:80"}})
 	}
-	binary := filepath.Join(b.TempDir(), "muster")
-	if out, err := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary, ".").CombinedOutput(); err != nil {
-		b.Fatalf("go build: %v\n%s", err, out)
-	}
+	binary := releasedProgram(b)
 	addr := testAddrs(b, 1)[0]
 	cmd := exec.Command(binary, "registrar", "-c", writeFile(b, "registrar.yaml", fmt.Sprintf(`
 provider: {etcd: {endpoints: [%q]}}

@@ -21,8 +21,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/musterhq/muster/discovery"
-	"github.com/musterhq/muster/internal/testdocker"
-	"github.com/musterhq/muster/internal/testserver"
+	"github.com/musterhq/muster/internal/testing/snapshot"
+	"github.com/musterhq/muster/internal/testing/testdocker"
+	"github.com/musterhq/muster/internal/testing/testserver"
+	"github.com/musterhq/muster/internal/testing/wait"
 	"github.com/musterhq/muster/providers/etcd"
 	"github.com/musterhq/muster/registrar/host"
 )
@@ -68,7 +70,7 @@ func (p *registrarProcess) ready() {
 // awaitReady waits until the registrar whose API is at addr is ready.
 func awaitReady(t testing.TB, addr string) {
 	t.Helper()
-	testdocker.Eventually(t, func() error {
+	wait.NoError(t, func() error {
 		answer, err := http.Get("http://" + addr + "/readyz")
 		if err != nil {
 			return err
@@ -101,7 +103,7 @@ func newReader(t *testing.T, server *testserver.Etcd) reader {
 // sees waits until exactly these are registered: addresses by "SERVICE ID".
 func (r reader) sees(want map[string]string) {
 	r.Helper()
-	testdocker.Eventually(r, func() error {
+	wait.NoError(r, func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		services, err := r.Services(ctx)
@@ -114,7 +116,7 @@ func (r reader) sees(want map[string]string) {
 			if err != nil {
 				return err
 			}
-			for _, i := range s.Instances {
+			for _, i := range snapshot.Instances(s) {
 				got[i.Service+" "+i.InstanceID] = i.Addr
 			}
 		}
@@ -126,6 +128,7 @@ func (r reader) sees(want map[string]string) {
 }
 
 func TestRegistrarOfServices(t *testing.T) {
+	t.Parallel()
 	server := testserver.StartEtcd(t)
 	reader := newReader(t, server)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -148,7 +151,7 @@ services:
 	both := maps.Clone(db)
 	both["web h1:web:"+port] = l.Addr().String()
 
-	p := startRegistrarProcess(t, config(""))
+	p := startRegistrarProcess(t, config(", on_exit: deregister"))
 	p.ready()
 	reader.sees(both)
 	l.Close()
@@ -162,8 +165,8 @@ services:
 	}
 	reader.sees(map[string]string{})
 
-	// What is kept is taken over; what was not, by a process that was killed, too.
-	p = startRegistrarProcess(t, config(", on_exit: keep"))
+	// What is left is taken over, as it is by default; so it is of a process that was killed.
+	p = startRegistrarProcess(t, config(""))
 	p.ready()
 	reader.sees(both)
 	if status := p.end(syscall.SIGTERM); status != statusDone {
@@ -174,8 +177,8 @@ services:
 	go func() {
 		defer close(gap)
 		for s := range reader.Watch(watching, discovery.Query{Service: "db"}) {
-			if s.Known && !s.Stale && len(s.Instances) == 0 {
-				gap <- s.Instances
+			if s.Known && !s.Stale && len(snapshot.Instances(s)) == 0 {
+				gap <- snapshot.Instances(s)
 				return
 			}
 		}
@@ -183,7 +186,7 @@ services:
 	p = startRegistrarProcess(t, config(""))
 	p.ready()
 	p.end(syscall.SIGKILL)
-	p = startRegistrarProcess(t, config(""))
+	p = startRegistrarProcess(t, config(", on_exit: deregister"))
 	p.ready()
 	reader.sees(both)
 	stop()
@@ -197,13 +200,14 @@ services:
 }
 
 func TestRegistrarOfContainers(t *testing.T) {
+	t.Parallel()
 	engine := testdocker.Require(t)
 	server := testserver.StartEtcd(t)
 	reader := newReader(t, server)
 	const label = "muster.test.registrar"
 	run := func() *testdocker.Container {
 		return engine.Run(testdocker.Options{
-			Image:  engine.Build("github.com/musterhq/muster/registrar/host/internal/twoports"),
+			Image:  engine.Build("github.com/musterhq/muster/internal/testing/images/twoports"),
 			Labels: map[string]string{label: "1", "SERVICE_NAME": "web"}, Flags: []string{"-p", "0:80"},
 		})
 	}
@@ -258,7 +262,7 @@ func TestRegistrarThatIsConfiguredWrongly(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			file := writeFile(t, "registrar.yaml", tt.text)
 			// One that is taken for good would run until it is told to stop.
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := context.WithTimeout(t.Context(), wait.Patience)
 			defer cancel()
 			var stderr bytes.Buffer
 			status := run(ctx, []string{"registrar", "-c", file, "--http-addr", "127.0.0.1:0"}, io.Discard, &stderr)

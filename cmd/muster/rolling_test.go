@@ -88,8 +88,9 @@ func (c *testCluster) waitStatus(what string, wanted func(httpapi.Status) bool, 
 
 // One voter is added to the list, and one is taken off, by an edit of one file
 // after another, and it stays one cluster. An edit that is too large or broken
-// changes nothing, and is told of.
+// changes nothing, and is reported.
 func TestRollingEdit(t *testing.T) {
+	t.Parallel()
 	addrs := testAddrs(t, 10)
 	nodes, web, nobody := addrs[:4], addrs[4:8], addrs[8:]
 	c := &listedCluster{emptyCluster(t), t.TempDir()}

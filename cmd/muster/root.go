@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/musterhq/muster/agent"
 )
 
 // The exit statuses, which are public.
@@ -15,6 +17,9 @@ const (
 	statusDone   = 0
 	statusFailed = 1
 	statusUsage  = 2 // wrong usage or configuration
+	// statusRestart is that of an agent, or a registrar, that has left since its changed
+	// configuration wants another start: for a supervisor that starts what fails.
+	statusRestart = 3
 )
 
 // run executes one command line and returns the exit status. What went wrong is
@@ -26,13 +31,19 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return statusDone
 	}
+	if status := commandStatus(0); errors.As(err, &status) {
+		return int(status)
+	}
 	complain(stderr, err)
+	if errors.Is(err, agent.ErrRestart) {
+		return statusRestart
+	}
 	var failed *runError
 	if errors.As(err, &failed) {
 		return statusFailed
 	}
 	var usage *usageErr
-	if !errors.As(err, &usage) {
+	if !errors.As(err, &usage) && !errors.Is(err, agent.ErrConfig) {
 		// cobra's own: an unknown command, flag or argument.
 		fmt.Fprintf(stderr, "muster: see %s --help\n", cmd.CommandPath())
 	}
@@ -49,6 +60,9 @@ func complain(w io.Writer, err error) {
 	}
 }
 
+// extraCommands make the commands that a program built with a tag has in addition.
+var extraCommands []func() *cobra.Command
+
 func newRootCommand(stdout, stderr io.Writer) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "muster",
@@ -57,7 +71,8 @@ func newRootCommand(stdout, stderr io.Writer) *cobra.Command {
 others can dial, form one cluster and elect one master.
 
 The status is 0 where a command is done, 1 where it failed, and 2 where its usage
-or the configuration is wrong.`,
+or the configuration is wrong. An agent or registrar that ends with 3 wants to be started
+again: its configuration has changed.`,
 		Example: `  muster demo                     # see it work on this machine
   muster config check -c muster.yaml
   muster agent -c muster.yaml
@@ -70,18 +85,30 @@ or the configuration is wrong.`,
 	root.SetErr(stderr)
 	root.AddCommand(
 		newAgentCommand(),
+		newClusterCommand(),
 		newConfigCommand(),
 		newDemoCommand(),
 		newDiscoverCommand(),
 		newDoctorCommand(),
+		newHistoryCommand(),
 		newMasterCommand(),
 		newMembersCommand(),
+		newLeaveCommand(),
 		newRegistrarCommand(),
+		newReloadCommand(),
+		newResignCommand(),
 		newStatusCommand(),
+		newSupportCommand(),
 		newTLSCommand(),
+		newUpgradeCommand(), newJobsCommand(),
 		newVersionCommand(),
 		newViewCommand(),
+		newVotersCommand(),
+		newWhileMasterCommand(),
 	)
+	for _, command := range extraCommands {
+		root.AddCommand(command())
+	}
 	root.InitDefaultCompletionCmd()
 	finish(root)
 	return root
@@ -95,7 +122,7 @@ func finish(parent *cobra.Command) {
 			cmd.RunE = func(cmd *cobra.Command, args []string) error {
 				err := inner(cmd, args)
 				var usage *usageErr
-				if err == nil || errors.As(err, &usage) {
+				if err == nil || errors.As(err, &usage) || errors.Is(err, agent.ErrConfig) {
 					return err
 				}
 				return &runError{err}

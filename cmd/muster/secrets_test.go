@@ -12,8 +12,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/musterhq/muster/internal/testserver"
-	"github.com/musterhq/muster/node/config"
+	"github.com/musterhq/muster/config"
+	"github.com/musterhq/muster/internal/testing/testserver"
 	"github.com/musterhq/muster/node/httpapi"
 )
 
@@ -103,8 +103,9 @@ func nested(key, value, kind string) string {
 }
 
 // An agent that holds a secret for every key that takes one, whose providers come and
-// go, tells of none: not at debug level, not in errors, not in its API.
-func TestAgentTellsNoSecret(t *testing.T) {
+// go, shows none: not at debug level, not in errors, not in its API.
+func TestAgentShowsNoSecret(t *testing.T) {
+	t.Parallel()
 	keys, err := config.Keys()
 	if err != nil {
 		t.Fatal(err)
@@ -155,7 +156,7 @@ func TestAgentTellsNoSecret(t *testing.T) {
 	}
 	look := func(when string) {
 		t.Helper()
-		for _, path := range []string{httpapi.PathStatus, httpapi.PathMembers, httpapi.PathMaster, httpapi.PathView, httpapi.PathReady, httpapi.PathMetrics} {
+		for _, path := range []string{httpapi.PathStatus, httpapi.PathMembers, httpapi.PathMaster, httpapi.PathView, httpapi.PathReady, httpapi.PathMetrics, "/"} {
 			text := read(t.Context(), path)
 			if text == "" || strings.HasPrefix(text, "401") {
 				t.Errorf("%s: %s: %q", when, path, text)
@@ -168,10 +169,11 @@ func TestAgentTellsNoSecret(t *testing.T) {
 		_ = json.Unmarshal([]byte(body), &s)
 		return s
 	}
-	c.eventually("the agent is master and registered with both", func(ctx context.Context) bool {
+	well := func(ctx context.Context) bool {
 		s := status(ctx)
 		return s.Mastership.IsMaster && len(s.Providers) == 2 && s.Providers[0].Registered && s.Providers[1].Registered
-	})
+	}
+	c.eventually("the agent is master and registered with both", well)
 	look("all is well")
 	etcd.Kill()
 	consul.Kill()
@@ -186,7 +188,7 @@ func TestAgentTellsNoSecret(t *testing.T) {
 	leaks(t, "config show", stdout+stderr)
 	etcd.Restart()
 	consul.Restart()
-	c.eventually("the agent is master again", func(ctx context.Context) bool { return status(ctx).Mastership.IsMaster })
+	c.eventually("the agent is master and registered with both again", well)
 	look("all is well again")
 	var log []byte
 	readLog := func() {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 
@@ -27,16 +26,16 @@ answered, who could reach it there, and how it stands with its providers.
 Where a registrar answers, show what muster registrar status does.`,
 		Example: `  muster status
   muster status -o json | jq .advertise
-  muster status --http 127.0.0.1:7981   # of a registrar`,
+  muster status --agent 127.0.0.1:7981   # of a registrar`,
 	}, agentService, answerTo(httpapi.PathStatus, printStatus), answerTo(host.PathRegistrar, printReport))
 	ask := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		err := ask(cmd, args)
 		var nobody unansweredError
-		if !errors.As(err, &nobody) || cmd.Flags().Changed("http") || os.Getenv(httpAddrVariable) != "" {
+		if !errors.As(err, &nobody) || nobody.source != "" {
 			return err
 		}
-		registrar := agent{service: registrarService, addr: registrarService.usual}
+		registrar := apiClient{service: registrarService, addr: registrarService.usual}
 		if registrar.answers(cmd.Context()) {
 			err = fmt.Errorf("%w; a registrar answers at %s: ask it with muster registrar status", err, registrar.addr)
 		}
@@ -45,9 +44,9 @@ Where a registrar answers, show what muster registrar status does.`,
 	return cmd
 }
 
-// answers reports whether a registrar serves at its address. It is asked for what it tells everyone:
-// whoever is there was not named by the user, and is shown no token.
-func (a agent) answers(ctx context.Context) bool {
+// answers reports whether a registrar serves at its address. It is asked for what it tells
+// everyone: a program there was not named by the user, and is shown no token.
+func (a apiClient) answers(ctx context.Context) bool {
 	a.token = ""
 	_, err := a.ask(ctx, host.PathRegistrar, new(host.Report))
 	return err == nil
@@ -62,8 +61,7 @@ waits for, the address of its host, how it stands with the engine and its provid
 each service with where it is registered. What runs and is not registered is told with
 the reason.
 
-The status is 0 where a registrar answers, ready or not, which makes it a health check
-of its container.`,
+The status is 0 where a registrar answers, ready or not.`,
 		Example: `  muster registrar status
   muster registrar status -o json | jq -r '.services[] | select(.registered == []) | .id'`,
 	}, registrarService, answerTo(host.PathRegistrar, printReport))
@@ -82,13 +80,18 @@ func printStatus(w io.Writer, s httpapi.Status) error {
 	default:
 		state += ": " + s.WaitingFor
 	}
-	fmt.Fprintln(w, cell(state))
+	fmt.Fprintln(w, cell(state+codeOf(s.WaitingReason)))
 	fmt.Fprintln(w, cell(addressLine(s.Advertise)))
 	if s.Advertise.Error != "" {
 		fmt.Fprintln(w, "warning:", cell(s.Advertise.Error))
 	}
 	if s.View.Warning != "" {
 		fmt.Fprintln(w, "warning:", cell(s.View.Warning))
+	}
+	for _, p := range s.Providers {
+		if p.Warning != "" {
+			fmt.Fprintln(w, "warning:", cell(fmt.Sprintf("provider %s: %s", p.Name, p.Warning)))
+		}
 	}
 	for _, c := range s.Certificates {
 		if c.Error != "" {
@@ -104,11 +107,19 @@ func printStatus(w io.Writer, s httpapi.Status) error {
 		return err
 	}
 	fmt.Fprintln(w)
-	t = newTable(w, "PROVIDER", "AUTHORITY", "REGISTERED", "INSTANCES", "ERROR")
+	t = newTable(w, "PROVIDER", "ADDRESS", "AUTHORITY", "REGISTERED", "INSTANCES", "ERROR")
 	for _, p := range s.Providers {
-		t.row(p.Name, mark(p.Authority), mark(p.Registered), strconv.Itoa(p.Instances), p.Error)
+		t.row(p.Name, p.Addr, mark(p.Authority), mark(p.Registered), strconv.Itoa(p.Instances), p.Error)
 	}
 	return t.flush()
+}
+
+// codeOf is the code of what is waited for, as it is shown behind the sentence.
+func codeOf(code string) string {
+	if code == "" {
+		return ""
+	}
+	return " (reason " + code + ")"
 }
 
 // addressLine says where the agent is reached.
@@ -133,7 +144,7 @@ func printReport(w io.Writer, r host.Report) error {
 	fmt.Fprintf(w, "registrar of host %s\n", cell(r.Hostname))
 	state := "ready"
 	if !r.Ready {
-		state = "not ready: " + r.WaitingFor
+		state = "not ready: " + r.WaitingFor + codeOf(r.WaitingReason)
 	}
 	fmt.Fprintln(w, cell(state))
 	if r.Address != "" {

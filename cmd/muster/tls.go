@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,7 +26,7 @@ func newTLSCommand() *cobra.Command {
 		Short: "Make certificates for the traffic between nodes and for the HTTP API",
 		Long: `Make an authority, once for a cluster, and with it a certificate for each node. The
 key of the authority, ca-key.pem, stays where certificates are made: no node needs
-it, and whoever has it can be any node.`,
+it, and with it anyone can be any node.`,
 	}
 	cmd.AddCommand(newTLSCACommand(), newTLSCertCommand())
 	return cmd
@@ -65,7 +66,7 @@ there are not written over.`,
 }
 
 func newTLSCertCommand() *cobra.Command {
-	var dir, caFile, caKeyFile string
+	var dir, caFile, caKeyFile, nodeID string
 	var hosts []string
 	var days int
 	var force bool
@@ -79,6 +80,10 @@ It must be for every host by which others dial the node: the one of its advertis
 address, and the one under which a static list has it. Where these are not known
 beforehand, as with containers, have all certificates carry one name and set
 tls.server_name to it on every node.
+
+It also names the node, in a SPIFFE URI and, if the node id is one, as a DNS name: with
+tls.verify_node_id no other node can use it. NAME is the node id, unless --node-id says
+another.
 
 It ends with the authority at the latest. A node takes a new certificate into use by
 itself when the files change.`,
@@ -131,7 +136,7 @@ itself when the files change.`,
 			if !now.Before(authority.Expiry()) {
 				return fmt.Errorf("%s: the authority ended on %s; make a new one, as docs/security.md explains", caFile, date(authority.Expiry()))
 			}
-			pair, err := authority.Issue(name, hosts, now, lifetime)
+			pair, err := authority.Issue(cmp.Or(nodeID, name), hosts, now, lifetime)
 			if err != nil {
 				return err
 			}
@@ -140,6 +145,7 @@ itself when the files change.`,
 	}
 	flags := cmd.Flags()
 	flags.StringSliceVar(&hosts, "host", nil, "IP address or DNS name by which the node is dialled; can be repeated")
+	flags.StringVar(&nodeID, "node-id", "", "node.id of the node (default NAME)")
 	flags.StringVar(&dir, "dir", ".", "directory of the files")
 	flags.StringVar(&caFile, "ca", "", "certificate of the authority (default ca.pem in --dir)")
 	flags.StringVar(&caKeyFile, "ca-key", "", "key of the authority (default ca-key.pem in --dir)")

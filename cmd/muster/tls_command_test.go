@@ -50,6 +50,30 @@ func TestTLSCommand(t *testing.T) {
 	}
 }
 
+// A certificate names its node, and tls.verify_node_id wants it to.
+func TestTLSCommandNamesTheNode(t *testing.T) {
+	dir := t.TempDir()
+	for _, args := range [][]string{{"ca"}, {"cert", "n1", "--host", "10.0.0.5"}, {"cert", "n2", "--host", "10.0.0.5", "--node-id", "rack-7.n1"}} {
+		if status, _, stderr := execute(t, append(append([]string{"tls"}, args...), "--dir", dir)...); status != statusDone {
+			t.Fatalf("tls %v: status %d, stderr %q", args, status, stderr)
+		}
+	}
+	for _, v := range []struct{ cert, id, problem string }{
+		{"n1", "n1", ""},
+		{"n2", "rack-7.n1", ""},
+		{"n1", "n2", `tls.verify_node_id: "true": ` + filepath.Join(dir, "n1.pem") + " names n1, and not node.id n2; have it name node.id, as muster tls cert does"},
+		{"n2", "n2", "names rack-7.n1, and not node.id n2"},
+	} {
+		file := writeFile(t, "muster.yaml", goodFile+"tls:\n  ca_file: "+filepath.Join(dir, "ca.pem")+
+			"\n  cert_file: "+filepath.Join(dir, v.cert+".pem")+"\n  key_file: "+filepath.Join(dir, v.cert+"-key.pem")+"\n  verify_node_id: true\n")
+		t.Setenv("MUSTER_NODE_ID", v.id)
+		status, _, stderr := execute(t, "config", "check", "-c", file)
+		if (status == statusDone) != (v.problem == "") || !strings.Contains(stderr, v.problem) {
+			t.Errorf("node %q with the certificate of %s: status %d, stderr %q, want %q", v.id, v.cert, status, stderr, v.problem)
+		}
+	}
+}
+
 // Without its key the authority signs nothing any more.
 func TestTLSCommandSparesTheAuthority(t *testing.T) {
 	dir := t.TempDir()

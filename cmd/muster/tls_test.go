@@ -13,13 +13,14 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/musterhq/muster/internal/testserver"
+	"github.com/musterhq/muster/internal/testing/testserver"
 	"github.com/musterhq/muster/node/httpapi"
 )
 
-// Agents with certificates of one authority form a cluster and fail over. Whoever
+// Agents with certificates of one authority form a cluster and fail over. A node that
 // comes without, or with that of another authority, stays outside, and is counted.
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	c := emptyCluster(t)
 	addrs := testAddrs(t, 12)
 	peers := addrs[:3]
@@ -75,6 +76,7 @@ func TestTLS(t *testing.T) {
 // being able to restart, with no member lost and no master changed. The connections of
 // the voters stand all the while.
 func TestAuthorityIsChanged(t *testing.T) {
+	t.Parallel()
 	c := emptyCluster(t)
 	addrs := testAddrs(t, 6)
 	old, next := newCommandCA(t), newCommandCA(t)
@@ -138,7 +140,7 @@ func TestAuthorityIsChanged(t *testing.T) {
 		}
 	}
 
-	// Whoever starts anew makes all its connections with the new authority.
+	// A node that is started again makes all its connections with the new authority.
 	_, others := c.split(first)
 	c.kill(others[0])
 	c.start(others[0])
@@ -202,8 +204,9 @@ func (p *agentProcess) metric(ctx context.Context, name string) (float64, error)
 }
 
 // The certificate by which an agent is known to a provider is followed like its others,
-// and told of.
+// and reported.
 func TestCertificateForAProvider(t *testing.T) {
+	t.Parallel()
 	ca := testserver.NewCA(t)
 	server := testserver.StartEtcd(t, testserver.WithTLS(ca))
 	dir := t.TempDir()
@@ -247,9 +250,9 @@ func TestCertificateForAProvider(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, told := range []string{"certificates cannot be reloaded", "certificates reloaded"} {
-		if !strings.Contains(string(log), told) {
-			t.Errorf("the log does not say %q:\n%s", told, log)
+	for _, reported := range []string{"certificates not reloaded", "certificates reloaded"} {
+		if !strings.Contains(string(log), reported) {
+			t.Errorf("the log does not say %q:\n%s", reported, log)
 		}
 	}
 }

@@ -2,46 +2,33 @@ package main
 
 import (
 	"fmt"
-	"runtime"
-	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/musterhq/muster/internal/buildinfo"
 )
 
-// versionInfo is the JSON of `muster version -o json`. It only gains fields.
-type versionInfo struct {
-	// Version is that of the module: a release, a pseudo-version, or "(devel)".
-	Version string `json:"version"`
-	// Revision, Time and Modified are those of the version control, where the
-	// program was built from a checkout.
-	Revision string `json:"revision,omitempty"`
-	Time     string `json:"time,omitempty"`
-	Modified bool   `json:"modified,omitempty"`
-	Go       string `json:"go"`
-	OS       string `json:"os"`
-	Arch     string `json:"arch"`
-}
+// versionInfo is what `muster version` prints.
+type versionInfo buildinfo.Info
 
-func readVersion() versionInfo {
-	v := versionInfo{Version: "(devel)", Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return v
-	}
-	if info.Main.Version != "" {
-		v.Version = info.Main.Version
-	}
-	for _, s := range info.Settings {
-		switch s.Key {
-		case "vcs.revision":
-			v.Revision = s.Value
-		case "vcs.time":
-			v.Time = s.Value
-		case "vcs.modified":
-			v.Modified = s.Value == "true"
+func readVersion() versionInfo { return versionInfo(buildinfo.Read()) }
+
+// String is one line: the version, the commit and its date if they are known, and what the
+// program was built by and for.
+func (v versionInfo) String() string {
+	parts := []string{"muster", v.Version}
+	if v.Revision != "" {
+		commit := "commit " + v.Revision[:min(12, len(v.Revision))]
+		if v.Modified {
+			commit += " modified"
 		}
+		if date, _, ok := strings.Cut(v.Time, "T"); ok {
+			commit += " of " + date
+		}
+		parts = append(parts, "("+commit+")")
 	}
-	return v
+	return strings.Join(append(parts, v.Go, v.OS+"/"+v.Arch), " ")
 }
 
 func newVersionCommand() *cobra.Command {
@@ -49,6 +36,8 @@ func newVersionCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Show the version of this program",
+		Long: `Show the version of this program, the commit that it was built from with its date, and
+the version of Go and the system that it was built by and for.`,
 		Example: `  muster version
   muster version -o json`,
 		Args: cobra.NoArgs,
@@ -60,7 +49,7 @@ func newVersionCommand() *cobra.Command {
 			if output == "json" {
 				return printJSON(cmd.OutOrStdout(), v)
 			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "muster %s %s %s/%s\n", v.Version, v.Go, v.OS, v.Arch)
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), v)
 			return err
 		},
 	}

@@ -34,13 +34,14 @@ func BenchmarkRegisterToWatch(b *testing.B, newHarness func(t testing.TB) Harnes
 		defer close(seen)
 		last := 0
 		for snap := range r.Watch(ctx, discovery.Query{Service: service}) {
-			at, ok := slices.BinarySearchFunc(snap.Instances, instance(service, 0).Key(), func(i driver.Instance, key string) int {
+			instances, _ := snap.Instances()
+			at, ok := slices.BinarySearchFunc(instances, instance(service, 0).Key(), func(i driver.Instance, key string) int {
 				return strings.Compare(i.Key(), key)
 			})
 			if !ok {
 				continue
 			}
-			n, _ := strconv.Atoi(snap.Instances[at].Meta["n"])
+			n, _ := strconv.Atoi(instances[at].Meta["n"])
 			if n == last {
 				continue
 			}
@@ -94,8 +95,8 @@ func BenchmarkList(b *testing.B, newHarness func(t testing.TB) Harness) {
 	b.ReportAllocs()
 	for b.Loop() {
 		s, err := r.List(k.Context(), discovery.Query{Service: service})
-		if err != nil || len(s.Instances) != len(hundred) {
-			b.Fatalf("List returned %d instances and %v", len(s.Instances), err)
+		if instances, _ := s.Instances(); err != nil || len(instances) != len(hundred) {
+			b.Fatalf("List returned %d instances and %v", len(instances), err)
 		}
 	}
 }

@@ -71,7 +71,7 @@ func (k *check) ctx() context.Context {
 // unavailable reports whether err says that the provider could not be reached,
 // which a real one may be for a moment.
 func unavailable(err error) bool {
-	for _, kind := range []error{driver.ErrDenied, driver.ErrInvalid, driver.ErrNotFound, driver.ErrConflict, driver.ErrUnsupported} {
+	for _, kind := range []error{driver.ErrDenied, driver.ErrInvalid, driver.ErrNotFound, driver.ErrConflict, driver.ErrClosed, driver.ErrUnsupported} {
 		if errors.Is(err, kind) {
 			return false
 		}
@@ -195,10 +195,15 @@ func (k *check) needs(name string, have bool) {
 // session opens a session that is not renewed.
 func (k *check) session(d driver.Driver) driver.Session {
 	k.Helper()
+	return k.sessionOf(d, k.SessionTTL)
+}
+
+func (k *check) sessionOf(d driver.Driver, ttl time.Duration) driver.Session {
+	k.Helper()
 	r := k.registrar(d)
 	var s driver.Session
 	k.must("OpenSession", func(ctx context.Context) (err error) {
-		s, err = r.OpenSession(ctx, driver.SessionOptions{TTL: k.SessionTTL})
+		s, err = r.OpenSession(ctx, driver.SessionOptions{TTL: ttl})
 		return err
 	})
 	if s.TTL() <= 0 {
@@ -206,7 +211,7 @@ func (k *check) session(d driver.Driver) driver.Session {
 	}
 	k.Cleanup(func() {
 		// What a clause does to its session may make this fail, and a session that
-		// cannot be closed lapses.
+		// cannot be closed expires.
 		ctx, cancel := context.WithTimeout(context.Background(), prompt)
 		defer cancel()
 		s.Close(ctx)
@@ -214,10 +219,11 @@ func (k *check) session(d driver.Driver) driver.Session {
 	return s
 }
 
-// liveSession opens a session that is renewed until the clause ends.
+// liveSession opens a session that is renewed until the clause ends. It lasts long: no clause waits
+// for its end, and a machine that is slow to renew it breaks no promise.
 func (k *check) liveSession(d driver.Driver) driver.Session {
 	k.Helper()
-	s := k.session(d)
+	s := k.sessionOf(d, max(k.SessionTTL, 30*time.Second))
 	k.keepAlive(s.TTL(), func(ctx context.Context) { s.Renew(ctx) })
 	return s
 }
@@ -344,7 +350,7 @@ func diffSets(want, have []driver.Instance) string {
 		switch {
 		case !ok:
 			said = append(said, fmt.Sprintf("%s is there and should not be, or is there twice", show(i)))
-		case !equal(w, i):
+		case !w.SameAs(i):
 			said = append(said, fmt.Sprintf("%s differs: want %+v, have %+v", show(i), w, i))
 		}
 		delete(rest, i.Key())

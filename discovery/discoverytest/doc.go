@@ -1,8 +1,5 @@
-// Package discoverytest has two things for tests: the conformance suite that every
-// discovery provider must pass, and a provider in memory for the tests of programs
-// that use package discovery.
-//
-// # For authors of providers
+// Package discoverytest is the conformance suite that every discovery provider must pass.
+// A provider in memory, for the tests of programs, is in package discovery/memory.
 //
 // [Run] holds a driver to the contract of package discovery/driver, clause by
 // clause. It is handed a [Harness], which opens clients of the provider and can do
@@ -26,17 +23,4 @@
 // they cannot judge, because the machine itself stalled, they skip.
 //
 // [BenchmarkRegisterToWatch] and [BenchmarkList] measure any driver alike.
-//
-// # For users of package discovery
-//
-// [NewMemory] is a whole provider without a server. Its switches make it fail,
-// answer late, lose responses, sessions or everything:
-//
-//	provider := discoverytest.NewMemory()
-//	r := discovery.New("memory", provider.Driver(), discovery.Options{})
-//	...
-//	provider.Fail(driver.ErrUnavailable)
-//
-// It does not promise to be as odd as a real provider: it has one server, whose
-// clock never goes wrong.
 package discoverytest

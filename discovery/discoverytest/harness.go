@@ -1,6 +1,7 @@
 package discoverytest
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -41,11 +42,16 @@ type Harness struct {
 	RemoveRegistration func(t testing.TB, i driver.Instance)
 
 	// ExpireSession ends s in the provider behind the driver's back, at once.
-	// Where it is nil the suite waits until the session has lapsed.
+	// Where it is nil the suite waits until the session has expired.
 	ExpireSession func(t testing.TB, s driver.Session)
 
+	// Dump returns all that the provider keeps, of this harness at least: by what it is
+	// kept under, its value, and its revision where it has one. What moves by itself, such
+	// as the time that a lease has left, is not in it.
+	Dump func(t testing.TB) map[string]string
+
 	// Stop makes the provider unreachable or fail, without loss of its state, and
-	// Start undoes it. Both or none. Sessions may or may not lapse meanwhile.
+	// Start undoes it. Both or none. Sessions may or may not expire meanwhile.
 	Stop, Start func(t testing.TB)
 
 	// Delay holds back each answer of the provider by d. 0 ends it.
@@ -55,12 +61,24 @@ type Harness struct {
 	// from an older revision gets driver.ErrCompacted.
 	Compact func(t testing.TB)
 
-	// OpenAuthorities opens the authority of cluster for n nodes, for a provider
-	// whose authorities need more than a name, as voters with a network do. It
-	// asks for grants of the given TTL. Where it is nil, the suite opens a driver
-	// for each node and, if that is an Authorizer, an authority on it. The suite
-	// closes the authorities.
-	OpenAuthorities func(t testing.TB, cluster string, n int, ttl time.Duration) []Candidate
+	// OpenFaulty returns one more client like those of Open, and what injects faults into
+	// the calls of this client alone. The suite closes the client.
+	OpenFaulty func(t testing.TB) (driver.Driver, Faults)
+
+	// EndGrant takes away what the grant of cluster stands on, before its time and
+	// behind its holder's back: the session of a lock, the record of the holder. It is
+	// nil for a provider that makes no promise for that case.
+	EndGrant func(t testing.TB, cluster string)
+
+	// OpenAuthorities opens the authority of cluster for one node for each of ttls,
+	// which is what the node asks for its grants. It is for a provider whose authorities
+	// need more than a name, as voters with a network do. Where it is nil, the suite
+	// opens a driver for each node and, if that is an Authorizer, an authority on it.
+	// The suite closes the authorities.
+	OpenAuthorities func(t testing.TB, cluster string, ttls []time.Duration) []Candidate
+
+	// Except has the clauses that the provider is known not to keep, by name, and why.
+	Except map[string]string
 
 	// SessionTTL is what the suite asks for its sessions. Default: 2 s.
 	SessionTTL time.Duration
@@ -73,8 +91,24 @@ type Harness struct {
 	ExpiryGrace time.Duration
 
 	// Patience bounds the wait for what must come to pass soon. Generous values
-	// cost nothing where the provider is right. Default: 20 s.
+	// cost nothing if the provider is right. Default: 20 s.
 	Patience time.Duration
+}
+
+// Faults injects faults into the calls of one client of the provider. The functions may be called
+// in any order.
+type Faults struct {
+	// Hold holds back each answer to the client for as long as by, from now on and until
+	// Restore. What it asked for is carried out all the same. The returned function
+	// waits until an answer is held back, or ctx ends.
+	Hold func(by time.Duration) (held func(ctx context.Context) error)
+
+	// Lose has what the client asks for carried out, and loses the answer to each
+	// request that changes something, until Restore.
+	Lose func()
+
+	// Restore ends both, and lets go what is held back.
+	Restore func()
 }
 
 // Candidate is one node that takes part in an authority.

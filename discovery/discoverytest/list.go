@@ -3,7 +3,11 @@ package discoverytest
 import (
 	"context"
 	"errors"
+	"fmt"
+	"iter"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/musterhq/muster/discovery"
@@ -24,7 +28,9 @@ func listClauses() []clause {
 		{"list/prefix", "List returns the instances whose Service is q.Service, and none of a service whose name starts alike", listPrefix},
 		{"list/revision_rises", "Snapshot.Revision rises with each change, if the provider has revisions", listRevision},
 		{"list/services", "Services names every service of which anything is registered, as List takes the name, and each once", listServices},
-		{"list/closed", "Close is idempotent, and calls made after it fail", listClosed},
+		{"list/repeatable", "List has no effect, and its result does not depend on what was read before: two Lists of what has not changed are equal, and so is that of a client that reads first", listRepeatable},
+		{"list/no_effect", "List, Services and Watch have no effect: what the provider keeps is the same after them, also what cannot be read and what sessions that have ended left behind", listNoEffect},
+		{"list/closed", "Close is idempotent, and calls made after it fail with ErrClosed, which no retry helps", listClosed},
 	}
 }
 
@@ -93,7 +99,7 @@ func listError(k *check) {
 	case !driver.Retryable(err):
 		k.broken("with the provider stopped, List returned %q, which says that no retry helps", err)
 	}
-	// What is to be seen now depends on whether the sessions have lapsed; but
+	// What is to be seen now depends on whether the sessions have expired; but
 	// an answer there must be.
 	k.list(d, service)
 }
@@ -183,7 +189,8 @@ func listDuplicates(k *check) {
 	if err != nil {
 		k.Fatal(err)
 	}
-	if diff := diffSets(shown[:1], s.Instances); diff != "" {
+	instances, _ := s.Instances()
+	if diff := diffSets(shown[:1], instances); diff != "" {
 		k.broken("%s", diff)
 	}
 }
@@ -277,16 +284,154 @@ func listServices(k *check) {
 	}
 }
 
+func listRepeatable(k *check) {
+	d, want := k.place(instance(service, 0), instance(service, 1))
+	k.eventually(d, service, "two instances were published", want...)
+	other := k.open()
+	before := k.list(other, service)
+	for range 3 {
+		for _, reader := range []driver.Driver{d, other, k.open()} {
+			now := k.list(reader, service)
+			if diff := diffSets(before.Instances, now.Instances); diff != "" {
+				k.broken("a later List differs from an earlier one: %s", diff)
+			}
+			if diff := diffSets(before.Failing, now.Failing); diff != "" {
+				k.broken("a later List differs from an earlier one in what fails: %s", diff)
+			}
+			if len(now.Skipped) != len(before.Skipped) {
+				k.broken("a later List skips %d entries, and an earlier one %d", len(now.Skipped), len(before.Skipped))
+			}
+		}
+		k.list(d, "another")
+	}
+	k.stays(10*pollEvery, k.open(), service, "it was listed again and again", want...)
+}
+
+func listNoEffect(k *check) {
+	k.needs("Dump", k.Dump != nil)
+	d, _ := k.place(instance(service, 0), instance(service, 1))
+	if _, registers := d.(driver.Registrar); registers {
+		mortal := k.session(k.open())
+		k.register(mortal, instance(service, 2), instance("gone", 3))
+		k.lose(mortal)
+	}
+	if k.AddGarbage != nil {
+		k.AddGarbage(k, service)
+	}
+	reader := k.open()
+	before := k.settled()
+	for range 3 {
+		for _, r := range []driver.Driver{d, reader, k.open()} {
+			since := k.list(r, service)
+			k.list(r, "gone")
+			k.list(r, "another")
+			k.unchanged(before, "List")
+			if c, ok := r.(driver.Cataloger); ok {
+				k.must("Services", func(ctx context.Context) error {
+					_, err := c.Services(ctx)
+					return err
+				})
+				k.unchanged(before, "Services")
+			}
+			if w, ok := r.(driver.Watcher); ok {
+				k.watchFor(5*pollEvery, w, service, since)
+				k.watchFor(5*pollEvery, w, "gone", driver.Snapshot{})
+				k.unchanged(before, "Watch")
+			}
+		}
+	}
+}
+
+// watchFor watches for a while, whatever that yields.
+func (k *check) watchFor(d time.Duration, w driver.Watcher, service string, since driver.Snapshot) {
+	ctx, cancel := context.WithTimeout(k.Context(), d)
+	defer cancel()
+	for range w.Watch(ctx, driver.Query{Service: service}, since) {
+	}
+}
+
+// settled returns what the provider keeps, once that has come to rest.
+func (k *check) settled() map[string]string {
+	k.Helper()
+	last := k.Dump(k)
+	for deadline := time.Now().Add(k.Patience); time.Now().Before(deadline); {
+		k.sleep(10 * pollEvery)
+		now := k.Dump(k)
+		if maps.Equal(last, now) {
+			if len(now) == 0 {
+				k.Fatal("the harness' Dump is empty although instances were published")
+			}
+			return now
+		}
+		last = now
+	}
+	k.Fatalf("what the provider keeps goes on changing although nobody writes")
+	return nil
+}
+
+func (k *check) unchanged(before map[string]string, what string) {
+	k.Helper()
+	now := k.Dump(k)
+	var said []string
+	for key, value := range before {
+		if now[key] != value {
+			said = append(said, fmt.Sprintf("%q is %.200q and was %.200q", key, now[key], value))
+		}
+	}
+	for key, value := range now {
+		if _, was := before[key]; !was {
+			said = append(said, fmt.Sprintf("%q is new: %.200q", key, value))
+		}
+	}
+	if len(said) > 0 {
+		slices.Sort(said)
+		k.broken("after %s %s", what, strings.Join(said, "; "))
+	}
+}
+
 func listClosed(k *check) {
 	d, _ := k.place(instance(service, 0))
+	since := k.list(d, service)
 	for range 2 {
 		if err := d.Close(); err != nil {
 			k.broken("Close returned %v", err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(k.Context(), prompt)
-	defer cancel()
-	if s, err := d.List(ctx, driver.Query{Service: service}); err == nil {
-		k.broken("List after Close returned %d instances and no error", len(s.Instances))
+	ctx := k.ctx()
+	q := driver.Query{Service: service}
+	s, err := d.List(ctx, q)
+	k.closed("List", err)
+	if len(s.Instances) > 0 {
+		k.broken("List after Close returned %d instances with the error", len(s.Instances))
 	}
+	if w, ok := d.(driver.Watcher); ok {
+		k.closed("Watch", lastOf(w.Watch(ctx, q, since)))
+	}
+	if c, ok := d.(driver.Cataloger); ok {
+		_, err := c.Services(ctx)
+		k.closed("Services", err)
+	}
+	if r, ok := d.(driver.Registrar); ok {
+		_, err := r.OpenSession(ctx, driver.SessionOptions{TTL: k.SessionTTL})
+		k.closed("OpenSession", err)
+	}
+	if r, ok := d.(driver.PermissionChecker); ok {
+		k.closed("CheckPermission", r.CheckPermission(ctx, service))
+	}
+}
+
+// closed wants the error of a call after Close to be of the one kind.
+func (k *check) closed(call string, err error) {
+	k.Helper()
+	if !errors.Is(err, driver.ErrClosed) || driver.Retryable(err) {
+		k.broken("%s after Close returned %v", call, err)
+	}
+}
+
+// lastOf returns the error that ends a sequence.
+func lastOf[T any](all iter.Seq2[T, error]) (last error) {
+	for _, err := range all {
+		last = err
+	}
+	return last
 }

@@ -13,14 +13,17 @@ func registerClauses() []clause {
 		{"register/visible", "what one client registers, another lists, and no longer after it was deregistered; to deregister what is not there is no error", registerVisible},
 		{"register/update", "Register puts right what differs, and is idempotent where nothing does", registerUpdate},
 		{"register/invalid", "an instance that nobody could dial is refused with ErrInvalid", registerInvalid},
+		{"register/unchanged", "Register of what is registered already, as it is and on this session, changes nothing in the provider", registerUnchanged},
 		{"register/deleted_key", "Register puts a registration back that is missing, though its session lives", registerDeletedKey},
 		{"register/ttl", "registrations vanish when their session is not renewed for its TTL, and not before", registerTTL},
 		{"register/renew", "Renew keeps the session for another TTL, and its registrations with it", registerRenew},
 		{"register/lost_session", "a lost session is an error that wraps ErrSessionLost from Renew and Register, after which another session takes its place", registerLostSession},
 		{"register/close", "Close ends the session: what is registered on it vanishes at once; it is idempotent", registerClose},
+		{"register/closed", "after the Close of a session its other methods fail with ErrClosed, and so do those of a session whose driver was closed", registerClosed},
 		{"register/own_sessions", "a session owns its registrations and no others", registerOwnSessions},
 		{"register/successor_deregister", "Deregister leaves a registration alone that another session has taken over", registerSuccessorDeregister},
 		{"register/successor_close", "Close of a session leaves a registration alone that another session has taken over", registerSuccessorClose},
+		{"register/taken_back", "Register puts right what hangs on another session: after it, the end of that session leaves the registration alone", registerTakenBack},
 		{"register/successor_expiry", "the end of a session leaves a registration alone that another session has taken over", registerSuccessorExpiry},
 		{"register/cancelled", "every method honours its context: Renew and Register with a cancelled one return promptly with its error", registerCancelled},
 		{"register/outage", "an outage is an error, and ErrSessionLost only if the session is known to be over; once the provider is back, the registration can be put right", registerOutage},
@@ -66,6 +69,21 @@ func registerInvalid(k *check) {
 		}
 	}
 	k.eventually(d, service, "nothing valid was registered")
+}
+
+func registerUnchanged(k *check) {
+	k.needs("Dump", k.Dump != nil)
+	d := k.open()
+	s := k.liveSession(d)
+	a, b := instance(service, 0), instance(service, 1)
+	k.register(s, a, b)
+	k.eventually(d, service, "two instances were registered", a, b)
+	before := k.settled()
+	for range 3 {
+		k.register(s, a, b)
+		k.list(d, service)
+	}
+	k.unchanged(before, "Register of what stands")
 }
 
 func registerDeletedKey(k *check) {
@@ -173,6 +191,36 @@ func registerClose(k *check) {
 	k.eventuallyWithin(min(k.Patience, s.TTL()/2), d, service, "the session was closed", stay)
 }
 
+func registerClosed(k *check) {
+	i := instance(service, 0)
+	calls := func(s driver.Session) {
+		k.Helper()
+		k.closed("Renew", s.Renew(k.ctx()))
+		k.closed("Register", s.Register(k.ctx(), i))
+		k.closed("Deregister", s.Deregister(k.ctx(), i))
+	}
+	s := k.session(k.open())
+	k.register(s, i)
+	k.must("Close", s.Close)
+	calls(s)
+
+	// A session that was lost is closed for the sake of what the driver keeps for it.
+	if k.ExpireSession != nil {
+		lost := k.session(k.open())
+		k.ExpireSession(k, lost)
+		k.must("Close of a lost session", lost.Close)
+		calls(lost)
+	}
+
+	d := k.open()
+	s = k.session(d)
+	k.register(s, i)
+	if err := d.Close(); err != nil {
+		k.broken("Close of the driver returned %v", err)
+	}
+	calls(s)
+}
+
 func registerOwnSessions(k *check) {
 	d := k.open()
 	s, other := k.session(d), k.liveSession(d)
@@ -216,6 +264,18 @@ func registerSuccessorClose(k *check) {
 		k.broken("Close of the old session returned %v", err)
 	}
 	k.stays(25*pollEvery, reader, service, "the old session was closed", i)
+}
+
+func registerTakenBack(k *check) {
+	one, two := k.liveSession(k.open()), k.liveSession(k.open())
+	i := instance(service, 0)
+	k.register(one, i)
+	k.register(two, i)
+	k.register(one, i)
+	if err := two.Close(k.ctx()); err != nil {
+		k.broken("Close of the other session returned %v", err)
+	}
+	k.stays(25*pollEvery, k.open(), service, "it was taken back from a session that was then closed", i)
 }
 
 func registerSuccessorExpiry(k *check) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/musterhq/muster/discovery/driver"
 )
@@ -19,6 +20,8 @@ func storeClauses() []clause {
 		{"store/delete", "Delete removes a key only if its revision is still prev: ErrConflict otherwise, ErrNotFound where there is none", storeDelete},
 		{"store/records", "Records returns every record whose key starts with prefix, and no other, by key", storeRecords},
 		{"store/size", "a value has at most MaxRecordSize bytes, and may have as many", storeSize},
+		{"store/watch", "WatchRecords yields every record whose key starts with prefix, and no other, now and after each change, also to a node that changed nothing", storeWatch},
+		{"store/watch_outage", "an error ends WatchRecords and is yielded last, without records: it is no empty set", storeWatchOutage},
 		{"store/counter", "of several writers that saw one revision one wins: a counter that all raise loses no step", storeCounter},
 	}
 }
@@ -239,4 +242,118 @@ func storeCounter(k *check) {
 	if n, _ := strconv.Atoi(string(r.Value)); n > writers*steps || n < writers*steps-doubts {
 		k.broken("%d writers raised a counter %d times each, %d of the answers were lost, and it stands at %s", writers, steps, doubts, r.Value)
 	}
+}
+
+// watchRecords follows the records until the clause ends.
+func (k *check) watchRecords(s driver.Store, prefix string) (next func(want string)) {
+	k.Helper()
+	w, ok := s.(driver.StoreWatcher)
+	if !ok {
+		k.Skipf("%T is no driver.StoreWatcher", s)
+	}
+	ctx, cancel := context.WithCancel(k.Context())
+	seen := make(chan string)
+	unsupported := make(chan struct{})
+	var done sync.WaitGroup
+	done.Go(func() {
+		for ctx.Err() == nil {
+			for records, err := range w.WatchRecords(ctx, prefix) {
+				if errors.Is(err, driver.ErrUnsupported) {
+					close(unsupported)
+					return
+				}
+				if err != nil && len(records) > 0 {
+					k.Errorf("clause %q: WatchRecords yielded %d records with the error %v", k.clause.name, len(records), err)
+				}
+				if err != nil {
+					continue
+				}
+				text := ""
+				for _, r := range records {
+					text += fmt.Sprintf("%s=%s ", r.Key, r.Value)
+				}
+				select {
+				case seen <- text:
+				case <-ctx.Done():
+				}
+			}
+			k.sleep(pollEvery)
+		}
+	})
+	k.Cleanup(func() { cancel(); done.Wait() })
+	return func(want string) {
+		k.Helper()
+		deadline := time.After(k.Patience)
+		last := "nothing"
+		for {
+			select {
+			case last = <-seen:
+				if last == want {
+					return
+				}
+			case <-unsupported:
+				k.Skip("WatchRecords is not supported")
+			case <-deadline:
+				k.broken("for %v WatchRecords did not yield %q, but last %q", k.Patience, want, last)
+			}
+		}
+	}
+}
+
+func storeWatch(k *check) {
+	ss := k.stores(2)
+	views := []func(string){k.watchRecords(ss[0], "job/"), k.watchRecords(ss[1], "job/")}
+	all := func(want string) {
+		k.Helper()
+		for _, next := range views {
+			next(want)
+		}
+	}
+	all("")
+	one := k.set(ss[0], "job/1", []byte("a"), 0)
+	all("job/1=a ")
+	k.set(ss[0], "jobs", []byte("a"), 0)
+	k.set(ss[1], "job/0", []byte("b"), 0)
+	all("job/0=b job/1=a ")
+	one = k.set(ss[1], "job/1", []byte("c"), one)
+	all("job/0=b job/1=c ")
+	k.watchRecords(ss[0], "job/1")("job/1=c ")
+	k.must("Delete", func(ctx context.Context) error {
+		err := ss[0].Delete(ctx, "job/1", one)
+		if errors.Is(err, driver.ErrNotFound) {
+			return nil
+		}
+		return err
+	})
+	all("job/0=b ")
+}
+
+func storeWatchOutage(k *check) {
+	k.needs("Stop and Start", k.Stop != nil)
+	s := k.stores(1)[0]
+	w, ok := s.(driver.StoreWatcher)
+	if !ok {
+		k.Skipf("%T is no driver.StoreWatcher", s)
+	}
+	k.set(s, "job/1", []byte("a"), 0)
+	k.Stop(k)
+	ctx, cancel := context.WithTimeout(k.Context(), k.Patience)
+	defer cancel()
+	var last error
+	for records, err := range w.WatchRecords(ctx, "job/") {
+		if errors.Is(err, driver.ErrUnsupported) {
+			k.Start(k)
+			k.Skip("WatchRecords is not supported")
+		}
+		if err == nil && len(records) == 0 {
+			k.Start(k)
+			k.broken("with the provider stopped it yielded an empty set")
+		}
+		last = err
+	}
+	k.Start(k)
+	if last == nil && ctx.Err() == nil {
+		k.broken("with the provider stopped it ended without an error")
+	}
+	k.watchRecords(s, "job/")("job/1=a ")
 }

@@ -321,7 +321,7 @@ func watchOutage(k *check) {
 	events, _ := k.watch(w, service, k.list(d, service))
 	k.Stop(k)
 	over := false
-	// Less than a TTL: nothing may have lapsed.
+	// Less than a TTL: nothing may have expired.
 	for quiet := time.After(k.SessionTTL / 4); !over; {
 		select {
 		case e, ok := <-events:

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 )
 
 // Provider makes drivers of one kind from configuration.
@@ -13,10 +14,35 @@ type Provider interface {
 	// types may be those of this package.
 	NewConfig() any
 
-	// Open returns a driver for config, which NewConfig returned and the caller
-	// filled in. It checks config, joining all that is wrong into one error of
-	// *ConfigError values, and does not wait for the provider to be reachable.
+	// Check joins all that is wrong with config, which NewConfig returned and the caller filled
+	// in, into one error of *ConfigError values. It may read files; it opens no client and dials
+	// nobody. What it returns of the provider's drivers does not depend on config, and comes
+	// beside an error, too.
+	Check(config any) (Abilities, error)
+
+	// Open returns a driver for config. It checks config as Check does, and does not wait for
+	// the provider to be reachable.
 	Open(config any) (Driver, error)
+}
+
+// Abilities are what a configuration must know of a provider's drivers before one is opened.
+type Abilities struct {
+	// Registers and Grants say that they are a Registrar and an Authorizer.
+	Registers, Grants bool
+	// ShortestTTL and LongestTTL are those of a TTLBounder, 0 if there are no bounds.
+	ShortestTTL, LongestTTL time.Duration
+}
+
+// AbilitiesOf returns the abilities that d has by its type. d may be a nil pointer, if the
+// TTLBounds of its type return the same for all.
+func AbilitiesOf(d Driver) Abilities {
+	var a Abilities
+	_, a.Registers = d.(Registrar)
+	_, a.Grants = d.(Authorizer)
+	if bounder, ok := d.(TTLBounder); ok {
+		a.ShortestTTL, a.LongestTTL = bounder.TTLBounds()
+	}
+	return a
 }
 
 var (

@@ -29,15 +29,16 @@ func main() {
 	}
 	defer registry.Close()
 	for snapshot := range registry.Watch(ctx, discovery.Query{Service: os.Args[1]}) {
+		instances, known := snapshot.Instances()
 		switch {
-		case !snapshot.Known:
+		case !known:
 			fmt.Println("nothing is known yet:", snapshot.Err)
 		case snapshot.Stale:
 			fmt.Println("etcd fails, the last good set stands:", snapshot.Err)
 		default:
-			fmt.Println(len(snapshot.Instances), "instances:")
+			fmt.Println(len(instances), "instances:")
 		}
-		for _, instance := range snapshot.Instances {
+		for _, instance := range instances {
 			fmt.Println(" ", instance.NodeID, instance.Addr)
 		}
 	}

@@ -1,9 +1,13 @@
 // Command embed is a program with a node inside: of all that are started, one does
-// the work. Start it on three terminals and stop the one that works:
+// the work. Start it on three terminals, as the first master is elected once all three are there,
+// and stop the one that works:
 //
 //	go run ./examples/embed 127.0.0.1:7951
 //	go run ./examples/embed 127.0.0.1:7952
 //	go run ./examples/embed 127.0.0.1:7953
+//
+// The nodes keep their votes in the user's state directory, as ~/.local/state/muster/embed, so that
+// a second run continues with a higher term.
 package main
 
 import (
@@ -32,13 +36,13 @@ func main() {
 }
 
 func run(ctx context.Context, addr string) error {
-	provider, err := static.New(static.Config{Peers: []string{"127.0.0.1:7951", "127.0.0.1:7952", "127.0.0.1:7953"}})
+	peers := []string{"127.0.0.1:7951", "127.0.0.1:7952", "127.0.0.1:7953"}
+	registry, err := discovery.Open("static", &static.Config{Peers: peers}, discovery.Options{})
 	if err != nil {
 		return err
 	}
-	registry := discovery.New("static", provider, discovery.Options{})
 	defer registry.Close()
-	n, err := node.Start(ctx, node.Config{Cluster: "embed", NodeID: addr, Bind: addr, Registry: registry})
+	n, err := node.Start(ctx, node.Config{Cluster: "embed", NodeID: addr, Bind: addr, Registries: []*discovery.Registry{registry}})
 	if err != nil {
 		return err
 	}

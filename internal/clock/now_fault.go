@@ -12,6 +12,9 @@ import (
 // the tag musterfault: "OFFSET RATE EPOCH", as "1h 1.05 81325000000000".
 const FaultVariable = "MUSTER_FAULT_CLOCK"
 
+// faultID makes a wrong clock another one than the host's.
+var faultID = os.Getenv(FaultVariable)
+
 var fault = readFault(os.Getenv(FaultVariable))
 
 // wrong is a clock that was right at the epoch but for its offset, and has run at the

@@ -21,6 +21,7 @@ import (
 	"math/big"
 	"net"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -97,18 +98,23 @@ func ParseAuthority(certPEM, keyPEM []byte) (*Authority, error) {
 func (a *Authority) Expiry() time.Time { return a.cert.NotAfter }
 
 // Issue makes a certificate that serves and dials, for hosts that are DNS names or IP
-// addresses. It ends with the authority at the latest.
-func (a *Authority) Issue(name string, hosts []string, now time.Time, lifetime time.Duration) (Pair, error) {
+// addresses. It names the node, as NamesNode looks for it: in a SPIFFE URI, and as a DNS name if
+// the node id is one. It ends with the authority at the latest.
+func (a *Authority) Issue(nodeID string, hosts []string, now time.Time, lifetime time.Duration) (Pair, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return Pair{}, err
 	}
 	template := &x509.Certificate{
-		Subject:     pkix.Name{CommonName: name},
+		Subject:     pkix.Name{CommonName: nodeID},
 		NotBefore:   now.Add(-skew),
 		NotAfter:    now.Add(lifetime),
+		URIs:        []*url.URL{nodeURI(nodeID)},
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	if isHostName(nodeID) {
+		template.DNSNames = []string{nodeID}
 	}
 	if template.NotAfter.After(a.cert.NotAfter) {
 		template.NotAfter = a.cert.NotAfter
@@ -119,7 +125,7 @@ func (a *Authority) Issue(name string, hosts []string, now time.Time, lifetime t
 		}
 		if ip := net.ParseIP(host); ip != nil {
 			template.IPAddresses = append(template.IPAddresses, ip)
-		} else {
+		} else if !slices.Contains(template.DNSNames, host) {
 			template.DNSNames = append(template.DNSNames, host)
 		}
 	}

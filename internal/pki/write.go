@@ -10,7 +10,7 @@ import (
 
 // Write writes the pair: the key for its owner alone, the certificate for all to
 // read. Without force it changes no file that is there, and the error then wraps
-// fs.ErrExist. With force each file is replaced as a whole, so that nobody reads half
+// fs.ErrExist. With force each file is replaced as a whole, so that no reader gets half
 // of one; between the two files of a pair there is a moment at which they do not
 // belong together, which a node that follows them sits out.
 func (p Pair) Write(certFile, keyFile string, force bool) error {

@@ -2,7 +2,8 @@
 // mastership, and each view of the cluster, as lines of JSON that are stamped with
 // the boot clock. The histories of all nodes of a host can be laid side by side,
 // as that clock is one for all its processes: see what was true on one node while
-// another took itself for the master.
+// another took itself for the master. Those of several hosts are tied together by what
+// their nodes heard from each other: see package check, which `muster history` runs.
 //
 // `muster agent --history FILE` writes it; a program that embeds a node sets
 // node.Config.History.
@@ -13,11 +14,11 @@
 // fields are only ever added to a line; readers ignore those that they do not know.
 // A line of a later [Version] is one that this package cannot read.
 //
-//	{"v":1,"t_boot_ns":81325001234567,"kind":"active","node_id":"a","instance_id":"5f…","term":3,"cluster_id":"9c…","deadline_ns":81329751234567}
+//	{"v":1,"n":17,"t_boot_ns":81325001234567,"clock":"c0…","time":"2026-11-30T03:14:07.412Z","kind":"active","node_id":"a","instance_id":"5f…","term":3,"cluster_id":"9c…","deadline_ns":81329751234567}
 //
 // # What it promises
 //
-// The beginning of a mastership is on record before anybody is told that this node
+// The beginning of a mastership is on record before any caller learns that this node
 // is master, and a renewal before its deadline counts; the end after everybody was
 // told. So what is on record spans all that can have been done in a term. A process
 // that is killed leaves no end: its mastership was over at its death, or at the last
@@ -28,13 +29,10 @@
 package history
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"io"
 	"sync"
+	"time"
 )
 
 // Version is that of the layout.
@@ -57,6 +55,10 @@ const (
 	Ended Kind = "ended"
 	// View: the cluster as the node sees it now.
 	View Kind = "view"
+	// Heard: the master has announced itself, and its announcement brought a reading of its
+	// clock, which is another than this node's. Peer is that reading, and was taken before
+	// this record. One in ten seconds is recorded.
+	Heard Kind = "heard"
 	// Leaving: the node was asked to leave, or ends by itself.
 	Leaving Kind = "leaving"
 	// Stop: the node has ended.
@@ -66,17 +68,26 @@ const (
 // Record is one line. Times are nanoseconds of the boot clock.
 type Record struct {
 	Version int `json:"v"`
+	// N counts the records of an instance from 1, those that could not be written included: where
+	// one is missing, so is its number.
+	N uint64 `json:"n,omitempty"`
 	// BootNS is when it happened.
-	BootNS     int64  `json:"t_boot_ns"`
-	Kind       Kind   `json:"kind"`
-	NodeID     string `json:"node_id"`
-	InstanceID string `json:"instance_id"`
+	BootNS int64 `json:"t_boot_ns"`
+	// Clock names the boot clock. Times of different clocks cannot be compared. Empty if it is not
+	// known: then it is this instance's alone.
+	Clock string `json:"clock,omitempty"`
+	// Time is what the wall clock showed when the record was written. It is for people: nothing
+	// follows from it.
+	Time       time.Time `json:"time,omitzero"`
+	Kind       Kind      `json:"kind"`
+	NodeID     string    `json:"node_id"`
+	InstanceID string    `json:"instance_id"`
 
 	// Of Start.
 	Cluster string `json:"cluster,omitempty"`
 	Addr    string `json:"addr,omitempty"`
 
-	// Of Active, Renewed and Ended.
+	// Of Active, Renewed and Ended. Heard has the term, and the id of the cluster.
 	Term       uint64 `json:"term,omitempty"`
 	ClusterID  string `json:"cluster_id,omitempty"`
 	SentNS     int64  `json:"sent_ns,omitempty"`
@@ -84,14 +95,41 @@ type Record struct {
 	UntilNS    int64  `json:"until_ns,omitempty"`
 	Reason     string `json:"reason,omitempty"`
 
-	View *ViewState `json:"view,omitempty"`
+	// Of View: the cluster, and what has happened since the view before, members first.
+	View   *ViewState `json:"view,omitempty"`
+	Events []Event    `json:"events,omitempty"`
+
+	// Of Heard.
+	Peer *Reading `json:"peer,omitempty"`
+}
+
+// Reading is one of the clock of another node.
+type Reading struct {
+	NodeID     string `json:"node_id"`
+	InstanceID string `json:"instance_id"`
+	Clock      string `json:"clock"`
+	BootNS     int64  `json:"t_boot_ns"`
+}
+
+// Event is one difference between two successive views of a node.
+type Event struct {
+	// Kind is member_joined, member_updated, member_left, member_failed, cluster_formed,
+	// quorum_changed, master_changed or master_lost.
+	Kind string `json:"kind"`
+	// NodeID and InstanceID are those of the member, of the new master, or of the one
+	// that was lost, which was master in Term.
+	NodeID     string `json:"node_id,omitempty"`
+	InstanceID string `json:"instance_id,omitempty"`
+	Term       uint64 `json:"term,omitempty"`
+	// Changed names what a member that was updated says otherwise.
+	Changed []string `json:"changed,omitempty"`
 }
 
 // ViewState is the cluster as one node sees it.
 type ViewState struct {
 	// Seq counts the views of this node.
 	Seq uint64 `json:"seq"`
-	// Term is the highest that the node has heard of.
+	// Term is the highest that the node has learned of.
 	Term      uint64 `json:"term"`
 	ClusterID string `json:"cluster_id"`
 	// Majority says whether the node sees a majority of the expected members.
@@ -101,7 +139,7 @@ type ViewState struct {
 	Members []Member `json:"members"`
 }
 
-// Master is whom the node takes for the master.
+// Master is the node that this one treats as the master.
 type Master struct {
 	NodeID     string `json:"node_id"`
 	InstanceID string `json:"instance_id"`
@@ -118,30 +156,35 @@ type Member struct {
 // Writer writes records. Its methods are safe for concurrent use, and those of a nil
 // Writer do nothing.
 type Writer struct {
-	nodeID, instanceID string
+	nodeID, instanceID, clock string
 
 	mu   sync.Mutex
 	w    io.Writer
-	torn bool // the last write may have left part of a line
+	n    uint64 // records so far
+	torn bool   // the last write may have left part of a line
 	err  error
 }
 
-// NewWriter returns a Writer to w of the records of one instance. The caller owns w,
-// and sees to it that a write does not block for long: the election waits for it.
-func NewWriter(w io.Writer, nodeID, instanceID string) *Writer {
-	return &Writer{w: w, nodeID: nodeID, instanceID: instanceID}
+// NewWriter returns a Writer to w of the records of one instance, whose times are readings of
+// the boot clock of that name. The caller owns w, and sees to it that a write does not block for
+// long: the election waits for it.
+func NewWriter(w io.Writer, nodeID, instanceID, clock string) *Writer {
+	return &Writer{w: w, nodeID: nodeID, instanceID: instanceID, clock: clock}
 }
 
-// Write adds a line. Version and the ids of the instance are filled in.
-func (w *Writer) Write(r Record) {
+// Write adds a line. Version, number, clock and the ids of the instance are filled in. The error
+// says why this record is missing.
+func (w *Writer) Write(r Record) error {
 	if w == nil {
-		return
+		return nil
 	}
-	r.Version, r.NodeID, r.InstanceID = Version, w.nodeID, w.instanceID
-	line, err := json.Marshal(r)
-	line = append(line, '\n')
+	r.Version, r.NodeID, r.InstanceID, r.Clock = Version, w.nodeID, w.instanceID, w.clock
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.n++
+	r.N = w.n
+	line, err := json.Marshal(r)
+	line = append(line, '\n')
 	if err == nil {
 		if w.torn {
 			line = append([]byte{'\n'}, line...)
@@ -152,6 +195,7 @@ func (w *Writer) Write(r Record) {
 	if w.err == nil {
 		w.err = err
 	}
+	return err
 }
 
 // Err returns why the first record that is missing could not be written, and nil
@@ -163,36 +207,4 @@ func (w *Writer) Err() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.err
-}
-
-// maxLine bounds a line: a view of some thousand members.
-const maxLine = 4 << 20
-
-// Read reads all records. Of a line that a full disk or the end of the process has
-// torn nothing is left; the error names each line that is neither a record nor the
-// torn beginning of one, and the other records are returned nevertheless.
-func Read(r io.Reader) ([]Record, error) {
-	var records []Record
-	var errs []error
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, maxLine)
-	for n := 1; lines.Scan(); n++ {
-		line := bytes.TrimSpace(lines.Bytes())
-		if len(line) == 0 {
-			continue
-		}
-		var record Record
-		err := json.Unmarshal(line, &record)
-		switch {
-		case err != nil && line[0] == '{' && line[len(line)-1] != '}':
-			continue // torn
-		case err != nil:
-			errs = append(errs, fmt.Errorf("line %d: no record of a history: %w", n, err))
-		case record.Version != Version:
-			errs = append(errs, fmt.Errorf("line %d: version %d of the layout; this is version %d", n, record.Version, Version))
-		default:
-			records = append(records, record)
-		}
-	}
-	return records, errors.Join(append(errs, lines.Err())...)
 }

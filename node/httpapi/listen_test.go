@@ -17,18 +17,20 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/discovery"
-	"github.com/musterhq/muster/discovery/discoverytest"
-	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/discovery/memory"
 	"github.com/musterhq/muster/internal/pki"
+	"github.com/musterhq/muster/internal/testing/wait"
 	"github.com/musterhq/muster/node"
 	"github.com/musterhq/muster/node/httpapi"
+	"github.com/musterhq/muster/secret"
+	"github.com/musterhq/muster/tlsfiles"
 )
 
 // serveWith serves the API of a node as an agent does.
 func serveWith(t *testing.T, o httpapi.Options, adjust func(*http.Server)) (n *node.Node, addr string) {
 	t.Helper()
-	registry := discovery.New("memory", discoverytest.NewMemory().Driver(), discovery.Options{})
-	n, err := node.Start(t.Context(), node.Config{Cluster: "orders", NodeID: "a", Bind: "127.0.0.1:0", Registry: registry})
+	registry := discovery.New("memory", memory.New().Driver(), discovery.Options{})
+	n, err := node.Start(t.Context(), node.Config{Cluster: "orders", NodeID: "a", Bind: "127.0.0.1:0", Registries: []*discovery.Registry{registry}, Mastership: node.Mastership{TTL: 2 * time.Second}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +41,7 @@ func serveWith(t *testing.T, o httpapi.Options, adjust func(*http.Server)) (n *n
 	addr = ln.Addr().String()
 	ln = httpapi.Bounded(ln)
 	if o.TLS != nil {
-		ln = tls.NewListener(ln, &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return o.TLS.Config(), nil }})
+		ln = tls.NewListener(ln, &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return o.TLS.Current(), nil }})
 	}
 	server := httpapi.NewServer(httpapi.NewWith(n, o), slog.New(slog.DiscardHandler))
 	if adjust != nil {
@@ -50,16 +52,14 @@ func serveWith(t *testing.T, o httpapi.Options, adjust func(*http.Server)) (n *n
 	t.Cleanup(func() {
 		_ = server.Close()
 		<-served
-		if err := n.Leave(t.Context()); err != nil && t.Context().Err() == nil {
-			t.Error(err)
-		}
+		wait.Leave(t, n.Leave)
 		_ = registry.Close()
 	})
 	return n, addr
 }
 
 var paths = []string{
-	httpapi.PathStatus, httpapi.PathMembers, httpapi.PathMaster, httpapi.PathView, httpapi.PathEvents, httpapi.PathMetrics, "/", "/v1/nothing",
+	httpapi.PathStatus, httpapi.PathMembers, httpapi.PathMaster, httpapi.PathView, httpapi.PathEvents, httpapi.PathMetrics, httpapi.PathHistory, "/", "/v1/nothing",
 }
 
 // ask reads a path with these headers, in pairs.
@@ -96,7 +96,7 @@ func newClient(t *testing.T, c *tls.Config) *http.Client {
 const token = "0123456789abcdef-token"
 
 func TestOnlyWhoShowsTheTokenIsAnswered(t *testing.T) {
-	n, addr := serveWith(t, httpapi.Options{Token: func() driver.Secret { return token }}, nil)
+	n, addr := serveWith(t, httpapi.Options{Token: func() secret.String { return token }}, nil)
 	client := newClient(t, nil)
 	for name, headers := range map[string][]string{
 		"no token":         nil,
@@ -176,16 +176,16 @@ func TestNoTokenIsNoToken(t *testing.T) {
 
 // What a node waits for names its provider. That is not for strangers.
 func TestReadinessTellsStrangersNoMore(t *testing.T) {
-	registry := discovery.New("memory", discoverytest.NewMemory().Driver(), discovery.Options{})
+	registry := discovery.New("memory", memory.New().Driver(), discovery.Options{})
 	defer registry.Close()
 	n, err := node.Start(t.Context(), node.Config{
-		Cluster: "orders", NodeID: "a", Bind: "127.0.0.1:0", Registry: registry, Bootstrap: node.Bootstrap{Mode: node.JoinOnly},
+		Cluster: "orders", NodeID: "a", Bind: "127.0.0.1:0", Registries: []*discovery.Registry{registry}, Bootstrap: node.Bootstrap{Mode: node.JoinOnly},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer n.Leave(t.Context())
-	api := httpapi.NewWith(n, httpapi.Options{Token: func() driver.Secret { return token }})
+	api := httpapi.NewWith(n, httpapi.Options{Token: func() secret.String { return token }})
 	read := func(header string) string {
 		r, err := http.NewRequest(http.MethodGet, httpapi.PathReady, nil)
 		if err != nil {
@@ -229,7 +229,7 @@ func TestTokenOf(t *testing.T) {
 		current := httpapi.TokenOf("", file)
 		for _, v := range []struct {
 			text string
-			want driver.Secret
+			want secret.String
 		}{{"first\n", "first"}, {"second", "second"}, {"", "second"}, {" \n", "second"}, {"third", "third"}} {
 			if err := os.WriteFile(file, []byte(v.text), 0o600); err != nil {
 				t.Fatal(err)
@@ -252,7 +252,7 @@ func TestTokenOf(t *testing.T) {
 	}
 }
 
-// The API over TLS takes new certificates into use, tells of them, and demands those
+// The API over TLS takes new certificates into use, reports them, and demands those
 // of clients for all but health.
 func TestTLSOfTheAPI(t *testing.T) {
 	dir := t.TempDir()
@@ -260,7 +260,7 @@ func TestTLSOfTheAPI(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files := driver.TLS{CAFile: filepath.Join(dir, "ca.pem"), CertFile: filepath.Join(dir, "api.pem"), KeyFile: filepath.Join(dir, "api-key.pem")}
+	files := tlsfiles.Config{CAFile: filepath.Join(dir, "ca.pem"), CertFile: filepath.Join(dir, "api.pem"), KeyFile: filepath.Join(dir, "api-key.pem")}
 	issue := func(name string) (certFile, keyFile string) {
 		t.Helper()
 		pair, err := ca.Issue(name, []string{"127.0.0.1"}, time.Now(), time.Hour)
@@ -277,17 +277,17 @@ func TestTLSOfTheAPI(t *testing.T) {
 		t.Fatal(err)
 	}
 	issue("api")
-	live, err := files.Live(files.ServerConfig)
+	live, err := tlsfiles.Follow(files, tlsfiles.Contents.Server)
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, addr := serveWith(t, httpapi.Options{TLS: live, ClientCertificates: true}, nil)
 	clientCert, clientKey := issue("client")
-	known, err := driver.TLS{CAFile: files.CAFile, CertFile: clientCert, KeyFile: clientKey}.ClientConfig()
+	known, err := tlsfiles.Config{CAFile: files.CAFile, CertFile: clientCert, KeyFile: clientKey}.Client()
 	if err != nil {
 		t.Fatal(err)
 	}
-	anonymous, err := driver.TLS{CAFile: files.CAFile}.ClientConfig()
+	anonymous, err := tlsfiles.Config{CAFile: files.CAFile}.Client()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -322,7 +322,7 @@ func TestTLSOfTheAPI(t *testing.T) {
 	if got, err := tls.Dial("tcp", addr, known); err != nil {
 		t.Error(err)
 	} else {
-		want := live.Config().Certificates[0].Certificate[0]
+		want := live.Current().Certificates[0].Certificate[0]
 		if string(got.ConnectionState().PeerCertificates[0].Raw) != string(want) {
 			t.Error("the old certificate is shown")
 		}
@@ -343,7 +343,7 @@ func TestStreamsOfEventsAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Close() })
-		_ = c.SetDeadline(time.Now().Add(patience))
+		_ = c.SetDeadline(time.Now().Add(wait.Patience))
 		fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", httpapi.PathEvents)
 		in := bufio.NewReader(c)
 		response, err := http.ReadResponse(in, nil)
@@ -368,16 +368,13 @@ func TestStreamsOfEventsAreBounded(t *testing.T) {
 		t.Errorf("a stream ended by itself: %v", err)
 	}
 	held[0].Close()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(patience); ; <-tick.C {
-		if c, _, status := open(); status == http.StatusOK {
+	wait.For(t, "the place of a stream that ended is free", func() bool {
+		c, _, status := open()
+		if status == http.StatusOK {
 			c.Close()
-			return
-		} else if time.Now().After(deadline) {
-			t.Fatal("the place of a stream that ended is not free")
 		}
-	}
+		return status == http.StatusOK
+	})
 }
 
 // Who does not say what it wants, says too much, or will not stop is cut off.
@@ -395,7 +392,7 @@ func TestRequestsAreBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = c.SetDeadline(time.Now().Add(patience))
+		_ = c.SetDeadline(time.Now().Add(wait.Patience))
 		go io.WriteString(c, text)
 		if _, err := io.Copy(io.Discard, c); err != nil && strings.Contains(err.Error(), "timeout") {
 			t.Errorf("%s: the connection stays open", name)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -14,20 +15,20 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"github.com/musterhq/muster/discovery"
-	"github.com/musterhq/muster/discovery/discoverytest"
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/discovery/memory"
+	"github.com/musterhq/muster/internal/testing/routestest"
+	"github.com/musterhq/muster/internal/testing/wait"
 	"github.com/musterhq/muster/node"
 	"github.com/musterhq/muster/node/httpapi"
 )
 
-const patience = 30 * time.Second
-
 // serve starts a node with a provider in memory and its API.
-func serve(t *testing.T, memory *discoverytest.Memory, id string, change func(*node.Config)) string {
+func serve(t *testing.T, memory *memory.Server, id string, change func(*node.Config)) string {
 	t.Helper()
 	registry := discovery.New("memory", memory.Driver(), discovery.Options{})
 	cfg := node.Config{
-		Cluster: "orders", NodeID: id, Bind: "127.0.0.1:0", Registry: registry,
+		Cluster: "orders", NodeID: id, Bind: "127.0.0.1:0", Registries: []*discovery.Registry{registry},
 		Zone: "eu-1", Tags: []string{"web"}, AppAddrs: map[string]string{"http": "10.0.0.5:80"},
 	}
 	if change != nil {
@@ -41,11 +42,7 @@ func serve(t *testing.T, memory *discoverytest.Memory, id string, change func(*n
 	t.Cleanup(func() {
 		server.CloseClientConnections()
 		server.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		if err := n.Leave(ctx); err != nil {
-			t.Error(err)
-		}
+		wait.Leave(t, n.Leave)
 		if err := registry.Close(); err != nil {
 			t.Error(err)
 		}
@@ -70,23 +67,15 @@ func get(t *testing.T, url string) (status int, body string) {
 // waitFor waits until the path answers with status.
 func waitFor(t *testing.T, url string, status int) string {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		got, body := get(t, url)
-		if got == status {
-			return body
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("GET %s: status %d, want %d: %s", url, got, status, body)
-		}
-		<-tick.C
-	}
+	var got int
+	var body string
+	wait.For(t, fmt.Sprintf("status %d of GET %s", status, url), func() bool { got, body = get(t, url); return got == status },
+		func() string { return fmt.Sprintf("status %d: %s", got, body) })
+	return body
 }
 
 func TestBeforeThereIsACluster(t *testing.T) {
-	url := serve(t, discoverytest.NewMemory(), "a", func(c *node.Config) { c.Bootstrap.Expect = 3 })
+	url := serve(t, memory.New(), "a", func(c *node.Config) { c.Bootstrap.Expect = 3 })
 	for path, want := range map[string]int{
 		httpapi.PathMaster:  http.StatusNotFound,
 		httpapi.PathReady:   http.StatusServiceUnavailable,
@@ -114,21 +103,22 @@ func TestBeforeThereIsACluster(t *testing.T) {
 }
 
 func TestMembersAndMaster(t *testing.T) {
-	memory := discoverytest.NewMemory()
+	memory := memory.New()
 	url := serve(t, memory, "a", nil)
 	waitFor(t, url+httpapi.PathReady, http.StatusOK)
-	serve(t, memory, "b", func(c *node.Config) { c.Mastership.Ineligible = true })
+	serve(t, memory, "b", func(c *node.Config) { c.Mastership.Eligible = new(false) })
 
 	var master httpapi.Master
 	decode(t, waitFor(t, url+httpapi.PathMaster, http.StatusOK), &master)
-	if master.NodeID != "a" || master.Term != 1 || master.ClusterID == "" || master.AppAddrs["http"] != "10.0.0.5:80" {
+	if master.NodeID != "a" || master.Term == 0 || master.ClusterID == "" || master.AppAddrs["http"] != "10.0.0.5:80" {
 		t.Errorf("master %+v", master)
 	}
 	var members []httpapi.Member
-	for deadline := time.Now().Add(patience); len(members) != 2 && time.Now().Before(deadline); {
+	wait.For(t, "two members", func() bool {
 		_, body := get(t, url+httpapi.PathMembers)
 		decode(t, body, &members)
-	}
+		return len(members) == 2
+	})
 	if len(members) != 2 || !members[0].Master || !members[0].Self || members[1].Master || members[1].Self ||
 		members[1].State != "alive" || members[1].Zone != "eu-1" || members[1].Tags[0] != "web" {
 		t.Errorf("members %+v", members)
@@ -141,32 +131,27 @@ func TestMembersAndMaster(t *testing.T) {
 	}
 }
 
-// Of several providers each is told of, and the one that grants mastership first.
+// Of several providers each is reported, and the one that grants mastership first.
 func TestStatusOfSeveralProviders(t *testing.T) {
-	memory, other := discoverytest.NewMemory(), discoverytest.NewMemory()
+	memory, other := memory.New(), memory.New()
 	url := serve(t, memory, "a", func(c *node.Config) {
 		second := discovery.New("another", other.Driver(), discovery.Options{PollInterval: 200 * time.Millisecond})
 		t.Cleanup(func() { second.Close() })
-		c.Registries, c.Registry = []*discovery.Registry{second, c.Registry}, nil
+		c.Registries = append([]*discovery.Registry{second}, c.Registries...)
 		c.Mastership.Authority = []string{"memory"}
 	})
 	var status httpapi.Status
-	wait := func(what string, done func() bool) {
+	eventually := func(what string, done func() bool) {
 		t.Helper()
-		tick := time.NewTicker(5 * time.Millisecond)
-		defer tick.Stop()
-		for deadline := time.Now().Add(patience); ; <-tick.C {
-			_, body := get(t, url+httpapi.PathStatus)
+		var body string
+		wait.For(t, what, func() bool {
+			_, body = get(t, url+httpapi.PathStatus)
 			status = httpapi.Status{}
-			if decode(t, body, &status); done() {
-				return
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("not within %v: %s: %s", patience, what, body)
-			}
-		}
+			decode(t, body, &status)
+			return done()
+		}, func() string { return body })
 	}
-	wait("all is well", func() bool { return !status.Degraded && status.Mastership.IsMaster })
+	eventually("all is well", func() bool { return !status.Degraded && status.Mastership.IsMaster })
 	p := status.Providers
 	if len(p) != 2 || p[0].Name != "memory" || !p[0].Authority || !p[0].Registered || p[1].Name != "another" || p[1].Authority || !p[1].Registered {
 		t.Fatalf("providers %+v", p)
@@ -190,16 +175,16 @@ func TestStatusOfSeveralProviders(t *testing.T) {
 
 	// What cannot be read is counted as it comes, though the set is what it was.
 	memory.AddGarbage("orders", "junk")
-	wait("an entry is skipped", func() bool { return status.Provider.Skipped == 1 && status.Providers[0].Skipped == 1 })
+	eventually("an entry is skipped", func() bool { return status.Provider.Skipped == 1 && status.Providers[0].Skipped == 1 })
 
 	other.Fail(driver.ErrUnavailable)
-	wait("the other one fails", func() bool { return status.Degraded && status.Providers[1].Stale && status.Providers[1].Error != "" })
+	eventually("the other one fails", func() bool { return status.Degraded && status.Providers[1].Stale && status.Providers[1].Error != "" })
 	if !status.Ready || status.Provider.Stale || status.Provider.Error != "" {
 		t.Errorf("status %+v: what goes well is not said to", status)
 	}
 	other.Wipe()
 	other.Fail(nil)
-	wait("all is well again", func() bool { return !status.Degraded && status.Providers[1].Error == "" })
+	eventually("all is well again", func() bool { return !status.Degraded && status.Providers[1].Error == "" })
 }
 
 func decode(t *testing.T, body string, value any) {
@@ -211,9 +196,9 @@ func decode(t *testing.T, body string, value any) {
 
 // The stream begins with what there is, and goes on with what happens.
 func TestEvents(t *testing.T) {
-	memory := discoverytest.NewMemory()
+	memory := memory.New()
 	url := serve(t, memory, "a", nil)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), wait.Patience)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url+httpapi.PathEvents, nil)
 	if err != nil {
@@ -240,7 +225,7 @@ func TestEvents(t *testing.T) {
 		switch event.Kind {
 		case "member_joined":
 			if joined[event.Member.NodeID] = true; event.Member.Self {
-				serve(t, memory, "b", func(c *node.Config) { c.Mastership.Ineligible = true })
+				serve(t, memory, "b", func(c *node.Config) { c.Mastership.Eligible = new(false) })
 			}
 		case "master_changed":
 			master = event.Master.NodeID
@@ -255,7 +240,7 @@ func TestEvents(t *testing.T) {
 }
 
 func TestMetrics(t *testing.T) {
-	url := serve(t, discoverytest.NewMemory(), "a", nil)
+	url := serve(t, memory.New(), "a", nil)
 	waitFor(t, url+httpapi.PathReady, http.StatusOK)
 	_, text := get(t, url+httpapi.PathMetrics)
 	for _, want := range []string{
@@ -283,5 +268,34 @@ func TestMetrics(t *testing.T) {
 		if strings.HasPrefix(p.Metric, "muster_") {
 			t.Errorf("%s: %s", p.Metric, p.Text)
 		}
+	}
+}
+
+// No route is left out: they are those of the one table that the API is made of. A HEAD
+// that ran a stream would never end, and take a place of those who read it.
+func TestEveryRouteAnswersEveryMethod(t *testing.T) {
+	registry := discovery.New("memory", memory.New().Driver(), discovery.Options{})
+	n, err := node.Start(t.Context(), node.Config{Cluster: "orders", NodeID: "a", Bind: "127.0.0.1:0", Registries: []*discovery.Registry{registry}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		wait.Leave(t, n.Leave)
+		if err := registry.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	api := httpapi.NewWith(n, httpapi.Options{MaxStreams: 1})
+	routestest.Run(t, httpapi.Routes(), api)
+	server := httptest.NewServer(api)
+	defer server.Close()
+	defer server.CloseClientConnections()
+	response, err := http.Get(server.URL + httpapi.PathEvents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		t.Errorf("GET %s after all that: status %d: its place is taken", httpapi.PathEvents, response.StatusCode)
 	}
 }

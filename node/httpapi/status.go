@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
-	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/node"
+	"github.com/musterhq/muster/node/mastership"
+	"github.com/musterhq/muster/tlsfiles"
 )
 
 // Status is what an agent says about itself.
@@ -21,9 +23,11 @@ type Status struct {
 	// Advertise is the same, and what each step on the way has answered.
 	Advertise Advertise `json:"advertise"`
 	// Ready says that the node has joined a cluster that is formed; WaitingFor what
-	// is missing, or what keeps the cluster from having a master.
-	Ready      bool   `json:"ready"`
-	WaitingFor string `json:"waiting_for,omitempty"`
+	// is missing, or what keeps the cluster from having a master, and WaitingReason the code
+	// of it: docs/waiting.md has them.
+	Ready         bool   `json:"ready"`
+	WaitingFor    string `json:"waiting_for,omitempty"`
+	WaitingReason string `json:"waiting_reason,omitempty"`
 
 	View   View    `json:"view"`
 	Master *Master `json:"master,omitempty"`
@@ -43,9 +47,12 @@ type Status struct {
 	// Certificates are those that the agent shows, to others and to its providers;
 	// missing without TLS.
 	Certificates []Certificate `json:"certificates,omitempty"`
+
+	// Proxies are the ports that follow the master; missing where there are none.
+	Proxies []Proxy `json:"proxies,omitempty"`
 }
 
-// The uses of a certificate, besides the names of providers.
+// The uses of a certificate, beside the names of providers.
 const (
 	useNodes = "nodes"
 	useHTTP  = "http"
@@ -66,7 +73,7 @@ type Certificate struct {
 	Error string `json:"error,omitempty"`
 }
 
-func certificatesOf(states map[string]driver.TLSState) []Certificate {
+func certificatesOf(states map[string]tlsfiles.State) []Certificate {
 	var out []Certificate
 	for _, use := range slices.Backward(slices.Sorted(maps.Keys(states))) {
 		s := states[use]
@@ -118,11 +125,16 @@ type ProviderUse struct {
 	// static list.
 	Registered bool   `json:"registered"`
 	Off        string `json:"off,omitempty"`
+	// Warning says what is wrong with the way to it although it works.
+	Warning string `json:"warning,omitempty"`
 }
 
 // ProviderStatus is what the agent last heard from a provider.
 type ProviderStatus struct {
 	Name string `json:"name"`
+	// Addr is where it is looked for, as configured and without passwords, with commas
+	// between several; missing where it does not say.
+	Addr string `json:"addr,omitempty"`
 	// Known is false until the provider has answered once. Stale means that it
 	// fails now, and that its last good answer is used.
 	Known     bool   `json:"known"`
@@ -150,22 +162,40 @@ type MastershipStatus struct {
 	// Need is 0 where no size is expected.
 	Have int `json:"have"`
 	Need int `json:"need"`
-	// Warning is what an operator should mend.
+	// Warning is what an operator should fix.
 	Warning string `json:"warning,omitempty"`
 	Error   string `json:"error,omitempty"`
+	// DrainTimeoutNS is how many nanoseconds the master's work has to end when mastership is given
+	// up in good order.
+	DrainTimeoutNS int64 `json:"drain_timeout_ns"`
+	// Doubted counts what other nodes announced and was not believed; missing where there
+	// was nothing.
+	Doubted *Doubted `json:"doubted,omitempty"`
+}
+
+// Doubted counts announcements of other nodes, by what is wrong with them. They come from a
+// node that is broken or hostile: the log names it.
+type Doubted struct {
+	// AbsurdTerms are of terms that no cluster can have come to, and ForeignClusters of
+	// another cluster than the authority records. Both were ignored.
+	AbsurdTerms     uint64 `json:"absurd_terms"`
+	ForeignClusters uint64 `json:"foreign_clusters"`
+	// Disputes are of this node's own mastership, which the authority then decided.
+	Disputes uint64 `json:"disputes"`
 }
 
 func statusOf(s node.Status, isMaster bool) Status {
 	out := Status{
-		Cluster:    s.Cluster,
-		NodeID:     s.NodeID,
-		InstanceID: s.InstanceID,
-		Addr:       s.Advertised.Addr,
-		AddrSource: s.Advertised.Source,
-		Advertise:  advertiseOf(s),
-		Ready:      s.Ready,
-		WaitingFor: s.WaitingFor,
-		View:       viewOf(s.View),
+		Cluster:       s.Cluster,
+		NodeID:        s.NodeID,
+		InstanceID:    s.InstanceID,
+		Addr:          s.Advertised.Addr,
+		AddrSource:    s.Advertised.Source,
+		Advertise:     advertiseOf(s),
+		Ready:         s.Ready,
+		WaitingFor:    s.WaitingFor,
+		WaitingReason: string(s.WaitingReason),
+		View:          viewOf(s.View),
 		Mastership: MastershipStatus{
 			State:    s.Mastership.State.String(),
 			IsMaster: isMaster,
@@ -174,6 +204,9 @@ func statusOf(s node.Status, isMaster bool) Status {
 			Warning:  s.View.Warning,
 			Error:    text(s.Mastership.Err),
 		},
+	}
+	if h := s.Mastership.Hearsay; h != (mastership.Hearsay{}) {
+		out.Mastership.Doubted = &Doubted{AbsurdTerms: h.AbsurdTerms, ForeignClusters: h.ForeignClusters, Disputes: h.Disputes}
 	}
 	if s.View.Master != nil {
 		m := masterOf(*s.View.Master)
@@ -185,7 +218,7 @@ func statusOf(s node.Status, isMaster bool) Status {
 			out.Provider, out.Registration = status, registration
 		}
 		status.Error = cmp.Or(status.Error, registration.Error)
-		out.Providers = append(out.Providers, ProviderUse{status, p.Authority, registration.Registered, registration.Off})
+		out.Providers = append(out.Providers, ProviderUse{status, p.Authority, registration.Registered, registration.Off, p.Registration.Warning})
 		out.Degraded = out.Degraded || !p.Well()
 	}
 	return out
@@ -204,11 +237,13 @@ func advertiseOf(s node.Status) Advertise {
 }
 
 func providerOf(p node.Provider) ProviderStatus {
+	instances, known := p.Peers.Instances()
 	return ProviderStatus{
 		Name:      p.Name,
-		Known:     p.Peers.Known,
+		Addr:      strings.Join(p.Addrs, ","),
+		Known:     known,
 		Stale:     p.Peers.Stale,
-		Instances: len(p.Peers.Instances),
+		Instances: len(instances),
 		Skipped:   len(p.Peers.Skipped),
 		Error:     text(p.Peers.Err),
 	}

@@ -5,17 +5,70 @@
 // readers ignore the ones that they do not know.
 package httpapi
 
-// Paths of the API. Each is read with GET.
+// Paths of the API. Each is read with GET, but for those that change something: they
+// want POST, with the content type application/json.
 const (
 	PathStatus  = "/v1/status"
 	PathMembers = "/v1/members" // an array of Member
 	PathMaster  = "/v1/master"  // a Master, or status 404 and an Error
 	PathView    = "/v1/view"    // a View
+	PathVoters  = "/v1/voters"  // Voters, or status 404 and an Error where there are none
 	PathEvents  = "/v1/events"  // server-sent events
+	PathHistory = "/v1/history" // lines of package node/history
 	PathHealth  = "/healthz"
 	PathReady   = "/readyz"
 	PathMetrics = "/metrics"
+
+	PathIsMaster   = "/v1/is-master"  // status 200 or 503
+	PathMastership = "/v1/mastership" // server-sent events, or one Mastership
+
+	PathUpgrades    = "/v1/upgrades"      // an array of upgrade.Status
+	PathUpgradeWait = "/v1/upgrades/wait" // server-sent events
+
+	PathJobs      = "/v1/jobs"        // an array of Job
+	PathJobRuns   = "/v1/jobs/runs"   // an array of cron.RunStatus
+	PathJobOutput = "/v1/jobs/output" // what a run has written
+
+	PathJobAdd     = "/v1/jobs/add"    // a Job, as the others
+	PathJobRemove  = "/v1/jobs/remove" // a Removed
+	PathJobTrigger = "/v1/jobs/trigger"
+	PathJobPause   = "/v1/jobs/pause"
+	PathJobResume  = "/v1/jobs/resume"
+
+	PathHold           = "/v1/mastership/hold"  // server-sent events
+	PathAlive          = "/v1/mastership/alive" // an Alive
+	PathDone           = "/v1/mastership/done"
+	PathUpgradeRun     = "/v1/upgrades/run"     // server-sent events
+	PathUpgradeRetry   = "/v1/upgrades/retry"   // an upgrade.Status
+	PathUpgradeResolve = "/v1/upgrades/resolve" // an upgrade.Status
+	PathResign         = "/v1/resign"           // a Resigned
+	PathLeave          = "/v1/leave"            // a Left
+	PathReload         = "/v1/reload"           // a Reloaded
 )
+
+// Resigned is the answer to PathResign: the node has given mastership up.
+type Resigned struct {
+	NodeID string `json:"node_id"`
+	Term   uint64 `json:"term"`
+}
+
+// Left is the answer to PathLeave: the node has left, and its agent ends.
+type Left struct {
+	NodeID string `json:"node_id"`
+}
+
+// Reloaded is the answer to PathReload. Keys are those of the configuration, as log.level.
+type Reloaded struct {
+	// Applied are the keys that have changed and are in force.
+	Applied []string `json:"applied"`
+	// Restart are those that have changed and want another start: where there is any, the
+	// agent leaves in good order after this answer.
+	Restart []string `json:"restart"`
+}
+
+// PathFoundVoters has the agent found a cluster without the voters that do not answer, with
+// POST and Content-Type application/json. Its answer is Voters.
+const PathFoundVoters = "/v1/voters/found"
 
 // DefaultAddr is where an agent serves unless http.addr says otherwise.
 const DefaultAddr = "127.0.0.1:7980"
@@ -54,6 +107,9 @@ type Master struct {
 	// Term counts masterships of the cluster from 1 and is the fencing token.
 	Term      uint64 `json:"term"`
 	ClusterID string `json:"cluster_id"`
+	// ValidNS is for how many nanoseconds more the master may act, if it does not renew its
+	// grant. Only the master itself knows: missing if the agent that was asked is not the master.
+	ValidNS int64 `json:"valid_ns,omitempty"`
 }
 
 // View is the membership that one agent sees, and what it knows of mastership.
@@ -67,7 +123,7 @@ type View struct {
 	ClusterID string `json:"cluster_id"`
 	// Majority reports whether the agent sees a majority of the cluster's size.
 	Majority bool `json:"majority"`
-	// Warning is what an operator should mend about mastership, missing where there
+	// Warning is what an operator should fix about mastership, missing where there
 	// is nothing.
 	Warning string   `json:"warning,omitempty"`
 	Members []Member `json:"members"`
@@ -79,4 +135,7 @@ type View struct {
 type Error struct {
 	// Error is one line for a person.
 	Error string `json:"error"`
+	// Reason is the code of what is waited for, of PathReady and PathMaster: see
+	// Status.WaitingReason.
+	Reason string `json:"reason,omitempty"`
 }

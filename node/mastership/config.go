@@ -17,7 +17,7 @@ type Config struct {
 	Authority driver.Authority
 
 	// Holder is this node. InstanceID must be new at each start.
-	Holder driver.Holder
+	Holder Holder
 
 	// TTL is how long a grant is expected to be valid, 0 if that is not known. It
 	// is only checked: what counts is the validity of each grant. A TTL that leaves
@@ -36,7 +36,7 @@ type Config struct {
 	IsolationGrace time.Duration
 
 	// PollInterval is how often the authority is observed afresh, since a watch is
-	// only eventual; a twelfth as often while the master is heard of by gossip.
+	// only eventual; a twelfth as often while gossip vouches for the master.
 	// Default: 5 s.
 	PollInterval time.Duration
 
@@ -48,18 +48,26 @@ type Config struct {
 	// Resign. Default: 3 s.
 	ResignCooldown time.Duration
 
-	// AnnounceInterval is how often Announcements tells of a mastership that goes
+	// Announced says that the nodes of the cluster announce their masterships to one
+	// another: what Announcements of each yields is given to Learn of the others. Then a
+	// node is named master once it has announced that it is, and not when it was granted
+	// mastership, which it may yet refuse. Default: the authority alone names.
+	Announced bool
+
+	// AnnounceInterval is how often Announcements yields a mastership that goes
 	// on. 0: at each renewal.
 	AnnounceInterval time.Duration
 
-	// Observer is told of each beginning, renewal and end of this node's mastership,
-	// by the election itself: one that blocks stops renewals. A beginning and a
-	// renewal are told before they count, an end after everybody knows. Default:
-	// none.
+	// Observer is called at each beginning, renewal and end of this node's mastership,
+	// by the election itself: one that blocks stops renewals. It is called before a beginning
+	// and a renewal count, and after an end is visible everywhere. Default: none.
 	Observer func(Event)
 
-	// Clock reads the boot clock. Default: clock.Now.
-	Clock func() clock.Instant
+	// Clock returns the time since an arbitrary moment, such as the start of the host. It
+	// never goes back, runs at the true rate within 1 %, and counts while the machine is
+	// suspended; time.Since does not on every system. Default: the boot clock of the host,
+	// which all of its processes share.
+	Clock func() time.Duration
 
 	// Logger takes one record for each beginning and end of mastership, and at
 	// debug level one for each renewal. The package comment names their
@@ -107,7 +115,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.Observer = func(Event) {}
 	}
 	if c.Clock == nil {
-		c.Clock = clock.Now
+		c.Clock = func() time.Duration { return time.Duration(clock.Now()) }
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -10,20 +10,24 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/alarm"
 	"github.com/musterhq/muster/internal/backoff"
 	"github.com/musterhq/muster/internal/clock"
+	"github.com/musterhq/muster/internal/watch"
 )
 
 // Elector takes part in the election on behalf of one node. Its methods may be
 // called from any goroutine, before, while and after Run runs, and none of them
 // waits for the authority except Resign.
 type Elector struct {
-	cfg Config
+	cfg    Config
+	alarms *alarm.Set
 
 	mu     sync.Mutex
 	inbox  []event
@@ -33,19 +37,24 @@ type Elector struct {
 	started atomic.Bool
 	done    chan struct{} // closed when Run returns
 
-	current       atomic.Pointer[tenure] // nil unless Active
+	current       atomic.Pointer[activeTerm] // nil unless Active
 	status        atomic.Pointer[Status]
 	local         atomic.Pointer[datedAnnouncement]
-	statuses      topic[Status]
-	announcements topic[Announcement]
-	tenures       topic[*tenure]
-	transitions   *chain[Transition]
+	statuses      watch.Value[Status]
+	announcements watch.Value[Announcement]
+	terms         watch.Value[*activeTerm]
+	grants        watch.Value[ActiveGrant]
+
+	refresh chan struct{} // asks for a fresh observation; holds one
 
 	// Of the loop alone.
 	m         *machine
 	announced clock.Instant // when this node's mastership was last announced
 	waiters   []chan<- error
 	calls     sync.WaitGroup
+	suspecter driver.Suspecter // the authority, if it is one
+	learner   driver.Learner   // likewise
+	trusting  bool             // it was told that the master is vouched for
 }
 
 type datedAnnouncement struct {
@@ -60,23 +69,30 @@ func New(c Config) (*Elector, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.Logger = c.Logger.With("node_id", c.Holder.NodeID, "instance_id", c.Holder.InstanceID)
 	e := &Elector{
-		cfg:         c,
-		signal:      make(chan struct{}, 1),
-		done:        make(chan struct{}),
-		transitions: newChain(Transition{}),
+		cfg:     c,
+		alarms:  alarm.New(c.Logger),
+		signal:  make(chan struct{}, 1),
+		done:    make(chan struct{}),
+		refresh: make(chan struct{}, 1),
 		m: newMachine(params{
-			self:           c.Holder,
-			freshID:        newClusterID(),
-			drain:          c.DrainTimeout,
-			isolationGrace: c.IsolationGrace,
-			poll:           c.PollInterval,
-			callTimeout:    c.CallTimeout,
-			cooldown:       c.ResignCooldown,
-			random:         rand.N[time.Duration],
+			self:             c.Holder,
+			freshID:          newClusterID(),
+			drain:            c.DrainTimeout,
+			isolationGrace:   c.IsolationGrace,
+			poll:             c.PollInterval,
+			callTimeout:      c.CallTimeout,
+			cooldown:         c.ResignCooldown,
+			announceInterval: c.AnnounceInterval,
+			forgottenWait:    max(2*c.TTL, forgottenWait),
+			announced:        c.Announced,
+			random:           rand.N[time.Duration],
 		}, rulesInForce()),
 	}
-	e.publish(c.Clock())
+	e.suspecter, _ = c.Authority.(driver.Suspecter)
+	e.learner, _ = c.Authority.(driver.Learner)
+	e.publish(e.now())
 	return e, nil
 }
 
@@ -95,6 +111,8 @@ func (e *Elector) Run(ctx context.Context) error {
 		return errors.New("mastership: Run was called before")
 	}
 	defer close(e.done)
+	defer e.closeFeeds()
+	defer e.alarms.Close()
 	calls, cancelCalls := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancelCalls()
 	e.calls.Go(func() { e.observe(calls) })
@@ -132,6 +150,14 @@ func (e *Elector) Run(ctx context.Context) error {
 	return errors.Join(leftover, e.join())
 }
 
+// closeFeeds ends what listeners read, once they have the newest of it.
+func (e *Elector) closeFeeds() {
+	e.statuses.Close()
+	e.announcements.Close()
+	e.terms.Close()
+	e.grants.Close()
+}
+
 // join waits for the calls, which have been cancelled.
 func (e *Elector) join() error {
 	joined := make(chan struct{})
@@ -147,13 +173,15 @@ func (e *Elector) join() error {
 	}
 }
 
-// untilWake is at least a little, so that a clock that stands still does not make
+func (e *Elector) now() clock.Instant { return clock.Instant(e.cfg.Clock()) }
+
+// untilWake is at least a little, so that a clock that does not move does not make
 // the loop spin.
 func (e *Elector) untilWake() time.Duration {
 	if e.m.wakeAt == never {
 		return time.Hour
 	}
-	return max(e.m.wakeAt.Sub(e.cfg.Clock()), time.Millisecond)
+	return max(e.m.wakeAt.Sub(e.now()), time.Millisecond)
 }
 
 // post hands an event to the loop. It never waits.
@@ -183,7 +211,7 @@ func (e *Elector) close() {
 	e.closed, e.inbox = true, nil
 }
 
-// resignation is a resign with somebody who waits for the outcome.
+// resignation is a resign whose caller waits for the outcome.
 type resignation struct {
 	resign
 	outcome chan<- error
@@ -191,7 +219,7 @@ type resignation struct {
 
 // step runs the machine for one event and carries out what it says, in order.
 func (e *Elector) step(calls context.Context, ev event) {
-	now := e.cfg.Clock()
+	now := e.now()
 	announce := false
 	for _, c := range e.m.step(now, ev) {
 		switch c := c.(type) {
@@ -206,12 +234,24 @@ func (e *Elector) step(calls context.Context, ev event) {
 		case over:
 			announce = true
 			e.end(now, c)
+		case suspect:
+			e.warn(c)
+		case observeAfresh:
+			select {
+			case e.refresh <- struct{}{}:
+			default:
+			}
 		}
 	}
+	e.endDispute()
 	e.publish(now)
+	if trusting := now.Before(e.m.known.trusts()); e.suspecter != nil && trusting != e.trusting {
+		e.trusting = trusting
+		e.suspecter.Suspect(!trusting)
+	}
 	if announce {
 		e.announced = now
-		e.announcements.publish(e.local.Load().Announcement)
+		e.announcements.Store(e.local.Load().Announcement)
 	}
 	if r, ok := ev.(resignation); ok {
 		e.waiters = append(e.waiters, r.outcome)
@@ -225,80 +265,87 @@ func (e *Elector) step(calls context.Context, ev event) {
 }
 
 func (e *Elector) begin(now clock.Instant, c begun) {
-	e.cfg.Observer(Event{Kind: Began, Term: c.term, ClusterID: c.clusterID, At: c.at, Deadline: c.deadline})
-	t := newTenure(e, c)
+	e.cfg.Observer(Event{Kind: Began, Term: c.term, ClusterID: c.clusterID, At: time.Duration(c.at), Deadline: time.Duration(c.deadline)})
+	t := newActiveTerm(e, c)
 	e.current.Store(t)
 	e.publish(now)
-	e.transitions.append(Transition{Active: true, Term: c.term, ClusterID: c.clusterID, At: c.at, Deadline: c.deadline})
-	e.tenures.publish(t)
+	e.terms.Store(t)
 	e.cfg.Logger.Info("mastership active", append(e.attrs(c.term, c.clusterID),
 		slog.Int64("t_boot_ns", int64(c.at)), slog.Int64("deadline_ns", int64(c.deadline)))...)
 }
 
 func (e *Elector) extend(c extended) {
 	t := e.current.Load()
-	e.cfg.Observer(Event{Kind: Extended, Term: c.term, ClusterID: t.clusterID, At: c.at, Sent: c.sent, Deadline: c.deadline})
+	e.cfg.Observer(Event{
+		Kind: Extended, Term: c.term, ClusterID: t.clusterID,
+		At: time.Duration(c.at), Sent: time.Duration(c.sent), Deadline: time.Duration(c.deadline),
+	})
 	t.extend(c.deadline)
 	e.cfg.Logger.Debug("mastership renewed", append(e.attrs(c.term, t.clusterID),
 		slog.Int64("t_boot_ns", int64(c.at)), slog.Int64("sent_ns", int64(c.sent)),
 		slog.Int64("deadline_ns", int64(c.deadline)))...)
 }
 
-// end tells of the end in this order: the check fails; the status says so; the
-// functions' context ends; the listeners are told; it is recorded and logged.
+// end reports the end in this order: the check fails; the status says so; the
+// functions' context ends; the observer is called; it is logged.
 func (e *Elector) end(now clock.Instant, c over) {
 	t := e.current.Load()
 	t.deadline.Store(ended)
 	e.current.Store(nil)
 	e.publish(now)
 	drained := t.finish(c.reason)
-	e.transitions.append(Transition{
-		Term: c.term, ClusterID: c.clusterID, At: c.at, Deadline: c.deadline, Until: c.until, Reason: c.reason,
-	})
 	e.cfg.Observer(Event{
-		Kind: Ended, Term: c.term, ClusterID: c.clusterID, At: c.at, Deadline: c.deadline, Until: c.until, Reason: c.reason,
+		Kind: Ended, Term: c.term, ClusterID: c.clusterID, Reason: c.reason,
+		At: time.Duration(c.at), Deadline: time.Duration(c.deadline), Until: time.Duration(c.until),
 	})
-	level := slog.LevelInfo
-	switch c.reason {
-	case ReasonSuperseded:
-		level = slog.LevelError
-	case ReasonDeadline, ReasonLost, ReasonRenewal, ReasonMajority:
-		level = slog.LevelWarn
-	}
 	attrs := append(e.attrs(c.term, c.clusterID), slog.String("reason", string(c.reason)),
 		slog.Int64("t_boot_ns", int64(c.at)), slog.Int64("until_ns", int64(c.until)),
 		slog.Int64("deadline_ns", int64(c.deadline)))
 	if err := e.status.Load().Err; err != nil {
-		attrs = append(attrs, slog.Any("err", err))
+		attrs = append(attrs, slog.Any("error", err))
 	}
-	e.cfg.Logger.Log(context.Background(), level, "mastership ended", attrs...)
+	e.logEnd(c.reason, attrs)
 	if drained {
 		e.post(functionsOut{c.term})
 	}
 }
 
-func (e *Elector) attrs(term driver.Term, clusterID string) []any {
-	return []any{
-		slog.Uint64("term", uint64(term)), slog.String("cluster_id", clusterID),
-		slog.String("node_id", e.cfg.Holder.NodeID), slog.String("instance_id", e.cfg.Holder.InstanceID),
+// lost is cleared when a master is known again.
+var lost = alarm.Kind{Name: "mastership_lost", Raised: "mastership ended", Cleared: "master known again"}
+
+func (e *Elector) logEnd(reason Reason, attrs []any) {
+	switch reason {
+	case ReasonDeadline, ReasonLost, ReasonRenewal, ReasonMajority, ReasonFailed:
+		e.alarms.Raise(lost, "", attrs...)
+	default:
+		e.cfg.Logger.Info("mastership ended", attrs...)
 	}
 }
 
+func (e *Elector) attrs(term driver.Term, clusterID string) []any {
+	return []any{slog.Uint64("term", uint64(term)), slog.String("cluster_id", clusterID)}
+}
+
 // publish makes the state of the machine visible. That a renewal has succeeded is
-// there for those who look, and wakes nobody: it happens several times a second.
+// there for callers of Status and notifies no listener: it happens several times a second. Nor do
+// the counters of what was heard, which others can raise as often as they like.
 func (e *Elector) publish(now clock.Instant) {
 	e.local.Store(&datedAnnouncement{e.m.announcement(now), now})
+	e.publishGrant()
 	s := e.m.status(now)
 	last := e.status.Swap(&s)
 	if last != nil {
 		renewed := *last
 		renewed.Deadline, renewed.Renewals, renewed.RenewalLatency = s.Deadline, s.Renewals, s.RenewalLatency
-		renewed.vouched = s.vouched
+		renewed.vouched, renewed.MasterUntil, renewed.Hearsay = s.vouched, s.MasterUntil, s.Hearsay
 		if reflect.DeepEqual(renewed, s) {
 			return
 		}
 	}
-	e.statuses.publish(s)
+	if s.Master != nil {
+		e.alarms.Clear(lost, "", "term", s.MasterTerm)
+	}
+	e.statuses.Store(s)
 }
 
 // do makes one call. The loop may have given up on it when it returns.
@@ -355,21 +402,38 @@ func (e *Elector) observe(ctx context.Context) {
 }
 
 // vouchedPolls is how many times the poll interval the authority is left alone while
-// the master that it shows is heard of by gossip: no news is good news then.
+// the master that it shows is learned of by gossip: no news is good news then.
 const vouchedPolls = 12
 
-// untilPoll waits until it is time to observe the authority afresh, or until ctx ends.
+// refreshPause is the least time between two observations that gossip gave reason for.
+const refreshPause = time.Second
+
+// forgottenWait is how long a vacancy is left alone for a master of which only gossip tells,
+// where the TTL of grants is not known.
+const forgottenWait = 15 * time.Second
+
+// untilPoll waits until it is time to observe the authority afresh, or until ctx ends. What
+// gossip gives reason for waits for an answer to the last time, and a while.
 func (e *Elector) untilPoll(ctx context.Context, good *atomic.Bool) {
-	for range vouchedPolls {
-		timer := time.NewTimer(e.cfg.PollInterval - rand.N(e.cfg.PollInterval/10+1))
+	interval := func() time.Duration { return e.cfg.PollInterval - rand.N(e.cfg.PollInterval/10+1) }
+	timer := time.NewTimer(interval())
+	defer timer.Stop()
+	started, urgent := time.Now(), false
+	for polls := 1; ; {
 		select {
-		case <-timer.C:
 		case <-ctx.Done():
-			timer.Stop()
 			return
-		}
-		if !good.Load() || !e.cfg.Clock().Before(e.Status().vouched) {
-			return
+		case <-e.refresh:
+			if !urgent && good.Load() {
+				urgent = true
+				timer.Reset(refreshPause - time.Since(started))
+			}
+		case <-timer.C:
+			if urgent || polls == vouchedPolls || !good.Load() || !e.now().Before(e.Status().vouched) {
+				return
+			}
+			polls++
+			timer.Reset(interval())
 		}
 	}
 }
@@ -378,8 +442,11 @@ func (e *Elector) untilPoll(ctx context.Context, good *atomic.Bool) {
 // candidate.
 func (e *Elector) SetConditions(c Conditions) { e.post(conditions{c}) }
 
-// Learn takes in what another node announced.
+// Learn takes in what another node announced. It does not wait.
 func (e *Elector) Learn(a Announcement) {
+	if e.learner != nil && a.Proof != "" {
+		e.learner.Learn(a.Proof) // at once: it says that the grant stood before now
+	}
 	if a.Term > 0 {
 		e.post(learned{a})
 	}
@@ -388,6 +455,11 @@ func (e *Elector) Learn(a Announcement) {
 // MemberGone says that an instance is no longer a member. If it was known as the
 // master, that name is withdrawn until it shows a sign of life.
 func (e *Elector) MemberGone(instanceID string) { e.post(memberGone{instanceID}) }
+
+// Doubt says that there is reason to look whether an instance is still there, as when a
+// connection to it has ended. Nothing is concluded from it but that the authority should be
+// looked at. It is over when the instance announces itself again.
+func (e *Elector) Doubt(instanceID string) { e.post(doubted{instanceID}) }
 
 // Check returns a token if this node is master at the moment it is asked, which
 // it tells by the clock and without a lock. Otherwise the error is a
@@ -437,22 +509,15 @@ func (e *Elector) Status() Status { return *e.status.Load() }
 
 // Watch yields the status now and after changes, until ctx ends or Run has
 // returned. That a renewal has succeeded is no change. States in between may be
-// skipped; for those that must not be there is Transitions.
-func (e *Elector) Watch(ctx context.Context) iter.Seq[Status] { return e.statuses.watch(ctx, e.done) }
-
-// Transitions yields the last transition that there was, and then every one that
-// follows, in order, until ctx ends or Run has returned. Each listener is served
-// by itself: one that is slow misses nothing and delays nobody.
-func (e *Elector) Transitions(ctx context.Context) iter.Seq[Transition] {
-	return e.transitions.follow(ctx, e.done)
-}
+// skipped; Config.Observer is called for each.
+func (e *Elector) Watch(ctx context.Context) iter.Seq[Status] { return e.statuses.Watch(ctx) }
 
 // Announcements yields what the other nodes should be told at once: at the
 // beginning and the end of this node's mastership, and in between at each renewal
 // that comes an AnnounceInterval or more after the last announcement. Of several that
 // were not taken in time the latest is yielded.
 func (e *Elector) Announcements(ctx context.Context) iter.Seq[Announcement] {
-	return e.announcements.watch(ctx, e.done)
+	return e.announcements.Watch(ctx)
 }
 
 // LocalAnnouncement returns what a node that has just joined should be told: the
@@ -462,7 +527,7 @@ func (e *Elector) LocalAnnouncement() (Announcement, bool) {
 	d := e.local.Load()
 	a := d.Announcement
 	if a.Active {
-		if a.ValidFor -= e.cfg.Clock().Sub(d.at); a.ValidFor <= 0 {
+		if a.ValidFor -= e.now().Sub(d.at); a.ValidFor <= 0 {
 			a = Announcement{Term: a.Term, ClusterID: a.ClusterID}
 		}
 	}
@@ -470,7 +535,7 @@ func (e *Elector) LocalAnnouncement() (Announcement, bool) {
 }
 
 // Resign gives up mastership in good order and leaves the next term to others for
-// the resign cooldown. It returns when the grant was given back, at once if this
+// the resign cooldown. It returns when the grant was released, at once if this
 // node is not master; with ErrDrainTimeout if functions did not return in time; or
 // when ctx ends, with the resignation still going on.
 func (e *Elector) Resign(ctx context.Context) error {
@@ -486,6 +551,13 @@ func (e *Elector) Resign(ctx context.Context) error {
 	}
 }
 
+// WhileMasterOption changes what WhileMaster does. The zero value changes nothing.
+type WhileMasterOption struct{ keep bool }
+
+// KeepOnError has the node stay master if the function returns an error, as where other
+// functions do the work of the master.
+func KeepOnError() WhileMasterOption { return WhileMasterOption{keep: true} }
+
 // WhileMaster runs fn each time that this node becomes master, and at once if it
 // is. fn is given the term and a context that ends with the mastership, which then
 // is its cause (ErrEnded), or with ctx. fn should return soon after; see
@@ -493,38 +565,46 @@ func (e *Elector) Resign(ctx context.Context) error {
 //
 // If fn returns nil, or an error that is but that of its context, WhileMaster
 // waits for the next term; fn is not called again in the same one. Any other error
-// ends WhileMaster, which returns it. WhileMaster also ends with ctx, with its
-// cause, and with Run, with ErrStopped.
+// ends WhileMaster, which returns it, and the mastership: a master whose functions have
+// failed is in the way of one that works. It is given up in good order, with ReasonFailed, and the
+// next term is left to other nodes for the resign cooldown; with KeepOnError it is kept.
+// Once WhileMaster has returned such an error, this node is not master in that term. A
+// panic of fn is not recovered from. WhileMaster also ends with ctx, with its cause, and
+// with Run, with ErrStopped.
 //
 // Calls of WhileMaster do not wait for one another. Within one call fn is never
 // run for a term before it has returned from the one before: if it hangs, that
 // call alone misses terms.
-func (e *Elector) WhileMaster(ctx context.Context, fn func(ctx context.Context, term driver.Term) error) error {
+func (e *Elector) WhileMaster(ctx context.Context, fn func(ctx context.Context, term Term) error, options ...WhileMasterOption) error {
+	keep := slices.ContainsFunc(options, func(o WhileMasterOption) bool { return o.keep })
 	var last driver.Term
-	for {
-		t, _, changed := e.tenures.latest()
-		if t != nil && t.term > last && ctx.Err() == nil && t.enter() {
-			last = t.term
-			if err := t.run(ctx, fn); err != nil {
-				return err
-			}
+	for t := range e.terms.Watch(ctx) {
+		if t.term <= last || !t.enter() {
 			continue
 		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-e.done:
-			return ErrStopped
+		last = t.term
+		if err := t.run(ctx, fn); err != nil {
+			if !keep {
+				e.post(failed{t.term})
+				select {
+				case <-t.ctx.Done():
+				case <-e.done:
+				}
+			}
+			return err
 		}
 	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return ErrStopped
 }
 
-// run calls fn under a context of both the caller and the tenure.
-func (t *tenure) run(parent context.Context, fn func(context.Context, driver.Term) error) error {
+// run calls fn under a context of both the caller and the term.
+func (t *activeTerm) run(parent context.Context, fn func(context.Context, driver.Term) error) error {
 	defer t.leave()
-	deadline, lapsed := t.lapsed()
-	if lapsed {
+	deadline, expired := t.expired()
+	if expired {
 		return nil
 	}
 	ctx, cancel := context.WithCancelCause(context.WithValue(parent, tokenKey{}, t.token(deadline)))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/internal/clock"
+	"github.com/musterhq/muster/internal/testing/wait"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -56,14 +58,14 @@ func TestWhileMasterRunsOncePerTerm(t *testing.T) {
 				return ctx.Err() // counts as nothing to complain of
 			})
 		}()
-		await(t, "master", time.Second, e.IsMaster)
+		wait.Virtual(t, "master", time.Second, e.IsMaster)
 		if err := e.Resign(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if e.IsMaster() {
 			t.Fatal("master right after Resign")
 		}
-		cool := await(t, "master again", 5*time.Second, e.IsMaster)
+		cool := wait.Virtual(t, "master again", 5*time.Second, e.IsMaster)
 		if cool < 2*time.Second {
 			t.Errorf("master again after %v, within the cooldown", cool)
 		}
@@ -84,23 +86,109 @@ func TestWhileMasterRunsOncePerTerm(t *testing.T) {
 	})
 }
 
-func TestWhileMasterReturnsTheErrorOfItsFunction(t *testing.T) {
+// A function that fails ends the mastership, so that another node gets it.
+func TestWhileMasterFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := run(t, newFakeStore(newFakeClock(), ttl), "a")
+		s := newFakeStore(newFakeClock(), ttl)
+		a := run(t, s, "a")
+		wait.Virtual(t, "a is master", time.Second, a.IsMaster)
+		b := run(t, s, "b")
 		broken := errors.New("broken")
 		n := 0
-		if err := e.WhileMaster(t.Context(), func(context.Context, driver.Term) error { n++; return broken }); err != broken {
+		fail := func(context.Context, driver.Term) error { n++; return broken }
+		if err := a.WhileMaster(t.Context(), fail); err != broken {
 			t.Errorf("WhileMaster = %v, want %v", err, broken)
 		}
+		if a.IsMaster() {
+			t.Error("the node whose function has failed is master when WhileMaster returns")
+		}
+		b.awaitTerm(t, 2)
+		if last := a.lastEvent(t); last.Kind != Ended || last.Term != 1 || last.Reason != ReasonFailed {
+			t.Errorf("last event %+v, want the end of term 1 as failed", last)
+		}
+		// Alone it comes back after the cooldown, and a function that is there then works.
+		_ = b.stop()
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		err := e.WhileMaster(ctx, func(context.Context, driver.Term) error { n++; return nil })
+		err := a.WhileMaster(ctx, func(context.Context, driver.Term) error { n++; return nil })
 		if !errors.Is(err, context.DeadlineExceeded) || n != 2 {
 			t.Errorf("WhileMaster = %v after %d calls, want the deadline after one more than one", err, n)
 		}
-		_ = e.stop()
-		if err := e.WhileMaster(t.Context(), func(context.Context, driver.Term) error { return nil }); err != ErrStopped {
+		_ = a.stop()
+		if err := a.WhileMaster(t.Context(), func(context.Context, driver.Term) error { return nil }); err != ErrStopped {
 			t.Errorf("WhileMaster after Run = %v, want ErrStopped", err)
+		}
+	})
+}
+
+// With KeepOnError the other functions go on.
+func TestWhileMasterKeepsOnError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := run(t, newFakeStore(newFakeClock(), ttl), "a")
+		wait.Virtual(t, "a is master", time.Second, a.IsMaster)
+		token, _ := a.Check()
+		broken := errors.New("broken")
+		err := a.WhileMaster(t.Context(), func(context.Context, driver.Term) error { return broken }, KeepOnError())
+		if err != broken {
+			t.Errorf("WhileMaster = %v, want %v", err, broken)
+		}
+		time.Sleep(10 * ttl)
+		synctest.Wait()
+		if err := token.Check(); err != nil {
+			t.Errorf("the mastership of before has ended: %v", err)
+		}
+	})
+}
+
+// The failure of a function that outlives its term does not end the next term.
+func TestWhileMasterFailsLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := run(t, newFakeStore(newFakeClock(), ttl), "a", func(c *Config) { c.DrainTimeout = time.Second })
+		release := make(chan struct{})
+		failed := make(chan error, 1)
+		broken := errors.New("broken")
+		go func() {
+			failed <- a.WhileMaster(t.Context(), func(context.Context, driver.Term) error { <-release; return broken })
+		}()
+		wait.Virtual(t, "a is master", time.Second, a.IsMaster)
+		if err := a.Resign(t.Context()); !errors.Is(err, ErrDrainTimeout) {
+			t.Fatalf("Resign = %v", err)
+		}
+		wait.Virtual(t, "a is master again", 3*ttl, a.IsMaster)
+		token, _ := a.Check()
+		close(release)
+		if err := <-failed; err != broken {
+			t.Errorf("WhileMaster = %v, want %v", err, broken)
+		}
+		time.Sleep(ttl)
+		synctest.Wait()
+		if err := token.Check(); err != nil {
+			t.Errorf("term %d ended since a function of an earlier one failed: %v", token.Term, err)
+		}
+	})
+}
+
+// When the context of a function ends, the node is not master and its status says so.
+func TestStatusSaysTheEndBeforeTheContextEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := run(t, newFakeStore(newFakeClock(), ttl), "a")
+		for range 3 {
+			got := make(chan Status, 1)
+			ctx, cancel := context.WithCancel(t.Context())
+			go func() {
+				_ = a.WhileMaster(ctx, func(ctx context.Context, _ driver.Term) error {
+					<-ctx.Done()
+					got <- a.Status()
+					return ctx.Err()
+				})
+			}()
+			wait.Virtual(t, "a is master", 2*ttl, a.IsMaster)
+			synctest.Wait()
+			_ = a.Resign(t.Context())
+			if st := <-got; st.State == Active || st.Master != nil {
+				t.Errorf("at the end of the context the status says %v, master %v", st.State, st.Master)
+			}
+			cancel()
 		}
 	})
 }
@@ -128,7 +216,7 @@ func TestHangingFunctionDelaysOnlyItself(t *testing.T) {
 				})
 			})
 		}
-		await(t, "both run", time.Second, func() bool { return len(r.all()) == 2 })
+		wait.Virtual(t, "both run", time.Second, func() bool { return len(r.all()) == 2 })
 		start := time.Now()
 		if err := a.Resign(t.Context()); !errors.Is(err, ErrDrainTimeout) {
 			t.Fatalf("Resign = %v, want ErrDrainTimeout", err)
@@ -139,7 +227,7 @@ func TestHangingFunctionDelaysOnlyItself(t *testing.T) {
 		if m, _ := s.read(); m.Holder == nil {
 			t.Fatal("released while a function runs")
 		}
-		await(t, "master again", 20*time.Second, a.IsMaster)
+		wait.Virtual(t, "master again", 20*time.Second, a.IsMaster)
 		if m, _ := s.read(); m.Term != 2 {
 			t.Errorf("term %d, want 2", m.Term)
 		}
@@ -162,7 +250,7 @@ func TestPauseIsNoticedAtUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newFakeStore(newFakeClock(), ttl)
 		a := run(t, s, "a")
-		await(t, "a is master", time.Second, a.IsMaster)
+		wait.Virtual(t, "a is master", time.Second, a.IsMaster)
 		token, err := a.Check()
 		if err != nil {
 			t.Fatal(err)
@@ -192,23 +280,20 @@ func TestPauseIsNoticedAtUse(t *testing.T) {
 		}
 		a.SetConditions(Conditions{}) // leave the vacancy to b
 		s.expire()
-		await(t, "b is master", 5*time.Second, b.IsMaster)
+		wait.Virtual(t, "b is master", 5*time.Second, b.IsMaster)
 		if a.IsMaster() {
 			t.Fatal("two masters")
 		}
 		if fnCtx.Err() == nil {
 			t.Error("the function's context has not ended")
 		}
-		await(t, "a knows b", 5*time.Second, func() bool { _, err := a.Check(); return errors.Is(err, ErrNotMaster) })
+		wait.Virtual(t, "a knows b", 5*time.Second, func() bool { _, err := a.Check(); return errors.Is(err, ErrNotMaster) })
 		var notMaster *NotMasterError
 		if err := token.Check(); !errors.As(err, &notMaster) || notMaster.Term != 2 || notMaster.Master.InstanceID != "b" {
 			t.Errorf("Check of the old token = %v, want b in term 2", err)
 		}
-		for tr := range a.Transitions(t.Context()) {
-			if tr.Active || tr.Reason != ReasonDeadline || tr.Until != tr.Deadline || !tr.Until.Before(tr.At) {
-				t.Errorf("transition %+v, want an end at the deadline, before it was noticed", tr)
-			}
-			break
+		if last := a.lastEvent(t); last.Kind != Ended || last.Reason != ReasonDeadline || last.Until != last.Deadline || last.Until >= last.At {
+			t.Errorf("last event %+v, want an end at the deadline, before it was noticed", last)
 		}
 	})
 }
@@ -217,7 +302,7 @@ func TestHandoverIsFastAndAfterTheDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newFakeStore(newFakeClock(), ttl)
 		a := run(t, s, "a")
-		await(t, "a is master", time.Second, a.IsMaster)
+		wait.Virtual(t, "a is master", time.Second, a.IsMaster)
 		b := run(t, s, "b")
 		synctest.Wait()
 		var overlap atomic.Bool
@@ -234,7 +319,7 @@ func TestHandoverIsFastAndAfterTheDrain(t *testing.T) {
 		if err := a.Resign(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		await(t, "b is master", time.Second, b.IsMaster)
+		wait.Virtual(t, "b is master", time.Second, b.IsMaster)
 		if d := time.Since(start); d < 100*time.Millisecond || d > 200*time.Millisecond {
 			t.Errorf("handover took %v, want the drain of 100ms and little more", d)
 		}
@@ -252,13 +337,13 @@ func TestRunReleasesWhenItEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newFakeStore(newFakeClock(), ttl)
 		a := run(t, s, "a")
-		await(t, "a is master", time.Second, a.IsMaster)
+		wait.Virtual(t, "a is master", time.Second, a.IsMaster)
 		b := run(t, s, "b")
 		synctest.Wait()
 		if err := a.stop(); err != nil {
 			t.Fatal(err)
 		}
-		if d := await(t, "b is master", time.Second, b.IsMaster); d > 100*time.Millisecond {
+		if d := wait.Virtual(t, "b is master", time.Second, b.IsMaster); d > 100*time.Millisecond {
 			t.Errorf("took %v", d)
 		}
 		if err := a.Run(t.Context()); err == nil {
@@ -282,7 +367,7 @@ func TestEverythingHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newFakeStore(newFakeClock(), ttl)
 		a := run(t, s, "a")
-		await(t, "a is master", time.Second, a.IsMaster)
+		wait.Virtual(t, "a is master", time.Second, a.IsMaster)
 		time.Sleep(3 * time.Second)
 		release := make(chan struct{})
 		a.auth.hooks(deaf(release), nil)
@@ -296,11 +381,11 @@ func TestEverythingHangs(t *testing.T) {
 			})
 		}()
 		synctest.Wait()
-		deadline := a.Status().Deadline
-		await(t, "the end", 2*ttl, func() bool { return !a.IsMaster() })
+		deadline := clock.Instant(a.Status().Deadline)
+		wait.Virtual(t, "the end", 2*ttl, func() bool { return !a.IsMaster() })
 		synctest.Wait()
 		endAt = s.clock.now()
-		deadline = max(deadline, a.Status().Deadline)
+		deadline = max(deadline, clock.Instant(a.Status().Deadline))
 		if endAt >= deadline || softAt < deadline.Add(-1100*time.Millisecond) {
 			t.Errorf("drain from %v until the deadline %v, check false at %v", softAt, deadline, endAt)
 		}
@@ -325,6 +410,7 @@ type stuckHandler struct {
 }
 
 func (h stuckHandler) Enabled(context.Context, slog.Level) bool { return true }
+func (h stuckHandler) WithAttrs([]slog.Attr) slog.Handler       { return h }
 func (h stuckHandler) Handle(_ context.Context, r slog.Record) error {
 	if r.Message == "mastership renewed" {
 		h.stuck.Store(true)
@@ -337,11 +423,19 @@ func (h stuckHandler) Handle(_ context.Context, r slog.Record) error {
 type logKeys struct {
 	slog.Handler
 	seen *sync.Map // message: attributes
+	with []string  // those of all records
 }
 
 func (h logKeys) Enabled(context.Context, slog.Level) bool { return true }
+func (h logKeys) WithAttrs(attrs []slog.Attr) slog.Handler {
+	h.with = slices.Clone(h.with)
+	for _, a := range attrs {
+		h.with = append(h.with, a.Key)
+	}
+	return h
+}
 func (h logKeys) Handle(_ context.Context, r slog.Record) error {
-	var keys []string
+	keys := slices.Clone(h.with)
 	r.Attrs(func(a slog.Attr) bool {
 		keys = append(keys, a.Key)
 		return true
@@ -354,16 +448,16 @@ func (h logKeys) Handle(_ context.Context, r slog.Record) error {
 func TestLogs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		seen := new(sync.Map)
-		a := run(t, newFakeStore(newFakeClock(), ttl), "a", func(c *Config) { c.Logger = slog.New(logKeys{slog.DiscardHandler, seen}) })
-		await(t, "a is master", time.Second, a.IsMaster)
+		a := run(t, newFakeStore(newFakeClock(), ttl), "a", func(c *Config) { c.Logger = slog.New(logKeys{Handler: slog.DiscardHandler, seen: seen}) })
+		wait.Virtual(t, "a is master", time.Second, a.IsMaster)
 		time.Sleep(ttl)
 		if err := a.stop(); err != nil {
 			t.Fatal(err)
 		}
 		for message, want := range map[string]string{
-			"mastership active":  "term cluster_id node_id instance_id t_boot_ns deadline_ns",
-			"mastership renewed": "term cluster_id node_id instance_id t_boot_ns sent_ns deadline_ns",
-			"mastership ended":   "term cluster_id node_id instance_id reason t_boot_ns until_ns deadline_ns",
+			"mastership active":  "node_id instance_id term cluster_id t_boot_ns deadline_ns",
+			"mastership renewed": "node_id instance_id term cluster_id t_boot_ns sent_ns deadline_ns",
+			"mastership ended":   "node_id instance_id term cluster_id reason t_boot_ns until_ns deadline_ns",
 		} {
 			if got, _ := seen.Load(message); got != want {
 				t.Errorf("%q has %v, want %s", message, got, want)
@@ -377,7 +471,7 @@ func TestTheLoopHangs(t *testing.T) {
 		s := newFakeStore(newFakeClock(), ttl)
 		h := stuckHandler{slog.DiscardHandler, new(atomic.Bool), make(chan struct{})}
 		a := run(t, s, "a", func(c *Config) { c.Logger = slog.New(h) })
-		await(t, "a is master", time.Second, a.IsMaster)
+		wait.Virtual(t, "a is master", time.Second, a.IsMaster)
 		var ended atomic.Bool
 		go func() {
 			_ = a.WhileMaster(t.Context(), func(ctx context.Context, _ driver.Term) error {
@@ -389,9 +483,9 @@ func TestTheLoopHangs(t *testing.T) {
 				return nil
 			})
 		}()
-		await(t, "the loop hangs", ttl, h.stuck.Load)
+		wait.Virtual(t, "the loop hangs", ttl, h.stuck.Load)
 		b := run(t, s, "b")
-		await(t, "b is master", 3*ttl, func() bool {
+		wait.Virtual(t, "b is master", 3*ttl, func() bool {
 			if a.IsMaster() && b.IsMaster() {
 				t.Fatal("two masters")
 			}
@@ -401,7 +495,7 @@ func TestTheLoopHangs(t *testing.T) {
 			t.Error("the function's context did not end at the deadline")
 		}
 		close(h.release)
-		await(t, "a follows", ttl, func() bool { _, err := a.Check(); return errors.Is(err, ErrNotMaster) })
+		wait.Virtual(t, "a follows", ttl, func() bool { _, err := a.Check(); return errors.Is(err, ErrNotMaster) })
 	})
 }
 
@@ -421,10 +515,10 @@ func TestLateAnswerToAcquire(t *testing.T) {
 					return nil
 				})
 				start := s.clock.now()
-				await(t, "a is master", 20*time.Second, a.IsMaster)
+				wait.Virtual(t, "a is master", 20*time.Second, a.IsMaster)
 				token, _ := a.Check()
-				if limit := s.clock.now().Add(usable(ttl)); token.Deadline > limit {
-					t.Errorf("deadline %v, %v too late", token.Deadline, token.Deadline.Sub(limit))
+				if limit := s.clock.now().Add(usable(ttl)); clock.Instant(token.Deadline) > limit {
+					t.Errorf("deadline %v, %v too late", token.Deadline, clock.Instant(token.Deadline).Sub(limit))
 				}
 				if took := s.clock.now().Sub(start); took > 3*time.Second {
 					t.Errorf("took %v", took)
@@ -455,7 +549,7 @@ func TestResignDuringAcquire(t *testing.T) {
 				return nil
 			})
 		})
-		await(t, "granted", time.Second, func() bool { m, _ := s.read(); return m.Holder != nil })
+		wait.Virtual(t, "granted", time.Second, func() bool { m, _ := s.read(); return m.Holder != nil })
 		resigned := make(chan error, 1)
 		go func() { resigned <- a.Resign(t.Context()) }()
 		synctest.Wait()
@@ -474,7 +568,7 @@ func TestLostAnswersToRenewals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newFakeStore(newFakeClock(), ttl)
 		a := run(t, s, "a")
-		await(t, "a is master", time.Second, a.IsMaster)
+		wait.Virtual(t, "a is master", time.Second, a.IsMaster)
 		var n atomic.Int32
 		a.auth.hooks(nil, func(ctx context.Context, op string) error {
 			if op == "renew" && n.Add(1)%3 != 0 {
@@ -499,7 +593,7 @@ func TestLostGrant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newFakeStore(newFakeClock(), ttl)
 		a := run(t, s, "a")
-		await(t, "a is master", time.Second, a.IsMaster)
+		wait.Virtual(t, "a is master", time.Second, a.IsMaster)
 		synctest.Wait()
 		s.update(func() { s.state.Holder = nil }) // an operator deletes the key
 		synctest.Wait()
@@ -510,56 +604,36 @@ func TestLostGrant(t *testing.T) {
 	})
 }
 
-func TestHigherTermEndsMastership(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newFakeStore(newFakeClock(), ttl)
-		a := run(t, s, "a")
-		await(t, "a is master", time.Second, a.IsMaster)
-		id := a.Status().ClusterID
-		a.Learn(Announcement{Term: 7, ClusterID: "another cluster", Holder: driver.Holder{InstanceID: "x"}, Active: true, ValidFor: ttl})
-		synctest.Wait()
-		if !a.IsMaster() || !errors.Is(a.Status().Err, driver.ErrClusterMismatch) {
-			t.Fatalf("of another cluster: %+v", a.Status())
-		}
-		a.Learn(Announcement{Term: 7, ClusterID: id})
-		synctest.Wait()
-		if token, err := a.Check(); err == nil && token.Term < 7 {
-			t.Fatal("master below a term that was heard of")
-		}
-		a.awaitTerm(t, 8)
-	})
-}
-
 func TestConditions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newFakeStore(newFakeClock(), ttl)
 		a := run(t, s, "a")
-		step := func(c Conditions, master bool, waiting string) {
+		step := func(c Conditions, master bool, waiting string, reason WaitReason) {
 			t.Helper()
 			a.SetConditions(c)
 			time.Sleep(4 * time.Second)
 			synctest.Wait()
-			if a.IsMaster() != master || !strings.Contains(a.Status().WaitingFor, waiting) {
-				t.Errorf("with %+v: master %v, waiting %q; want %v, %q", c, a.IsMaster(), a.Status().WaitingFor, master, waiting)
+			if st := a.Status(); a.IsMaster() != master || !strings.Contains(st.WaitingFor, waiting) || st.WaitingReason != reason {
+				t.Errorf("with %+v: master %v, waiting %q (%s); want %v, %q (%s)", c, a.IsMaster(), st.WaitingFor, st.WaitingReason, master, waiting, reason)
 			}
 		}
-		await(t, "master", time.Second, a.IsMaster)
+		wait.Virtual(t, "master", time.Second, a.IsMaster)
 		// The cluster has been formed: leave to form one is not asked for any more.
 		forming := Conditions{Eligible: true, Ready: true, Formation: Formation{Expect: 3}.Decide(1)}
-		step(forming, true, "")
-		step(Conditions{Eligible: false, Ready: true}, false, "not eligible")
-		step(Conditions{Eligible: true, Ready: false}, false, "to be ready")
-		step(Conditions{Eligible: true, Ready: true, Draining: true}, false, "draining")
-		step(Conditions{Eligible: true, Ready: true, Have: 1, Need: 2}, false, "sees 1 of the 2 needed")
+		step(forming, true, "", "")
+		step(Conditions{Eligible: false, Ready: true}, false, "not eligible", WaitNotEligible)
+		step(Conditions{Eligible: true, Ready: false}, false, "to be ready", WaitNotReady)
+		step(Conditions{Eligible: true, Ready: true, Draining: true}, false, "draining", WaitLeaving)
+		step(Conditions{Eligible: true, Ready: true, Have: 1, Need: 2}, false, "sees 1 of the 2 needed", WaitMajority)
 		if _, err := a.Check(); !errors.Is(err, ErrNoQuorum) {
 			t.Errorf("Check = %v, want ErrNoQuorum", err)
 		}
-		step(Conditions{Eligible: true, Ready: true, Have: 2, Need: 2}, true, "")
+		step(Conditions{Eligible: true, Ready: true, Have: 2, Need: 2}, true, "", "")
 		// A majority that is out of sight for a moment changes nothing.
-		step(Conditions{Eligible: true, Ready: true, Have: 1, Need: 2}, true, "")
-		step(Conditions{Eligible: true, Ready: true, Have: 2, Need: 2}, true, "")
-		step(Conditions{Eligible: true, Ready: true, Have: 1, Need: 2}, true, "")
-		d := await(t, "resignation", time.Minute, func() bool { return !a.IsMaster() })
+		step(Conditions{Eligible: true, Ready: true, Have: 1, Need: 2}, true, "", "")
+		step(Conditions{Eligible: true, Ready: true, Have: 2, Need: 2}, true, "", "")
+		step(Conditions{Eligible: true, Ready: true, Have: 1, Need: 2}, true, "", "")
+		d := wait.Virtual(t, "resignation", time.Minute, func() bool { return !a.IsMaster() })
 		if d < 5*time.Second || d > 7*time.Second {
 			t.Errorf("resigned %v after, want after what was left of the grace of 10s", d)
 		}
@@ -573,22 +647,25 @@ func TestFormationOnlyWithLeave(t *testing.T) {
 		a.SetConditions(Conditions{Eligible: true, Ready: true, Formation: Formation{Expect: 3}.Decide(1)})
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		if st := a.Status(); a.IsMaster() || st.WaitingFor != "waiting for 3 members, sees 1" {
+		if st := a.Status(); a.IsMaster() || st.WaitingFor != "waiting for 3 members, sees 1" || st.WaitingReason != WaitFormation {
 			t.Fatalf("master %v, waiting %q", a.IsMaster(), st.WaitingFor)
 		}
 		// With the id known by gossip the record is put back under the same id.
-		a.SetConditions(Conditions{Eligible: true, Ready: true, ClusterID: "known", MinTerm: 4})
-		await(t, "master", 5*time.Second, a.IsMaster)
+		a.SetConditions(Conditions{Eligible: true, Ready: true})
+		a.Learn(Announcement{Term: 4, ClusterID: "known"})
+		wait.Virtual(t, "master", 5*time.Second, a.IsMaster)
 		if token, _ := a.Check(); token.ClusterID != "known" || token.Term != 5 {
 			t.Errorf("term %d of %q, want 5 of known", token.Term, token.ClusterID)
 		}
 		b := start(t, s, "b")
-		b.SetConditions(Conditions{Eligible: true, Ready: true, ClusterID: "mine"})
+		b.SetConditions(Conditions{Eligible: true, Ready: true})
+		wait.Virtual(t, "b knows the cluster", time.Second, func() bool { return b.Status().ClusterProven })
+		s.update(func() { s.state.ClusterID = "of others" })
 		time.Sleep(time.Second)
 		_ = a.stop()
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		if st := b.Status(); b.IsMaster() || !errors.Is(st.Err, driver.ErrClusterMismatch) || !strings.Contains(st.WaitingFor, "another cluster") {
+		if st := b.Status(); b.IsMaster() || !errors.Is(st.Err, driver.ErrClusterMismatch) || !strings.Contains(st.WaitingFor, "another cluster") || st.WaitingReason != WaitCluster {
 			t.Errorf("of another cluster: master %v, %v, %q", b.IsMaster(), st.Err, st.WaitingFor)
 		}
 	})
@@ -602,11 +679,11 @@ func TestUnreachableAuthority(t *testing.T) {
 		})
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if st := a.Status(); a.IsMaster() || !errors.Is(st.Err, driver.ErrUnavailable) || !strings.Contains(st.WaitingFor, "unavailable") {
+		if st := a.Status(); a.IsMaster() || !errors.Is(st.Err, driver.ErrUnavailable) || !strings.Contains(st.WaitingFor, "unavailable") || st.WaitingReason != WaitAuthority {
 			t.Fatalf("%+v", st)
 		}
 		a.auth.hooks(nil, nil)
-		await(t, "master", 5*time.Second, a.IsMaster)
+		wait.Virtual(t, "master", 5*time.Second, a.IsMaster)
 	})
 }
 
@@ -618,9 +695,9 @@ func TestNoQuorumWithinTheValidity(t *testing.T) {
 		s.state.Expected = 3
 		a := run(t, s, "a")
 		a.SetConditions(Conditions{Eligible: true, Ready: true, Have: 3, Need: 2, Formation: Decision{Allowed: true}})
-		await(t, "master", time.Second, a.IsMaster)
+		wait.Virtual(t, "master", time.Second, a.IsMaster)
 		a.auth.hooks(func(context.Context, string) error { return driver.ErrUnavailable }, nil)
-		d := await(t, "the end", time.Second, func() bool { return !a.IsMaster() })
+		d := wait.Virtual(t, "the end", time.Second, func() bool { return !a.IsMaster() })
 		_, err := a.Check()
 		var noQuorum *NoQuorumError
 		if !errors.As(err, &noQuorum) || noQuorum.Need != 2 || d > 400*time.Millisecond {
@@ -629,49 +706,29 @@ func TestNoQuorumWithinTheValidity(t *testing.T) {
 	})
 }
 
-func TestTransitionsAlternateAndNoneIsMissed(t *testing.T) {
+// The observer is called for each beginning and each end, in order.
+func TestEventsAlternateAndNoneIsMissed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newFakeStore(newFakeClock(), ttl)
-		a := start(t, s, "a", func(c *Config) { c.ResignCooldown = time.Millisecond })
+		a := run(t, s, "a", func(c *Config) { c.ResignCooldown = time.Millisecond })
 		const terms = 10
-		listen := func(slow time.Duration) <-chan []string {
-			got := make(chan []string, 1)
-			go func() {
-				var lines []string
-				for tr := range a.Transitions(t.Context()) {
-					lines = append(lines, fmt.Sprintf("%v %d", tr.Active, tr.Term))
-					if tr.Active && tr.Term == terms {
-						break
-					}
-					time.Sleep(slow)
-				}
-				got <- lines
-			}()
-			return got
-		}
-		quick, slow := listen(0), listen(time.Minute)
-		synctest.Wait()
-		a.SetConditions(ready)
 		for term := driver.Term(1); term < terms; term++ {
-			await(t, "master", time.Second, func() bool { return a.IsMaster() && a.Status().Term == term })
+			wait.Virtual(t, "master", time.Second, func() bool { return a.IsMaster() && a.Status().Term == term })
 			if err := a.Resign(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}
-		await(t, "master", time.Second, a.IsMaster)
-		want := []string{"false 0"}
+		wait.Virtual(t, "master", time.Second, a.IsMaster)
+		var want, got []string
 		for term := 1; term < terms; term++ {
-			want = append(want, fmt.Sprintf("true %d", term), fmt.Sprintf("false %d", term))
+			want = append(want, fmt.Sprintf("began %d", term), fmt.Sprintf("ended %d", term))
 		}
-		want = append(want, fmt.Sprintf("true %d", terms))
-		if diff := cmp.Diff(want, <-quick); diff != "" {
+		want = append(want, fmt.Sprintf("began %d", terms))
+		for _, e := range a.observed() {
+			got = append(got, fmt.Sprintf("%s %d", map[EventKind]string{Began: "began", Ended: "ended"}[e.Kind], e.Term))
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)
-		}
-		if diff := cmp.Diff([]string{fmt.Sprintf("true %d", terms)}, <-listen(0)); diff != "" {
-			t.Error("late listener:", diff)
-		}
-		if diff := cmp.Diff(want, <-slow); diff != "" {
-			t.Error("slow listener:", diff)
 		}
 	})
 }
@@ -692,7 +749,7 @@ func TestAnnouncementsReachAnotherNode(t *testing.T) {
 			}
 		}()
 		knows := func() bool { st := far.Status(); return st.Master != nil && st.Master.InstanceID == "a" }
-		await(t, "far knows a", 2*time.Second, knows)
+		wait.Virtual(t, "far knows a", 2*time.Second, knows)
 		time.Sleep(5 * ttl)
 		synctest.Wait()
 		if !knows() {
@@ -703,15 +760,15 @@ func TestAnnouncementsReachAnotherNode(t *testing.T) {
 			t.Errorf("far passes on %+v", an)
 		}
 		mute()
-		await(t, "far forgets a", 2*ttl, func() bool { return !knows() })
+		wait.Virtual(t, "far forgets a", 2*ttl, func() bool { return !knows() })
 		if an, ok := far.LocalAnnouncement(); !ok || an.Active || an.Term != 1 {
 			t.Errorf("far passes on %+v, want the term alone", an)
 		}
 		an, _ = a.LocalAnnouncement()
 		far.Learn(an)
-		await(t, "far knows a", time.Second, knows)
+		wait.Virtual(t, "far knows a", time.Second, knows)
 		far.MemberGone("a")
-		await(t, "far forgets a", time.Second, func() bool { return !knows() })
+		wait.Virtual(t, "far forgets a", time.Second, func() bool { return !knows() })
 		far.Learn(an) // the same again is no sign of life
 		time.Sleep(time.Second)
 		if knows() {
@@ -766,7 +823,7 @@ func TestCheckUnderRace(t *testing.T) {
 		}
 		for range 10 {
 			var master *candidate
-			await(t, "a master", 5*time.Second, func() bool {
+			wait.Virtual(t, "a master", 5*time.Second, func() bool {
 				count := 0
 				for _, n := range nodes {
 					if n.IsMaster() {
@@ -784,5 +841,114 @@ func TestCheckUnderRace(t *testing.T) {
 		}
 		cancel()
 		wg.Wait()
+	})
+}
+
+// suspectingAuthority is an authority that learns when nobody vouches for the master.
+type suspectingAuthority struct {
+	*fakeAuthority
+	suspected chan bool
+}
+
+func (s suspectingAuthority) Suspect(suspected bool) { s.suspected <- suspected }
+
+// The authority is told when the master is vouched for by gossip, and at once when that
+// stops: it has not announced itself when it should have, it has ended, it is no
+// member any more, or there is another reason to look.
+func TestSuspect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newFakeStore(newFakeClock(), 3*time.Second)
+		reported := make(chan bool, 10)
+		run(t, s, "a")
+		wait.Virtual(t, "a master", time.Second, func() bool { m, _ := s.read(); return m.Holder != nil })
+		b := start(t, s, "b", func(c *Config) { c.Authority = suspectingAuthority{&fakeAuthority{s: s, id: "b"}, reported} })
+		wait.Virtual(t, "b sees the master", time.Second, func() bool { return b.Status().Observed.Holder != nil })
+		m, _ := s.read()
+		seq := uint64(0)
+		announce := func(active bool) {
+			seq++
+			b.Learn(Announcement{
+				Term: m.Term, ClusterID: m.ClusterID, Holder: *m.Holder, Active: active, Seq: seq,
+				ValidFor: time.Minute, Next: 3 * time.Second,
+			})
+		}
+		next := func(what string, want bool, within time.Duration) {
+			t.Helper()
+			began := time.Now()
+			select {
+			case got := <-reported:
+				if got != want {
+					t.Errorf("%s: suspected %v", what, got)
+				}
+			case <-time.After(time.Hour):
+				t.Fatalf("%s: the authority is not told", what)
+			}
+			if took := time.Since(began); took > within {
+				t.Errorf("%s: told after %v", what, took)
+			}
+		}
+		for _, stop := range []struct {
+			what   string
+			do     func()
+			within time.Duration
+		}{
+			{"not announced in time", func() {}, 3*time.Second + 10*time.Millisecond},
+			{"doubted", func() { b.Doubt("a") }, 0},
+			{"no member any more", func() { b.MemberGone("a") }, 0},
+			{"ended", func() { announce(false) }, 0},
+		} {
+			announce(true)
+			next("announced before "+stop.what, false, 0)
+			b.Doubt("another")
+			announce(true)
+			stop.do()
+			next(stop.what, true, stop.within)
+			if len(reported) > 0 {
+				t.Errorf("%s: reported twice", stop.what)
+			}
+		}
+	})
+}
+
+// learningAuthority is one that is told what others prove.
+type learningAuthority struct {
+	*fakeAuthority
+	learned chan string
+}
+
+func (l learningAuthority) Learn(proof string) { l.learned <- proof }
+
+// What a master proves with each renewal, the authorities of the others are told, at once.
+func TestProofs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newFakeStore(newFakeClock(), ttl)
+		a := run(t, s, "a")
+		learned := make(chan string, 10)
+		b := start(t, s, "b", func(c *Config) { c.Authority = learningAuthority{&fakeAuthority{s: s, id: "b"}, learned} })
+		wait.Virtual(t, "a is master", 5*time.Second, a.IsMaster)
+		n := 0
+		for said := range a.Announcements(t.Context()) {
+			said, err := DecodeAnnouncement(said.Encode())
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.Learn(said)
+			select {
+			case got := <-learned:
+				if got != said.Proof {
+					t.Errorf("the authority is told %q, want %q", got, said.Proof)
+				}
+			default:
+				t.Fatalf("%+v is not reported to the authority", said)
+			}
+			if n++; n == 4 {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				if want := fmt.Sprintf("lease-%d", s.leases); said.Proof != want {
+					t.Errorf("announced is %q, want the latest, %q", said.Proof, want)
+				}
+				return
+			}
+		}
 	})
 }

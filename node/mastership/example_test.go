@@ -2,21 +2,61 @@ package mastership_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"log"
 	"time"
 
-	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/discovery"
+	"github.com/musterhq/muster/discovery/memory"
 	"github.com/musterhq/muster/node/mastership"
 )
+
+// Election alone, without a node: any provider that grants mastership will do.
+func Example() {
+	registry := discovery.New("memory", memory.New().Driver(), discovery.Options{})
+	defer registry.Close()
+
+	ctx, cancel := context.WithCancel(context.Background())
+	self := mastership.Holder{NodeID: "a", InstanceID: rand.Text(), Addr: "10.0.0.5:8080"}
+	authority, err := registry.OpenAuthority(ctx, discovery.AuthorityOptions{Cluster: "orders", Self: self, TTL: 10 * time.Second})
+	if err != nil {
+		log.Fatal(err)
+	}
+	elector, err := mastership.New(mastership.Config{Authority: authority, Holder: self, TTL: 10 * time.Second})
+	if err != nil {
+		log.Fatal(err)
+	}
+	elector.SetConditions(mastership.Conditions{
+		Eligible: true, Ready: true, Formation: mastership.Formation{}.Decide(1),
+	})
+	ended := make(chan error)
+	go func() { ended <- elector.Run(ctx) }()
+
+	err = elector.WhileMaster(ctx, func(_ context.Context, term mastership.Term) error {
+		fmt.Println("master in term", term)
+		cancel() // or return when the context ends
+		return nil
+	})
+	fmt.Println("WhileMaster:", err)
+	fmt.Println("Run:", <-ended) // the grant is released by now
+	if err := authority.Close(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// master in term 1
+	// WhileMaster: context canceled
+	// Run: <nil>
+}
 
 // A job that runs on the master alone, and sends its term along.
 func ExampleElector_WhileMaster() {
 	var elector *mastership.Elector // from mastership.New, or inside a node
-	var charge func(ctx context.Context, term driver.Term) error
+	var charge func(ctx context.Context, term mastership.Term) error
 
 	ctx := context.Background()
-	err := elector.WhileMaster(ctx, func(ctx context.Context, term driver.Term) error {
+	err := elector.WhileMaster(ctx, func(ctx context.Context, term mastership.Term) error {
 		tick := time.NewTicker(time.Minute)
 		defer tick.Stop()
 		for {

@@ -2,15 +2,17 @@ package mastership
 
 import (
 	"context"
+	"fmt"
 	"iter"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/internal/clock"
+	"github.com/musterhq/muster/internal/testing/wait"
 )
 
 // fakeClock is a boot clock that can jump, as it does from the point of view of a
@@ -36,6 +38,7 @@ type fakeStore struct {
 	mu      sync.Mutex
 	state   driver.Mastership
 	expiry  clock.Instant
+	leases  int
 	changed chan struct{}
 }
 
@@ -69,7 +72,8 @@ func (s *fakeStore) read() (driver.Mastership, <-chan struct{}) {
 func (s *fakeStore) lease() driver.Grant {
 	s.expiry = s.clock.now().Add(s.validFor)
 	time.AfterFunc(s.validFor, s.expire)
-	return driver.Grant{Term: s.state.Term, ClusterID: s.state.ClusterID, ValidFor: s.validFor}
+	s.leases++
+	return driver.Grant{Term: s.state.Term, ClusterID: s.state.ClusterID, ValidFor: s.validFor, Proof: fmt.Sprintf("lease-%d", s.leases)}
 }
 
 // fakeAuthority is one node's way to the store.
@@ -185,6 +189,35 @@ type candidate struct {
 	*Elector
 	auth *fakeAuthority
 	stop func() error
+
+	mu     sync.Mutex
+	events []Event // beginnings and ends
+}
+
+// observed returns the beginnings and ends so far.
+func (c *candidate) observed() []Event {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.events)
+}
+
+func (c *candidate) observe(e Event) {
+	if e.Kind == Extended {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.events = append(c.events, e)
+}
+
+// lastEvent returns the last beginning or end.
+func (c *candidate) lastEvent(t *testing.T) Event {
+	t.Helper()
+	events := c.observed()
+	if len(events) == 0 {
+		t.Fatal("no event was observed")
+	}
+	return events[len(events)-1]
 }
 
 var ready = Conditions{Eligible: true, Ready: true, Formation: Decision{Allowed: true}}
@@ -201,22 +234,23 @@ func run(t *testing.T, s *fakeStore, id string, adjust ...func(*Config)) *candid
 func start(t *testing.T, s *fakeStore, id string, adjust ...func(*Config)) *candidate {
 	t.Helper()
 	auth := &fakeAuthority{s: s, id: id}
+	c := &candidate{auth: auth}
 	cfg := Config{
+		Observer:  c.observe,
 		Authority: auth,
 		Holder:    driver.Holder{NodeID: "node-" + id, InstanceID: id, Addr: "10.0.0.1:7946", AppAddrs: map[string]string{"http": "10.0.0.1:80"}},
-		Clock:     s.clock.now,
+		Clock:     func() time.Duration { return time.Duration(s.clock.now()) },
 	}
 	for _, f := range adjust {
 		f(&cfg)
 	}
-	e, err := New(cfg)
-	if err != nil {
+	var err error
+	if c.Elector, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- e.Run(ctx) }()
-	c := &candidate{Elector: e, auth: auth}
+	go func() { done <- c.Run(ctx) }()
 	c.stop = sync.OnceValue(func() error {
 		cancel()
 		return <-done
@@ -228,22 +262,8 @@ func start(t *testing.T, s *fakeStore, id string, adjust ...func(*Config)) *cand
 // awaitTerm waits until c is master again, in that term.
 func (c *candidate) awaitTerm(t *testing.T, want driver.Term) {
 	t.Helper()
-	await(t, "master again", time.Second, c.IsMaster)
+	wait.Virtual(t, "master again", time.Second, c.IsMaster)
 	if token, _ := c.Check(); token.Term != want {
 		t.Errorf("term %d, want %d", token.Term, want)
-	}
-}
-
-// await lets time pass until ok, at most for limit, and returns how long it took.
-func await(t *testing.T, what string, limit time.Duration, ok func() bool) time.Duration {
-	t.Helper()
-	for start := time.Now(); ; time.Sleep(time.Millisecond) {
-		synctest.Wait()
-		if ok() {
-			return time.Since(start)
-		}
-		if time.Since(start) > limit {
-			t.Fatalf("%s: not within %v", what, limit)
-		}
 	}
 }

@@ -7,7 +7,7 @@ type Mode string
 
 // The rules of formation.
 const (
-	// Auto forms the cluster where none is recorded and as many members as
+	// Auto forms the cluster if none is recorded and as many members as
 	// expected are in sight.
 	Auto Mode = "auto"
 	// JoinOnly never forms a cluster: it waits for one that exists.

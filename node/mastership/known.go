@@ -7,137 +7,351 @@ import (
 	"github.com/musterhq/muster/internal/clock"
 )
 
-// known works out whom to take for the master, from what the authority shows and
-// what gossip brings. It has no say in who is master.
+// known works out who is named master, from what the authority records and from what the
+// holders announce by gossip. It has no say in who is master.
 //
-// The named term never falls. A name is withdrawn when the authority shows a
-// vacancy of that term or a higher one, when the holder itself announced its end,
-// when gossip alone named it and did not repeat it in time, or when the member is
-// gone.
+// The authority's record says who was granted mastership; gossip says who uses it. While
+// the authority can be observed, a node is named that is recorded and has announced
+// that it is active. What is announced ahead of the record is named for a short time
+// only, in which the record has to follow. While the authority cannot be observed, gossip
+// alone names, for as long as the holder repeats it.
+//
+// Gossip is hearsay: whatever it says, the holder that is recorded and announces itself
+// is named again within outranksFor.
 type known struct {
-	// floor is the highest term ever named; lower ones are not named any more.
-	floor driver.Term
-	// ended is the highest term that is known to be over for good.
-	ended driver.Term
+	// announced says that holders announce themselves to this node. If they do not, the
+	// record alone names.
+	announced bool
 
-	// The authority's word: the last observation, and until when it counts if the
-	// authority cannot be observed any longer.
-	observed      driver.Mastership
-	observedUntil clock.Instant // 0: it can be observed now
+	// The authority's record, and since when it cannot be observed, 0 if it can.
+	observed driver.Mastership
+	seen     bool
+	failedAt clock.Instant
+	// floor is the highest term that was named by the record; lower ones are not named any
+	// more. over is the highest term of this node's own that has ended.
+	floor, over driver.Term
 
-	// Gossip's word: the best announcement, and until when it counts.
-	heard      Announcement
-	heardUntil clock.Instant
+	// What the recorded holder has announced of the recorded term.
+	claimed  bool          // that it is active
+	vouched  clock.Instant // until when that counts without the authority
+	expects  clock.Instant // until when it has announced it again, if it still is
+	endedAt  clock.Instant // when it was first heard that it has ended, 0 if it was not
+	falseEnd bool          // it renewed after its end was announced: another had announced that
 
-	// gone are the instances that left while they were named, with the last
-	// announcement that each had made by then. Nothing older brings a name back.
-	gone map[string]lastSign
+	// claims are the last announcements of instances.
+	claims map[string]claim
+
+	// trialUntil is until when a claim ahead of the record is named, 0 if there was none
+	// since the record changed. heardTerm is the highest term that gossip alone has named;
+	// lower ones are not named before heardUntil.
+	trialUntil, heardUntil clock.Instant
+	heardTerm              driver.Term
+
+	// gone are the instances that left while they were named, with the time.
+	gone map[string]clock.Instant
 }
 
-// lastSign is the last that was heard of an instance.
-type lastSign struct {
-	term driver.Term
-	seq  uint64
+// claim is the last word of an instance.
+type claim struct {
+	Announcement
+	at, until clock.Instant // when it was heard, and until when it counts
 }
 
-// maxGone bounds how many of those that left are remembered. An instance id is never
-// used again, so that only what is still on its way can name one.
-const maxGone = 64
-
-// observationGrace is how long a name that the authority gave stands after the
-// authority could no longer be observed, where gossip does not tell the validity.
-const observationGrace = 10 * time.Second
-
-func (k *known) observe(m driver.Mastership) {
-	k.observed, k.observedUntil = m, 0
+// next is until when the holder has announced itself again.
+func (c claim) next() clock.Instant {
+	if c.Next == 0 {
+		return c.until
+	}
+	return min(c.until, c.at.Add(c.Next))
 }
 
-// observeFailed starts the clock on the last observation.
-func (k *known) observeFailed(now clock.Instant) {
-	if k.observedUntil == 0 {
-		grace := observationGrace
-		if k.heard.Term == k.observed.Term && k.heard.ValidFor > 0 {
-			grace = k.heard.ValidFor
-		}
-		k.observedUntil = now.Add(grace)
+func (c claim) active(now clock.Instant) bool { return c.Active && now.Before(c.until) }
+
+const (
+	// observationGrace is how long the record of an authority that cannot be observed any
+	// longer names its holder, where holders do not announce themselves.
+	observationGrace = 10 * time.Second
+
+	// trialTime is how long the record may lag behind gossip.
+	trialTime = 2 * time.Second
+
+	// outranksFor is how long the last announcement of an instance outranks an earlier one that
+	// arrives later. An earlier one that is still on its way arrives before that; so one
+	// that comes after it is no earlier one.
+	outranksFor = 10 * time.Second
+
+	// maxClaims bounds the instances whose word is remembered, and maxGone those that
+	// left. An instance id is never used again, so that only what is still on its way
+	// can name one that has gone.
+	maxClaims = 64
+	maxGone   = 64
+)
+
+// observe takes over what the authority records.
+func (k *known) observe(now clock.Instant, m driver.Mastership) {
+	same := k.seen && sameHolder(k.observed, m)
+	recovered := k.failedAt != 0
+	k.observed, k.seen, k.failedAt = m, true, 0
+	if recovered && !now.Before(k.vouched) {
+		k.claimed = false // that may be long past
+	}
+	k.heardUntil = min(k.heardUntil, now.Add(trialTime))
+	if same {
+		return
+	}
+	k.trialUntil = 0
+	if m.Term >= k.heardTerm {
+		k.heardUntil, k.heardTerm = 0, 0
+	}
+	k.claimed, k.vouched, k.expects, k.endedAt, k.falseEnd = false, 0, 0, 0, false
+	if m.Holder == nil {
+		return
+	}
+	switch c := k.claims[m.Holder.InstanceID]; {
+	case c.Term != m.Term:
+	case c.active(now):
+		k.claimed, k.vouched, k.expects = true, c.until, c.next()
+	case !c.Active:
+		k.endedAt = c.at
 	}
 }
 
+func sameHolder(a, b driver.Mastership) bool {
+	if a.Holder == nil || b.Holder == nil {
+		return a.Holder == b.Holder && a.Term == b.Term
+	}
+	return a.Term == b.Term && a.Holder.InstanceID == b.Holder.InstanceID
+}
+
+// observeFailed notes that the authority cannot be observed.
+func (k *known) observeFailed(now clock.Instant) {
+	if k.failedAt == 0 {
+		k.failedAt = now
+	}
+}
+
+// learn takes over what an instance announces of itself.
 func (k *known) learn(now clock.Instant, a Announcement) {
 	if a.Holder.InstanceID == "" {
 		return // says nothing of a holder
 	}
-	if !a.Active {
-		k.end(a.Term)
+	if k.recorded(a.Holder.InstanceID, a.Term) {
+		k.learnOfRecorded(now, a)
+	}
+	last, ok := k.claims[a.Holder.InstanceID]
+	news := !ok || a.Term > last.Term || a.Term == last.Term && a.Seq > last.Seq ||
+		!now.Before(last.at.Add(outranksFor))
+	if !news {
 		return
 	}
-	if a.Term < k.heard.Term || a.Term == k.heard.Term && a.Seq <= k.heard.Seq && k.heard.Holder.InstanceID != "" {
-		return // older, or a repetition
+	delete(k.gone, a.Holder.InstanceID) // a sign of life
+	k.remember(claim{a, now, now.Add(a.ValidFor)})
+	if a.Active && k.seen && k.failedAt == 0 && a.Term > k.observed.Term && k.trialUntil == 0 {
+		k.trialUntil = now.Add(trialTime)
 	}
-	k.heard, k.heardUntil = a, now.Add(a.ValidFor)
 }
 
-func (k *known) end(t driver.Term) { k.ended = max(k.ended, t) }
-
-// memberGone takes back the name of an instance. Of other instances than the one
-// that is named there is nothing to take back.
-func (k *known) memberGone(instance string) {
-	if h := k.observed.Holder; k.heard.Holder.InstanceID != instance && (h == nil || h.InstanceID != instance) {
-		return
-	}
-	last := lastSign{term: k.floor}
-	if k.heard.Holder.InstanceID == instance {
-		last = lastSign{max(k.floor, k.heard.Term), k.heard.Seq}
-	}
-	if k.gone == nil || len(k.gone) >= maxGone {
-		k.gone = make(map[string]lastSign)
-	}
-	k.gone[instance] = last
+func (k *known) recorded(instance string, t driver.Term) bool {
+	h := k.observed.Holder
+	return h != nil && h.InstanceID == instance && k.observed.Term == t
 }
 
-// isGone reports whether the member is gone and has shown no sign of life since.
-func (k *known) isGone(instance string) bool {
-	last, gone := k.gone[instance]
-	if !gone {
-		return false
+// learnOfRecorded takes over what is said of the recorded holder in its term, without
+// regard to its Seq, which another can forge. One that has ended does not go on to
+// announce itself, nor does one that is gone.
+func (k *known) learnOfRecorded(now clock.Instant, a Announcement) {
+	if at, gone := k.gone[a.Holder.InstanceID]; gone && a.Active && !now.Before(at.Add(outranksFor)) {
+		delete(k.gone, a.Holder.InstanceID)
 	}
-	back := k.heard.Holder.InstanceID == instance &&
-		(k.heard.Term > last.term || k.heard.Term == last.term && k.heard.Seq > last.seq)
-	return !back
-}
-
-// master returns whom to take for the master now, nil if nobody, and raises the
-// floor. self is never named here: a node knows itself whether it is master.
-func (k *known) master(now clock.Instant, self string) (*driver.Holder, driver.Term) {
-	var holder *driver.Holder
-	var term driver.Term
-	name := func(h *driver.Holder, t driver.Term) {
-		if t >= k.floor && t > k.ended && t > term && h.InstanceID != self && !k.isGone(h.InstanceID) {
-			holder, term = h, t
+	switch {
+	case a.Active && (k.endedAt == 0 || !now.Before(k.endedAt.Add(outranksFor))):
+		k.falseEnd = k.falseEnd || k.endedAt != 0
+		k.claimed, k.endedAt = true, 0
+		k.vouched = max(k.vouched, now.Add(a.ValidFor))
+		k.expects = max(k.expects, claim{a, now, now.Add(a.ValidFor)}.next())
+	case !a.Active && !k.falseEnd:
+		k.claimed = false
+		if k.endedAt == 0 {
+			k.endedAt = now
 		}
 	}
-	if k.observed.Holder != nil && (k.observedUntil == 0 || now.Before(k.observedUntil)) {
-		name(k.observed.Holder, k.observed.Term)
-	}
-	vacant := k.observed.Holder == nil && k.observed.Term >= k.heard.Term
-	if k.heard.Active && now.Before(k.heardUntil) && !vacant {
-		name(&k.heard.Holder, k.heard.Term)
-	}
-	k.floor = max(k.floor, term)
-	return holder, term
 }
 
-// vouched returns until when gossip vouches for the master whom the authority shows: it
-// says of itself that it stands. 0 if it does not.
-func (k *known) vouched() clock.Instant {
+func (k *known) remember(c claim) {
+	id := c.Holder.InstanceID
+	if _, ok := k.claims[id]; !ok && len(k.claims) >= maxClaims {
+		oldest := id
+		for other, have := range k.claims {
+			if oldest == id || have.at < k.claims[oldest].at {
+				oldest = other
+			}
+		}
+		delete(k.claims, oldest)
+	}
+	if k.claims == nil {
+		k.claims = make(map[string]claim)
+	}
+	k.claims[id] = c
+}
+
+// forget drops all that was heard.
+func (k *known) forget() {
+	k.claims, k.gone = nil, nil
+	k.claimed, k.vouched, k.expects, k.endedAt, k.falseEnd = false, 0, 0, 0, false
+	k.trialUntil, k.heardUntil, k.heardTerm = 0, 0, 0
+}
+
+// end notes that a term of this node has ended.
+func (k *known) end(t driver.Term) { k.over = max(k.over, t) }
+
+// memberGone withdraws the name of an instance until it shows a sign of life. Of
+// instances that could not be named there is nothing to withdraw.
+func (k *known) memberGone(now clock.Instant, instance string) {
+	c, claims := k.claims[instance]
 	h := k.observed.Holder
-	if h == nil || !k.heard.Active || k.heard.Term != k.observed.Term || k.heard.Holder.InstanceID != h.InstanceID || k.isGone(h.InstanceID) {
+	if recorded := h != nil && h.InstanceID == instance; !recorded && !(claims && c.Active) {
+		return
+	}
+	if k.isGone(instance) {
+		return
+	}
+	if k.gone == nil || len(k.gone) >= maxGone {
+		k.gone = make(map[string]clock.Instant)
+	}
+	k.gone[instance] = now
+}
+
+func (k *known) isGone(instance string) bool {
+	_, gone := k.gone[instance]
+	return gone
+}
+
+// best returns the claim of the highest term that counts now and is above t.
+func (k *known) best(now clock.Instant, self string, t driver.Term) (best claim, ok bool) {
+	for id, c := range k.claims {
+		if c.active(now) && c.Term > max(t, best.Term, k.over) && id != self && !k.isGone(id) {
+			best, ok = c, true
+		}
+	}
+	return best, ok
+}
+
+// master returns the node that is named master now, nil if none is. self is never named here: a
+// node knows itself whether it is master.
+func (k *known) master(now clock.Instant, self string) (*driver.Holder, driver.Term) {
+	if !now.Before(k.heardUntil) {
+		k.heardTerm = 0
+	}
+	if h, t := k.observed.Holder, k.observed.Term; h != nil && h.InstanceID != self && k.names(now) {
+		k.floor = max(k.floor, t)
+		return h, t
+	}
+	observable := k.seen && k.failedAt == 0
+	if observable && !now.Before(k.trialUntil) {
+		return nil, 0
+	}
+	c, ok := k.best(now, self, k.observed.Term)
+	if !ok || c.Term < max(k.heardTerm, k.floor) {
+		return nil, 0
+	}
+	k.heardTerm, k.heardUntil = c.Term, c.until
+	// What lower terms claimed before counts no more, also when this name is withdrawn: a
+	// master that is still there claims it again.
+	for id, o := range k.claims {
+		if o.Term < c.Term && o.at <= c.at {
+			o.until = min(o.until, now)
+			k.claims[id] = o
+		}
+	}
+	if observable {
+		k.heardUntil = k.trialUntil
+	}
+	return &c.Holder, c.Term
+}
+
+// names reports whether the record's holder, which is another node, is to be named.
+func (k *known) names(now clock.Instant) bool {
+	h, t := k.observed.Holder, k.observed.Term
+	if t < max(k.floor, k.heardTerm) || t <= k.over || k.endedAt != 0 || k.isGone(h.InstanceID) {
+		return false
+	}
+	switch {
+	case k.failedAt == 0:
+		return k.claimed || !k.announced
+	case k.announced:
+		return k.claimed && now.Before(k.vouched)
+	}
+	return now.Before(max(k.vouched, k.failedAt.Add(observationGrace)))
+}
+
+// counts returns until when the node that master names counts, if nothing more is learned. Where
+// holders announce themselves that is bounded also while the record is seen: who is cut off from
+// the holder does not know what has become of it.
+func (k *known) counts(h *driver.Holder, t driver.Term) clock.Instant {
+	if !k.recorded(h.InstanceID, t) {
+		until := k.claims[h.InstanceID].until
+		if k.seen && k.failedAt == 0 {
+			until = min(until, k.trialUntil)
+		}
+		return until
+	}
+	switch {
+	case k.announced:
+		return k.vouched
+	case k.failedAt == 0:
+		return never
+	}
+	return max(k.vouched, k.failedAt.Add(observationGrace))
+}
+
+// vouches returns until when gossip vouches for the recorded holder: it has announced that
+// it is active. 0 if it does not.
+func (k *known) vouches() clock.Instant {
+	h := k.observed.Holder
+	if h == nil || !k.claimed || k.isGone(h.InstanceID) {
 		return 0
 	}
-	return k.heardUntil
+	return k.vouched
 }
 
-// expiries returns the instants after which master may answer differently.
-func (k *known) expiries() [2]clock.Instant {
-	return [2]clock.Instant{k.observedUntil, k.heardUntil}
+// trusts returns until when there is no reason to look whether the recorded holder is still
+// there: it vouches for itself, and has not been silent for longer than usual.
+func (k *known) trusts() clock.Instant { return min(k.vouches(), k.expects) }
+
+// doubt notes a reason to look: until the instance announces itself again it is not trusted.
+func (k *known) doubt(now clock.Instant, instance string) {
+	if h := k.observed.Holder; h != nil && h.InstanceID == instance {
+		k.expects = min(k.expects, now)
+	}
+}
+
+// silent returns the recorded holder if it has not announced itself.
+func (k *known) silent() *driver.Holder {
+	if h := k.observed.Holder; k.announced && h != nil && !k.claimed {
+		return h
+	}
+	return nil
+}
+
+// nextChange returns the first instant after now at which master may answer differently.
+func (k *known) nextChange(now clock.Instant) clock.Instant {
+	next := never
+	at := func(t clock.Instant) {
+		if now.Before(t) {
+			next = min(next, t)
+		}
+	}
+	at(k.vouched)
+	at(k.expects)
+	at(k.trialUntil)
+	at(k.heardUntil)
+	if k.failedAt != 0 {
+		at(k.failedAt.Add(observationGrace))
+	}
+	for _, c := range k.claims {
+		if c.Active {
+			at(c.until)
+		}
+	}
+	return next
 }

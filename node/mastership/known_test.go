@@ -3,6 +3,7 @@ package mastership
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -14,76 +15,89 @@ import (
 	"github.com/musterhq/muster/internal/clock"
 )
 
-// Whatever the authority and gossip say, in any order: the named term never
-// falls, a term that is known to be over is not named, nor is one that the
-// authority shows to be vacant, nor one whose holder fell silent, nor oneself.
+// Whatever the authority and gossip say, in any order, as long as holders are honest: the
+// named term never falls; nobody is named who has not announced itself, whose end is known,
+// that the authority shows no longer or that is gone, nor oneself.
 func TestKnownMasterIsMonotone(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var (
-			k     known
-			now   = clock.Instant(time.Hour)
-			named driver.Term
-			over  driver.Term
-			sent  = map[driver.Term]uint64{}
-			heard = map[driver.Term]uint64{}
-			dead  = map[string]bool{}
-			seen  driver.Mastership
-			fails clock.Instant
+			k       = known{announced: true}
+			now     = clock.Instant(time.Hour)
+			named   driver.Term
+			granted driver.Term // the last one
+			active  = map[driver.Term]bool{}
+			ended   = map[driver.Term]clock.Instant{} // when the end was heard
+			sent    = map[driver.Term]uint64{}
+			last    = map[driver.Term]clock.Instant{} // when it last announced itself
+			gone    = map[string]bool{}
+			over    = map[driver.Term]bool{} // the holder has ended it
+			seen    driver.Mastership
+			failing = true
 		)
-		// One holder for each term, as the authority promises.
 		holder := func(term driver.Term) driver.Holder {
-			id := fmt.Sprintf("i%d", term%4)
+			id := fmt.Sprintf("i%d", term) // never used again
 			return driver.Holder{NodeID: id, InstanceID: id}
 		}
-		term := rapid.Custom(func(t *rapid.T) driver.Term { return driver.Term(rapid.IntRange(1, 8).Draw(t, "term")) })
+		const validFor = 5 * time.Second
 		t.Repeat(map[string]func(*rapid.T){
+			"grant": func(t *rapid.T) { // of the next term; the one before is over
+				if granted < 12 {
+					over[granted] = true
+					granted++
+				}
+			},
 			"observe": func(t *rapid.T) {
-				seen = driver.Mastership{Term: term.Draw(t, "t")}
-				if rapid.Bool().Draw(t, "held") {
+				// The record lags behind, but does not go back.
+				seen = driver.Mastership{Term: driver.Term(rapid.Uint64Range(uint64(seen.Term), uint64(granted)).Draw(t, "t"))}
+				if rapid.Bool().Draw(t, "held") && seen.Term > 0 && !over[seen.Term] {
 					h := holder(seen.Term)
 					seen.Holder = &h
 				}
-				fails = 0
-				k.observe(seen)
+				failing = false
+				k.observe(now, seen)
 			},
 			"observation fails": func(t *rapid.T) {
+				failing = true
 				k.observeFailed(now)
-				if fails == 0 {
-					fails = now
-				}
 			},
-			"hear": func(t *rapid.T) {
-				tm := term.Draw(t, "t")
-				sent[tm]++
-				seq := sent[tm]
-				if rapid.Bool().Draw(t, "old") {
-					seq = uint64(rapid.IntRange(1, int(seq)).Draw(t, "seq"))
+			"announce": func(t *rapid.T) {
+				if granted == 0 || over[granted] {
+					return
 				}
-				h := holder(tm)
-				if seq > heard[tm] { // a sign of life, however late it comes
-					heard[tm] = seq
-					delete(dead, h.InstanceID)
+				active[granted] = true
+				sent[granted]++
+				last[granted] = now
+				delete(gone, holder(granted).InstanceID)
+				k.learn(now, Announcement{Term: granted, Holder: holder(granted), Active: true, Seq: sent[granted], ValidFor: validFor})
+			},
+			"repeat": func(t *rapid.T) { // an old one comes late
+				tm := driver.Term(rapid.Uint64Range(0, uint64(granted)).Draw(t, "t"))
+				if at, ok := last[tm]; ok && now < at.Add(outranksFor) && now < ended[tm].Add(outranksFor) == (ended[tm] != 0) {
+					k.learn(now, Announcement{Term: tm, Holder: holder(tm), Active: true, Seq: 1, ValidFor: at.Add(validFor).Sub(now)})
 				}
-				k.learn(now, Announcement{Term: tm, Holder: h, Active: true, Seq: seq, ValidFor: 5 * time.Second})
 			},
 			"end": func(t *rapid.T) {
-				tm := term.Draw(t, "t")
-				over = max(over, tm)
-				k.learn(now, Announcement{Term: tm, Holder: holder(tm)})
+				if !active[granted] || over[granted] {
+					return
+				}
+				over[granted] = true
+				sent[granted]++
+				ended[granted] = now
+				delete(gone, holder(granted).InstanceID)
+				k.learn(now, Announcement{Term: granted, Holder: holder(granted), Seq: sent[granted]})
 			},
-			"term alone": func(t *rapid.T) { k.learn(now, Announcement{Term: term.Draw(t, "t")}) },
+			"term alone": func(t *rapid.T) { k.learn(now, Announcement{Term: granted + 1}) },
 			"gone": func(t *rapid.T) {
-				h, _ := k.master(now, "i0")
-				if h != nil {
-					dead[h.InstanceID] = true
-					k.memberGone(h.InstanceID)
+				if h, _ := k.master(now, "i3"); h != nil {
+					gone[h.InstanceID] = true
+					k.memberGone(now, h.InstanceID)
 				}
 			},
 			"wait": func(t *rapid.T) {
 				now = now.Add(time.Duration(rapid.IntRange(1, 20000).Draw(t, "ms")) * time.Millisecond)
 			},
 			"": func(t *rapid.T) {
-				h, tm := k.master(now, "i0")
+				h, tm := k.master(now, "i3")
 				if h == nil {
 					if tm != 0 {
 						t.Fatalf("nobody in term %d", tm)
@@ -97,25 +111,84 @@ func TestKnownMasterIsMonotone(t *testing.T) {
 				if holder(tm).InstanceID != h.InstanceID {
 					t.Fatalf("%s named in term %d of %s", h.InstanceID, tm, holder(tm).InstanceID)
 				}
-				if tm <= over {
-					t.Fatalf("term %d named, which is over", tm)
+				if !active[tm] {
+					t.Fatalf("%s named, which has not announced that it is master", h.InstanceID)
 				}
-				if seen.Holder == nil && seen.Term >= tm {
-					t.Fatalf("term %d named, though the authority shows term %d vacant", tm, seen.Term)
+				if ended[tm] != 0 {
+					t.Fatalf("term %d named, whose end was heard", tm)
 				}
-				if h.InstanceID == "i0" {
+				if seen.Term > tm || seen.Term == tm && seen.Holder == nil {
+					t.Fatalf("term %d named, though the authority shows term %d of %v", tm, seen.Term, seen.Holder)
+				}
+				if h.InstanceID == "i3" {
 					t.Fatal("named itself")
 				}
-				if dead[h.InstanceID] {
+				if gone[h.InstanceID] {
 					t.Fatalf("%s named, which is gone", h.InstanceID)
 				}
-				byAuthority := seen.Holder != nil && seen.Term == tm && (fails == 0 || now < fails.Add(observationGrace))
-				byGossip := k.heard.Term == tm && now < k.heardUntil
-				if !byAuthority && !byGossip {
+				if until := k.counts(h, tm); until > last[tm].Add(validFor) {
+					t.Fatalf("%s counts until %v, and has announced itself until %v", h.InstanceID, until, last[tm].Add(validFor))
+				}
+				byAuthority := seen.Term == tm && !failing
+				if byGossip := now < last[tm].Add(validFor); !byAuthority && !byGossip {
 					t.Fatalf("term %d named by nobody", tm)
 				}
 			},
 		})
+	})
+}
+
+// Whatever is forged, and however often: the holder that the authority records is named
+// while it announces itself, and nobody else is for long.
+func TestForgedAnnouncementsHideNoMaster(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		k := known{announced: true}
+		now := clock.Instant(time.Hour)
+		term := driver.Term(5)
+		master := driver.Holder{NodeID: "m", InstanceID: "m"}
+		forged := rapid.Custom(func(t *rapid.T) Announcement {
+			id := rapid.SampledFrom([]string{"m", "x", "y"}).Draw(t, "id")
+			return Announcement{
+				Term:     driver.Term(rapid.SampledFrom([]uint64{1, 4, 5, 6, 7, 1 << 32}).Draw(t, "term")),
+				Holder:   driver.Holder{NodeID: id, InstanceID: id},
+				Active:   rapid.Bool().Draw(t, "active"),
+				Seq:      rapid.SampledFrom([]uint64{0, 1, 50, 1 << 63, math.MaxUint64}).Draw(t, "seq"),
+				ValidFor: rapid.SampledFrom([]time.Duration{0, time.Second, maxAnnouncedValidity}).Draw(t, "valid"),
+			}
+		})
+		k.observe(now, driver.Mastership{Term: term, Holder: &master})
+		var wrong, hidden time.Duration
+		var gone clock.Instant
+		for seq := uint64(1); seq < 60; seq++ {
+			for _, a := range rapid.SliceOfN(forged, 0, 4).Draw(t, "forged") {
+				k.learn(now, a)
+			}
+			k.learn(now, Announcement{Term: term, Holder: master, Active: true, Seq: seq, ValidFor: 6 * time.Second})
+			if rapid.IntRange(0, 9).Draw(t, "gone") == 0 && now.Sub(gone) > 30*time.Second {
+				gone = now
+				k.memberGone(now, "m")
+			}
+			const step = 500 * time.Millisecond
+			switch h, tm := k.master(now, "self"); {
+			case h == nil:
+				hidden += step
+			case h.InstanceID != "m" || tm != term:
+				wrong += step
+				hidden += step
+			default:
+				hidden = 0
+			}
+			if hidden > 2*outranksFor+step { // its end was forged, and then its departure
+				t.Fatalf("the master is not named for %v", hidden)
+			}
+			if wrong > trialTime {
+				t.Fatalf("another is named for %v", wrong)
+			}
+			now = now.Add(step)
+		}
+		if len(k.claims) > maxClaims || len(k.gone) > maxGone {
+			t.Fatalf("%d claims and %d gone are remembered", len(k.claims), len(k.gone))
+		}
 	})
 }
 
@@ -126,10 +199,14 @@ func TestAnnouncementWireForm(t *testing.T) {
 	}
 	over := active
 	over.Active, over.ValidFor = false, 0
+	proven := Announcement{Term: 7, Holder: driver.Holder{InstanceID: "i1"}, Active: true, Proof: "random text"}
+	stamped := Announcement{Term: 7, Holder: driver.Holder{InstanceID: "i1"}, Active: true, Clock: "c0ffee", At: 5}
 	for want, a := range map[string]Announcement{
 		`{"v":1,"term":7,"cluster_id":"c1","holder":{"node_id":"n1","instance_id":"i1","addr":"10.0.0.1:7946","app_addrs":{"http":"10.0.0.1:80"}},"active":true,"seq":3,"valid_for_ms":4850}`: active,
 		`{"v":1,"term":7,"cluster_id":"c1","holder":{"node_id":"n1","instance_id":"i1","addr":"10.0.0.1:7946","app_addrs":{"http":"10.0.0.1:80"}},"active":false,"seq":3}`:                    over,
-		`{"v":1,"term":7,"cluster_id":"c1","active":false}`: {Term: 7, ClusterID: "c1"},
+		`{"v":1,"term":7,"cluster_id":"c1","active":false}`:                                                                              {Term: 7, ClusterID: "c1"},
+		`{"v":1,"term":7,"cluster_id":"","holder":{"node_id":"","instance_id":"i1","addr":""},"active":true,"proof":"random text"}`:      proven,
+		`{"v":1,"term":7,"cluster_id":"","holder":{"node_id":"","instance_id":"i1","addr":""},"active":true,"clock":"c0ffee","at_ns":5}`: stamped,
 	} {
 		if got := string(a.Encode()); got != want {
 			t.Errorf("Encode:\n got %s\nwant %s", got, want)
@@ -141,6 +218,10 @@ func TestAnnouncementWireForm(t *testing.T) {
 	}
 	if a, err := DecodeAnnouncement([]byte(`{"v":1,"term":1,"later":"field","valid_for_ms":999999999}`)); err != nil || a.ValidFor != maxAnnouncedValidity {
 		t.Errorf("unknown field and a long validity: %+v, %v", a, err)
+	}
+	long := Announcement{Term: 7, Proof: strings.Repeat("x", maxProof+1)}
+	if a, err := DecodeAnnouncement(long.Encode()); err != nil || a.Proof != "" {
+		t.Errorf("a long proof: %d bytes of it, %v", len(a.Proof), err)
 	}
 	for _, bad := range []string{``, `null`, `[]`, `{}`, `{"v":1}`, `{"v":2,"term":1}`, `{"v":1,"term":-1}`, `{"v":1,"term":1,"active":true}`, `{"v":1,"term":1,"active":true,"holder":{}}`} {
 		if _, err := DecodeAnnouncement([]byte(bad)); !errors.Is(err, driver.ErrInvalid) {

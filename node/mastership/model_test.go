@@ -2,12 +2,15 @@ package mastership
 
 import (
 	"flag"
+	"fmt"
 	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/musterhq/muster/internal/testing/race"
 )
 
 var (
@@ -25,6 +28,12 @@ func TestModelWipedStore(t *testing.T) {
 	checkModel(t, scenario{rules: soundRules(), wipe: true})
 }
 
+// A member that announces whatever may do harm keeps nobody from being master, and ends no
+// mastership.
+func TestModelHostileGossip(t *testing.T) {
+	checkModel(t, scenario{rules: soundRules(), hostile: true})
+}
+
 func checkModel(t *testing.T, sc scenario) {
 	if *oneSeed != 0 {
 		sc.seed, sc.logLines = *oneSeed, true
@@ -36,9 +45,12 @@ func checkModel(t *testing.T, sc scenario) {
 		return
 	}
 	n := 3000
-	if testing.Short() || raceEnabled {
+	switch {
+	case race.Enabled:
+		n = 50
+	case testing.Short():
 		n = 400
-	} else if sc.wipe {
+	case sc.wipe:
 		n = 1000
 	}
 	if *nSeeds > 0 {
@@ -70,6 +82,13 @@ func checkModel(t *testing.T, sc scenario) {
 	}
 	if sc.wipe {
 		return
+	}
+	if sc.hostile {
+		for kind := range suspicions {
+			if what := "suspicion " + fmt.Sprint(kind); seen[what] == 0 {
+				t.Errorf("%q was never brought about", what)
+			}
+		}
 	}
 	for _, what := range []string{
 		string(ReasonResigned), string(ReasonDraining), string(ReasonIneligible), string(ReasonMajority),

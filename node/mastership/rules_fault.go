@@ -35,6 +35,8 @@ func rulesInForce() rules {
 		}
 	case "released-before-drain":
 		r.releasable = func(bool) bool { return true }
+	case "named-by-the-record":
+		r.names = func(bool) bool { return true }
 	default:
 		panic("mastership: " + FaultVariable + ": no such rule: " + broken)
 	}

@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"time"
@@ -27,6 +28,7 @@ type scenario struct {
 	rules    rules
 	stuck    bool // the authority never raises its term: a broken authority
 	wipe     bool // the store is wiped once, while nobody is paused or cut off
+	hostile  bool // a member announces whatever may do harm, all the time
 	logLines bool
 }
 
@@ -44,6 +46,9 @@ type simulation struct {
 	nodes     []*simNode
 	auth      simAuthority
 	calm      bool // no faults from now on
+	settled   bool // everything has been well for long enough
+	grants    int
+	lies      int
 
 	// The checker's.
 	lastTerm  driver.Term
@@ -131,6 +136,9 @@ func simulate(sc scenario) (*simulation, error) {
 		s.after(s.upTo(200*time.Millisecond), n.start)
 	}
 	s.after(time.Millisecond, s.fault)
+	if s.hostile {
+		s.after(time.Millisecond, s.lie)
+	}
 
 	chaos := moment(10*s.validFor + 20*time.Second)
 	if s.wipe {
@@ -139,9 +147,20 @@ func simulate(sc scenario) (*simulation, error) {
 	s.runUntil(chaos)
 	s.heal()
 	// The last lease runs out, at worst afresh after a restart of the store; then
-	// a candidate that has backed off tries; then the news spreads.
-	s.runUntil(s.now.add(3*s.validFor + 20*time.Second))
+	// a candidate that has backed off tries; then the news spreads. A hostile member can
+	// delay the first of these, and hide a name for a while.
+	horizon := 3*s.validFor + 20*time.Second
+	if s.hostile {
+		horizon += max(2*s.validFor, forgottenWait) + 2*outranksFor
+	}
+	s.runUntil(s.now.add(horizon))
 	s.checkLiveness()
+	s.settled = true
+	s.runUntil(s.now.add(2*s.validFor + 5*time.Second))
+	s.checkLiveness()
+	if most := driver.Term(s.grants) * (heardStep + 1); s.auth.term > most && s.violation == nil {
+		s.violate("term %d after %d grants: a few more such steps use up the terms", s.auth.term, s.grants)
+	}
 	return s, s.violation
 }
 
@@ -237,6 +256,7 @@ func (n *simNode) start() {
 		self: n.holder(), freshID: "id-of-" + n.holder().InstanceID,
 		drain: time.Second, isolationGrace: 10 * time.Second, poll: 5 * time.Second,
 		callTimeout: 2 * time.Second, cooldown: 3 * time.Second,
+		forgottenWait: max(2*s.validFor, forgottenWait), announced: true,
 		random: func(d time.Duration) time.Duration { return time.Duration(s.rng.Int64N(int64(d))) },
 	}, s.rules)
 	n.cond = Conditions{Eligible: true, Formation: Decision{Allowed: true}}
@@ -258,7 +278,7 @@ func (n *simNode) crash() {
 	n.s.memberships()
 }
 
-// memberships tells every node, after a while, whom it sees.
+// memberships tells every node, after a while, which others it sees.
 func (s *simulation) memberships() {
 	for _, n := range s.nodes {
 		life := n.life
@@ -343,7 +363,7 @@ func (n *simNode) step(ev event) {
 	for _, c := range n.m.step(n.local(s.now), ev) {
 		n.execute(c)
 	}
-	if h := n.m.hold; h != nil {
+	if h := n.m.grant; h != nil {
 		for _, w := range n.work {
 			if w.term == h.grant.Term {
 				w.deadline = max(w.deadline, h.deadline)
@@ -406,6 +426,12 @@ func (n *simNode) execute(c command) {
 		s.notef("%s ACTIVE in term %d for %v", n.holder().InstanceID, c.term, c.deadline.Sub(c.at))
 		n.begun(c)
 		n.gossip()
+	case suspect:
+		s.seen["suspicion "+fmt.Sprint(c.kind)]++
+	case observeAfresh:
+		if n.reaches() && s.chance(0.1) { // it is limited
+			n.observe()
+		}
 	case extended:
 		if n.open != c.term {
 			s.violate("%s extends term %d, which is not open", n.holder().InstanceID, c.term)
@@ -456,6 +482,9 @@ func (n *simNode) over(c over) {
 		s.violate("%s was master until %v, after its deadline %v or its end %v", n.holder().InstanceID, c.until, c.deadline, c.at)
 	}
 	s.seen[string(c.reason)]++
+	if s.settled {
+		s.violate("%s ends term %d though nothing is wrong: %s", n.holder().InstanceID, c.term, c.reason)
+	}
 	if c.until < c.at {
 		s.seen["end noticed late"]++
 	}
@@ -485,7 +514,7 @@ func (n *simNode) over(c over) {
 
 // checkAlone is the invariant. At the moment at which n has become master, or has
 // extended its mastership, no other node would answer that it is master, were it
-// asked at this very moment, be it paused or not; and no other node's functions
+// asked at this very moment, even if it is paused; and no other node's functions
 // still run under a grant that it counts on.
 func (s *simulation) checkAlone(n *simNode) {
 	if !n.m.isMaster(n.local(s.now)) {
@@ -498,7 +527,7 @@ func (s *simulation) checkAlone(n *simNode) {
 		local := o.local(s.now)
 		if o.m.isMaster(local) {
 			s.violate("two masters: %s in term %d, and %s in term %d has %v left",
-				n.holder().InstanceID, n.open, o.holder().InstanceID, o.m.hold.grant.Term, o.m.hold.deadline.Sub(local))
+				n.holder().InstanceID, n.open, o.holder().InstanceID, o.m.grant.grant.Term, o.m.grant.deadline.Sub(local))
 		}
 		for _, w := range o.work {
 			if w.running && local < w.deadline {
@@ -617,6 +646,9 @@ func (s *simulation) apply(host driver.Holder, c call) (driver.Grant, error) {
 	mine := a.holder != nil && a.holder.InstanceID == host.InstanceID
 	switch c.kind {
 	case acquiring:
+		if c.claim.MinTerm > driver.MaxTerm {
+			return driver.Grant{}, driver.ErrInvalid
+		}
 		if c.claim.Known && a.id != "" && a.id != c.claim.ClusterID {
 			return driver.Grant{}, driver.ErrClusterMismatch
 		}
@@ -628,6 +660,7 @@ func (s *simulation) apply(host driver.Holder, c call) (driver.Grant, error) {
 				a.term = max(a.term, c.claim.MinTerm) + 1
 			}
 			a.holder = &host
+			s.grants++
 			if a.id == "" {
 				a.id = c.claim.ClusterID
 			}
@@ -710,6 +743,41 @@ func (s *simulation) wipeStore() {
 	s.notef("authority is wiped")
 	s.auth.term, s.auth.id, s.auth.holder = 0, "", nil
 	s.auth.version++
+}
+
+// lie announces something that may do harm to some node, and comes again.
+func (s *simulation) lie() {
+	s.after(10*time.Millisecond+s.upTo(300*time.Millisecond), s.lie)
+	s.lies++
+	x := driver.Holder{NodeID: "x", InstanceID: fmt.Sprintf("x%d", s.rng.IntN(100)), Addr: "10.0.9.9:7946"}
+	a := Announcement{ClusterID: s.auth.id, Holder: x, Active: s.chance(0.7), Seq: s.rng.Uint64(), From: "x"}
+	switch s.rng.IntN(6) {
+	case 0:
+		a.ClusterID = "foreign"
+	case 1:
+		a.ClusterID = ""
+	}
+	terms := []driver.Term{driver.MaxTerm, driver.MaxTerm - 1, 2 * driver.MaxTerm, math.MaxUint64, s.auth.term + heardStep + 1,
+		s.auth.term + heardStep, s.auth.term + 1, s.auth.term + 1, s.auth.term + 1, s.auth.term + 2, s.auth.term, max(s.auth.term, 1) - 1, 1}
+	a.Term = terms[s.rng.IntN(len(terms))]
+	switch s.rng.IntN(4) {
+	case 0:
+		a.Holder = s.nodes[s.rng.IntN(len(s.nodes))].holder()
+	case 1:
+		if s.auth.holder != nil {
+			a.Holder = *s.auth.holder
+		}
+	case 2:
+		if s.chance(0.3) {
+			a.Holder = driver.Holder{}
+		}
+	}
+	a.ValidFor = []time.Duration{0, time.Second, maxAnnouncedValidity}[s.rng.IntN(3)]
+	for _, n := range s.nodes {
+		if a.Term > 0 && s.chance(0.7) {
+			n.later(s.delay(), learned{a})
+		}
+	}
 }
 
 // Faults.
@@ -822,10 +890,19 @@ func (s *simulation) checkLiveness() {
 		s.violate("no master long after everything healed: %s", strings.Join(all, ", "))
 		return
 	}
+	// A forged end hides the name for a while, once.
+	patience := s.now
+	if s.hostile {
+		patience = s.now.add(2 * outranksFor)
+	}
 	for _, n := range s.nodes {
 		h, t := n.m.master(n.local(s.now))
+		for s.now < patience && s.violation == nil && h == nil {
+			s.runUntil(s.now.add(200 * time.Millisecond))
+			h, t = n.m.master(n.local(s.now))
+		}
 		if h == nil || h.InstanceID != master.holder().InstanceID || t != master.open {
-			s.violate("%s takes %v of term %d for the master, which is %s of term %d",
+			s.violate("%s names %v of term %d master, which is %s of term %d",
 				n.holder().InstanceID, h, t, master.holder().InstanceID, master.open)
 		}
 	}
@@ -838,6 +915,9 @@ type variant struct {
 	seeds int // within which the checker has to notice
 	wreck func(*scenario)
 }
+
+// unbounded is a wait that others can make as long as they like.
+func unbounded(heardUntil, _ clock.Instant) clock.Instant { return heardUntil }
 
 func variants() []variant {
 	return []variant{
@@ -867,6 +947,22 @@ func variants() []variant {
 		}},
 		{"an ended term begun again", 300, func(sc *scenario) {
 			sc.rules.fresh = func(_, _, _ driver.Term) bool { return true }
+		}},
+		{"a term that was learned of ends a mastership", 300, func(sc *scenario) {
+			sc.hostile = true
+			sc.rules.ends = func(heard, own driver.Term) bool { return heard > own }
+		}},
+		{"any term that was learned of raises a claim", 300, func(sc *scenario) {
+			sc.hostile = true
+			sc.rules.plausible = func(_, _ driver.Term) bool { return true }
+		}},
+		{"a vacancy is left alone for as long as others announce a master", 300, func(sc *scenario) {
+			sc.hostile = true
+			sc.rules.yields = unbounded
+		}},
+		{"a cluster id that was learned of is adopted for good", 300, func(sc *scenario) {
+			sc.hostile = true
+			sc.rules.adopts = func() bool { return true }
 		}},
 		{"the authority does not raise the term", 300, func(sc *scenario) { sc.stuck = true; sc.rules.fresh = func(_, _, _ driver.Term) bool { return true } }},
 	}

@@ -9,6 +9,13 @@ import (
 	"github.com/musterhq/muster/internal/clock"
 )
 
+// Term counts masterships of a cluster from 1. It is the fencing token to attach to effects
+// outside the process.
+type Term = driver.Term
+
+// Holder is who asks for mastership, or has it.
+type Holder = driver.Holder
+
 // State is where a node stands in the election.
 type State int
 
@@ -24,7 +31,7 @@ const (
 	// Active: master, until the deadline.
 	Active
 	// Releasing: no longer master; the functions of WhileMaster return, then the
-	// grant is given back.
+	// grant is released.
 	Releasing
 )
 
@@ -48,7 +55,7 @@ func (s State) String() string {
 // Reason says why a mastership ended.
 type Reason string
 
-// The reasons. In the first seven cases the mastership was given up in good order
+// The reasons. In the first eight cases the mastership was given up in good order
 // and the functions had their drain timeout; in the last two it was over at once.
 const (
 	// ReasonResigned: Resign was called.
@@ -59,14 +66,15 @@ const (
 	ReasonDraining Reason = "draining"
 	// ReasonIneligible: this node may no longer be master.
 	ReasonIneligible Reason = "ineligible"
+	// ReasonAbstains: this node does not want to be master for now.
+	ReasonAbstains Reason = "abstains"
 	// ReasonMajority: fewer members than a majority were in sight for longer than
 	// the isolation grace.
 	ReasonMajority Reason = "majority-lost"
 	// ReasonRenewal: renewals failed until the soft deadline.
 	ReasonRenewal Reason = "renewal-failed"
-	// ReasonSuperseded: a higher term was heard of, which under a sound authority
-	// cannot be. It is logged as an error.
-	ReasonSuperseded Reason = "superseded"
+	// ReasonFailed: a function of WhileMaster returned an error.
+	ReasonFailed Reason = "failed"
 	// ReasonDeadline: the hard deadline was passed, as after a pause of the process.
 	ReasonDeadline Reason = "deadline"
 	// ReasonLost: the authority said that the grant is over.
@@ -89,9 +97,14 @@ var (
 	ErrEnded = errors.New("mastership ended")
 
 	// ErrDrainTimeout means that functions of WhileMaster had not returned within
-	// the drain timeout. The grant was not given back, since they may still act on
+	// the drain timeout. The grant was not released, since they may still act on
 	// it, and expires by itself.
 	ErrDrainTimeout = errors.New("functions still run after the drain timeout; the grant was left to expire")
+
+	// ErrTermBehind means that the authority names a master in an earlier term than one that
+	// it has shown or granted before, as where it was restored from an old copy. That term may
+	// have been another's: what it guards cannot tell the two apart.
+	ErrTermBehind = errors.New("the authority has gone back to an earlier term")
 
 	// ErrStopped means that Run has ended.
 	ErrStopped = errors.New("the elector has stopped")
@@ -100,9 +113,9 @@ var (
 // NotMasterError says who is master instead. It is an ErrNotMaster.
 type NotMasterError struct {
 	// Master is the one to turn to, never nil.
-	Master *driver.Holder
+	Master *Holder
 	// Term is the term of Master.
-	Term driver.Term
+	Term Term
 }
 
 func (e *NotMasterError) Error() string {
@@ -136,6 +149,9 @@ type Conditions struct {
 	// Draining says that this node is going away: it gives up in good order and
 	// stays out.
 	Draining bool
+	// Abstains says why this node does not want to be master for now, in words. A master that
+	// abstains gives up in good order. Empty: it does not abstain.
+	Abstains string
 	// Ready says that this node has joined and has the state that a master needs.
 	// Only a ready node becomes a candidate; a master stays one.
 	Ready bool
@@ -146,34 +162,12 @@ type Conditions struct {
 	// Formation says whether a first cluster may be formed. It counts only while
 	// no cluster is known, neither to the authority nor by gossip.
 	Formation Decision
-	// ClusterID is that of the cluster as gossip has it, empty if unknown.
-	ClusterID string
-	// MinTerm is the highest term that was heard of by other ways than Learn.
-	MinTerm driver.Term
 }
 
 // majority reports whether the majority rule, if any, is met.
 func (c Conditions) majority() bool { return c.Need <= 0 || c.Have >= c.Need }
 
-// Transition is the beginning or the end of a mastership of this node.
-type Transition struct {
-	// Active tells a beginning from an end. A listener that starts before this node
-	// was ever master gets an end with term 0 first.
-	Active    bool
-	Term      driver.Term
-	ClusterID string
-	// At is when the transition was made, on the boot clock.
-	At clock.Instant
-	// Deadline is the hard deadline as it stood At.
-	Deadline clock.Instant
-	// Until, of an end, is the last moment at which this node can have counted
-	// itself master: At, or the deadline if that came first.
-	Until clock.Instant
-	// Reason, of an end, says why.
-	Reason Reason
-}
-
-// EventKind says what an Event tells.
+// EventKind is the kind of an Event.
 type EventKind int
 
 // The kinds of events.
@@ -187,19 +181,21 @@ const (
 	Ended
 )
 
-// Event is one step of this node's mastership, as Config.Observer is told it.
+// Event is one step of this node's mastership, as Config.Observer receives it.
 type Event struct {
 	Kind      EventKind
-	Term      driver.Term
+	Term      Term
 	ClusterID string
-	// At is when the step was made, on the boot clock.
-	At clock.Instant
+	// At is when the step was made. It and the other times are readings of Config.Clock.
+	At time.Duration
 	// Sent, of Extended, is when the call was sent that extended it.
-	Sent clock.Instant
+	Sent time.Duration
 	// Deadline is the hard deadline.
-	Deadline clock.Instant
-	// Until and Reason, of Ended, are as in Transition.
-	Until  clock.Instant
+	Deadline time.Duration
+	// Until, of Ended, is the last moment at which this node can have counted itself
+	// master: At, or the deadline if that came first.
+	Until time.Duration
+	// Reason, of Ended, says why.
 	Reason Reason
 }
 
@@ -209,31 +205,51 @@ type Status struct {
 	// Term and Deadline are those of this node's mastership while State is Active
 	// or Releasing. Whether the node is master is for Check to say: it reads the
 	// clock.
-	Term     driver.Term
-	Deadline clock.Instant
+	Term Term
+	// Deadline and Since are readings of Config.Clock.
+	Deadline time.Duration
 	// Since is when State was entered.
-	Since clock.Instant
+	Since time.Duration
 
-	// Master is whom this node takes for the master, itself included, nil if it
-	// knows of none. A master that the authority's record names may not be Active
-	// yet, or not any longer, for the time of a message.
-	Master     *driver.Holder
-	MasterTerm driver.Term
-	// MaxTerm is the highest term this node has heard of.
-	MaxTerm driver.Term
-	// ClusterID is that of the cluster, empty while none is known.
-	ClusterID string
+	// Master is the node that this one names master, itself included, nil if it knows of
+	// none. Another one may not be Active any longer, for the time of a message.
+	Master     *Holder
+	MasterTerm Term
+	// MasterUntil is until when Master counts, on Config.Clock, if nothing more is learned of it:
+	// the deadline for this node itself, and for another one what it has announced. It moves
+	// without a change that Watch yields.
+	MasterUntil time.Duration
+	// MaxTerm is the highest term that the authority has shown or granted, or in which a
+	// master was named.
+	MaxTerm Term
+	// ClusterID is that of the cluster, empty while none is known. ClusterProven says that
+	// the authority has shown it; otherwise it was announced by other nodes.
+	ClusterID     string
+	ClusterProven bool
 	// Observed is the last that the authority said, zero if nothing yet.
 	Observed driver.Mastership
 	// Have and Need are those of the conditions.
 	Have, Need int
 
+	// Hearsay counts what other nodes announced and was not believed.
+	Hearsay Hearsay
+	// Alarm is what lasts until an operator acts. ErrClusterMismatch: the authority records
+	// another cluster than the one that this node belongs to, which is no candidate then.
+	// ErrTermBehind: the master has an earlier term than this node has seen, and is not named;
+	// a claim of this node would put that right, once the master is gone. Nil if there is
+	// nothing.
+	Alarm error
+	// Warning is what an operator should know and need not act on: the authority has
+	// forgotten terms, and no node is master in an earlier one. Empty if there is nothing.
+	Warning string
 	// Err is what fails now: the alarm, the last call to the authority, or its
 	// observation. Nil when all is well. That another node is master is no error.
 	Err error
 	// WaitingFor says in words what keeps this node from being a candidate or from
-	// knowing a master. Empty when a master is known.
-	WaitingFor string
+	// knowing a master, and WaitingReason is the code of it. Both are empty when a master
+	// is known.
+	WaitingFor    string
+	WaitingReason WaitReason
 
 	// Transitions counts beginnings and ends. Renewals and RenewalFailures count
 	// the answers to renewals.
@@ -242,6 +258,20 @@ type Status struct {
 	RenewalLatency Histogram
 
 	vouched clock.Instant // until when gossip vouches for the master
+}
+
+// Hearsay counts announcements of other nodes that were not believed, or that contradict
+// what this node knows. None of them ends a mastership. Each kind is logged, at most once
+// in a while, with the node that said it.
+type Hearsay struct {
+	// AbsurdTerms were so far above what the authority has shown that no cluster counts
+	// there. They were ignored.
+	AbsurdTerms uint64
+	// ForeignClusters were of another cluster than the one that the authority records.
+	// They were ignored.
+	ForeignClusters uint64
+	// Disputes contradicted this node's mastership, and had it ask the authority.
+	Disputes uint64
 }
 
 // latencyBounds are the upper bounds of the buckets of a Histogram. What is above

@@ -25,7 +25,7 @@ func (q question) in(dc string) question {
 	return q
 }
 
-// anonymous is the token that stands for having none.
+// anonymous is the token of requests without one.
 const anonymous = "anonymous"
 
 // ask returns an answer and its index, or ErrDenied if something was left out of it.
@@ -33,13 +33,13 @@ const anonymous = "anonymous"
 //
 // Consul says that of an answer, but not where it has no token to go by, neither ours
 // nor one of its agent's: then an empty set may be all or nothing. To the
-// token that stands for none it does say it.
+// token of requests without one it does say so.
 func ask[T any](ctx context.Context, d *Driver, q question, o *api.QueryOptions, call func(*api.QueryOptions) (T, *api.QueryMeta, error)) (answer T, index uint64, err error) {
 	var none T
 	answer, meta, err := call(o)
 	if err == nil && meta.DefaultACLPolicy == "deny" && !meta.ResultsFilteredByACLs {
-		var nobody bool
-		if nobody, err = d.isNobody(ctx); err == nil && nobody {
+		var noToken bool
+		if noToken, err = d.hasNoToken(ctx); err == nil && noToken {
 			open := *o
 			open.Token, open.WaitIndex = anonymous, 0
 			answer, meta, err = call(&open)
@@ -56,8 +56,8 @@ func ask[T any](ctx context.Context, d *Driver, q question, o *api.QueryOptions,
 	return answer, meta.LastIndex, nil
 }
 
-// isNobody reports whether requests have no token, neither ours nor the agent's.
-func (d *Driver) isNobody(ctx context.Context) (bool, error) {
+// hasNoToken reports whether requests have no token, neither ours nor the agent's.
+func (d *Driver) hasNoToken(ctx context.Context) (bool, error) {
 	token, err := d.config.token()
 	if err != nil || token != "" {
 		return false, err

@@ -8,8 +8,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/consul/api"
+
 	"github.com/musterhq/muster/discovery/driver"
-	"github.com/musterhq/muster/internal/testserver"
+	"github.com/musterhq/muster/internal/testing/testserver"
+	"github.com/musterhq/muster/internal/testing/wait"
+	"github.com/musterhq/muster/secret"
 )
 
 // What the token may not see is not missing: nobody is told that there is no master,
@@ -17,7 +21,7 @@ import (
 func TestAuthorityWithoutRights(t *testing.T) {
 	t.Parallel()
 	server := testserver.StartConsul(t, testserver.WithACL())
-	ctx := within(t)
+	ctx := wait.Context(t)
 	file := filepath.Join(t.TempDir(), "token")
 	write := func(token string) {
 		t.Helper()
@@ -28,7 +32,7 @@ func TestAuthorityWithoutRights(t *testing.T) {
 	authorityOf := func(c Config) *authority {
 		t.Helper()
 		c.Address = server.Addr()
-		a, err := open(t, c).OpenAuthority(ctx, driver.AuthorityOptions{Cluster: "c", TTL: 2 * bound})
+		a, err := open(t, c).OpenAuthority(ctx, driver.AuthorityOptions{Cluster: "c", TTL: longestGrantTTL})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -36,8 +40,9 @@ func TestAuthorityWithoutRights(t *testing.T) {
 		return a.(*authority)
 	}
 	write(testserver.ConsulToken)
-	a := authorityOf(Config{TokenFile: file})
+	a, observer := authorityOf(Config{TokenFile: file}), authorityOf(Config{TokenFile: file})
 	claim := driver.Claim{Holder: driver.Holder{NodeID: "n1", InstanceID: "i1"}, ClusterID: "id"}
+	vacant(t, server, a)
 	grant, err := a.Acquire(ctx, claim)
 	if err != nil {
 		t.Fatal(err)
@@ -53,7 +58,7 @@ func TestAuthorityWithoutRights(t *testing.T) {
 	}
 
 	stranger := server.AddToken(`key_prefix "other/" { policy = "write" }`)
-	for name, c := range map[string]Config{"no token": {}, "a stranger's token": {Token: driver.Secret(stranger)}} {
+	for name, c := range map[string]Config{"no token": {}, "a stranger's token": {Token: secret.String(stranger)}} {
 		other := authorityOf(c)
 		_, recordsErr := other.Records(ctx, "")
 		_, renewErr := other.Renew(ctx, grant)
@@ -68,7 +73,7 @@ func TestAuthorityWithoutRights(t *testing.T) {
 	write("\n")
 	_, recordsErr := a.Records(ctx, "")
 	_, renewErr := a.Renew(ctx, grant)
-	for what, err := range map[string]error{"Observe": now(a), "Records": recordsErr, "Renew": renewErr} {
+	for what, err := range map[string]error{"Observe": now(observer), "Records": recordsErr, "Renew": renewErr} {
 		if !errors.Is(err, driver.ErrUnavailable) || !strings.Contains(err.Error(), "token_file is empty") {
 			t.Errorf("%s while token_file is empty: %v, want driver.ErrUnavailable and why", what, err)
 		}
@@ -80,5 +85,14 @@ func TestAuthorityWithoutRights(t *testing.T) {
 	write(testserver.ConsulToken)
 	if _, err := a.Renew(ctx, grant); err != nil {
 		t.Errorf("Renew when token_file is written again: %v", err)
+	}
+}
+
+// vacant has a record without a holder stand if there is none, so that the first claim
+// need not wait.
+func vacant(t testing.TB, server *testserver.Consul, a *authority) {
+	t.Helper()
+	if _, err := server.Client().KV().Put(&api.KVPair{Key: a.Key(), Value: []byte(`{"version":1,"term":0,"nonce":"test"}`)}, nil); err != nil {
+		t.Fatal(err)
 	}
 }

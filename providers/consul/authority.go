@@ -4,393 +4,195 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
-	"reflect"
-	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/consul/api"
 
 	"github.com/musterhq/muster/discovery/driver"
-	"github.com/musterhq/muster/internal/clock"
-	"github.com/musterhq/muster/providers/internal/grants"
+	"github.com/musterhq/muster/discovery/driver/casauthority"
 )
 
-// DefaultGrantTTL is how long a grant of mastership outlives its last renewal if
-// nothing else is asked for.
-const DefaultGrantTTL = 3 * time.Second
-
-// maxGrantTTL is the longest TTL of a session of Consul.
-const maxGrantTTL = 24 * time.Hour
+// The bounds of a grant's TTL, and the one if nothing else is asked for. The longest is
+// also how long no grant is given after the KV store may have forgotten something.
+const (
+	DefaultGrantTTL  = 3 * time.Second
+	shortestGrantTTL = 500 * time.Millisecond
+	longestGrantTTL  = 30 * time.Second
+)
 
 // TTLBounds returns the bounds of a grant's TTL.
-func (d *Driver) TTLBounds() (shortest, longest time.Duration) { return minTTL, maxGrantTTL }
+func (d *Driver) TTLBounds() (shortest, longest time.Duration) {
+	return shortestGrantTTL, longestGrantTTL
+}
 
-// OpenAuthority opens the authority of one cluster. It talks to nobody.
+// OpenAuthority opens the authority of one cluster. It makes no call.
 func (d *Driver) OpenAuthority(_ context.Context, o driver.AuthorityOptions) (driver.Authority, error) {
-	if o.Cluster == "" {
-		return nil, fmt.Errorf("consul: %w: authority without a cluster", driver.ErrInvalid)
+	if d.closed.Load() {
+		return nil, d.errClosed("open an authority")
 	}
 	ttl := o.TTL
 	if ttl == 0 {
 		ttl = DefaultGrantTTL
 	}
-	if ttl < minTTL || ttl > maxGrantTTL {
-		return nil, fmt.Errorf("consul: %w: mastership.ttl: %v: Consul wants %v to %v", driver.ErrInvalid, o.TTL, minTTL, maxGrantTTL)
+	a, err := casauthority.New(casauthority.Config{
+		Store: kvStore{d}, Name: "consul", Prefix: d.keys.root, Cluster: o.Cluster,
+		TTL: ttl, MinTTL: shortestGrantTTL, MaxTTL: d.longestGrant,
+	})
+	if err != nil {
+		return nil, err
 	}
-	k := newKeys(d.config.AuthorityPrefix)
-	return &authority{
-		driver: d, cluster: o.Cluster, ttl: ttl, prefix: k.cluster(o.Cluster), records: k.records(o.Cluster), life: grants.NewLifetime(),
-	}, nil
+	return &authority{Authority: a, driver: d}, nil
 }
 
-// authority grants mastership by a lock on one key. DESIGN.md has the argument:
-//
-//   - A grant is the transaction that locks the key. It also writes the term, and
-//     fails if the key or the term were written since they were read.
-//   - The lock hangs on a pulse (pulse.go), which ends a TTL after its last beat, or
-//     earlier if somebody meddles. A lock whose holder did not give it back is taken
-//     at once only where the catalog shows that it ended by the former, and
-//     otherwise a whole TTL after it was first seen free.
+// authority is one record of the KV store and nothing else: DESIGN.md.
 type authority struct {
-	driver  *Driver
-	cluster string
-	ttl     time.Duration
-	prefix  string // of the keys of the cluster
-	records string // of the records
-	life    *grants.Lifetime
-	given   grants.Last[token]
-
-	mu sync.Mutex
-	// orphan is the lock that was found free and not given back, and since when.
-	orphan struct {
-		index uint64
-		since clock.Instant
-	}
+	*casauthority.Authority
+	driver *Driver
+	closed atomic.Bool
 }
 
 var (
-	_ driver.Authority = (*authority)(nil)
-	_ driver.Store     = (*authority)(nil)
+	_ driver.Authority    = (*authority)(nil)
+	_ driver.Store        = (*authority)(nil)
+	_ driver.StoreWatcher = (*authority)(nil)
+	_ driver.Suspecter    = (*authority)(nil)
+	_ driver.Resetter     = (*authority)(nil)
 
-	_ driver.ClaimRehearser = (*authority)(nil)
+	_ driver.ClaimPermissionChecker = (*authority)(nil)
 )
 
-// token is what Grant.Token holds.
-type token struct {
-	pulse *pulse
-	lock  uint64 // the LockIndex of the key: how often it was locked
+// Close is that of the record's authority.
+func (a *authority) Close(ctx context.Context) error {
+	a.closed.Store(true)
+	return a.Authority.Close(ctx)
 }
 
-// Acquire reads, starts a pulse, and locks if nothing has changed since the read.
-func (a *authority) Acquire(ctx context.Context, c driver.Claim) (driver.Grant, error) {
-	if c.Holder.InstanceID == "" {
-		return driver.Grant{}, fmt.Errorf("consul: %w: claim without an instance id", driver.ErrInvalid)
+// CheckClaimPermission asks for a write of the record that cannot come about, since it wants
+// what is not there to be as it was at some index. Consul looks first at what the token
+// may do.
+func (a *authority) CheckClaimPermission(ctx context.Context) error {
+	if a.closed.Load() {
+		return fmt.Errorf("consul: the authority of %s is %w", a.Key(), driver.ErrClosed)
 	}
-	ctx, cancel, err := a.call(ctx)
-	if err != nil {
-		return driver.Grant{}, err
-	}
+	ctx, cancel := a.driver.call(ctx)
 	defer cancel()
-	s, _, err := a.read(ctx, 0)
-	if err != nil {
-		return driver.Grant{}, err
-	}
-	if c.Known && s.ID != "" && s.ID != c.ClusterID {
-		return driver.Grant{}, fmt.Errorf("consul: %w: Consul records cluster id %q below %s, this node's cluster has %q",
-			driver.ErrClusterMismatch, s.ID, a.prefix, c.ClusterID)
-	}
-	if s.held() && s.Master.InstanceID != c.Holder.InstanceID {
-		return driver.Grant{}, fmt.Errorf("consul: %w: %s is master with term %d", driver.ErrConflict, s.Master.NodeID, s.Master.Term)
-	}
-	if g, ok := a.standing(s); ok && g.Term > c.MinTerm {
-		return a.again(ctx, g)
-	}
-	if s.held() {
-		if s, err = a.reclaim(ctx, s); err != nil {
-			return driver.Grant{}, err
-		}
-	}
-	if err := a.mayTake(ctx, s, c); err != nil {
-		return driver.Grant{}, err
-	}
-	p, err := a.driver.startPulse(ctx, a.service(), a.cluster, a.ttl)
-	if err != nil {
-		return driver.Grant{}, err
-	}
-	g, err := a.lock(ctx, c, s, p)
-	if err != nil {
-		// A transaction that may still come through must find no session. If it
-		// does nevertheless, the lock is found at the next Acquire, or expires.
-		a.stopLater(p)
-		return driver.Grant{}, err
-	}
-	a.given.Give(g)
-	if old := s.hold.Pulse; old.CheckID != "" {
-		a.sweepLater(old)
-	}
-	return g, nil
-}
-
-// standing returns the grant given here before, if its lock is still in place.
-func (a *authority) standing(s state) (driver.Grant, bool) {
-	g, t, ok := a.given.Get()
-	return g, ok && s.lockedBy(t)
-}
-
-func (a *authority) again(ctx context.Context, g driver.Grant) (driver.Grant, error) {
-	again, err := a.Renew(ctx, g)
-	if errors.Is(err, driver.ErrSessionLost) {
-		return driver.Grant{}, fmt.Errorf("consul: acquire: %w: the grant of term %d has just ended", driver.ErrUnavailable, g.Term)
-	}
-	return again, err
-}
-
-// reclaim ends a lock in this instance's own name that nobody here holds: the answer
-// to an earlier claim was lost, or it was released in vain.
-func (a *authority) reclaim(ctx context.Context, s state) (state, error) {
-	if _, err := a.driver.client.Session().Destroy(s.session, (&api.WriteOptions{}).WithContext(ctx)); err != nil {
-		return state{}, a.driver.failed(ctx, "end session "+s.session+" of an earlier claim", err)
-	}
-	s, _, err := a.read(ctx, 0)
-	if err == nil && s.held() {
-		err = fmt.Errorf("consul: acquire: %w: %s is master with term %d", driver.ErrConflict, s.Master.NodeID, s.Master.Term)
-	}
-	return s, err
-}
-
-// mayTake says why a lock that is free may not be taken yet.
-func (a *authority) mayTake(ctx context.Context, s state, c driver.Claim) error {
-	if s.Master == nil || s.hold.Released || s.Master.InstanceID == c.Holder.InstanceID {
+	_, err := a.driver.commit(ctx, "check a claim of "+a.Key(), []*api.KVTxnOp{{Verb: api.KVCAS, Key: a.Key(), Index: never}})
+	if errors.Is(err, driver.ErrConflict) {
 		return nil
 	}
-	seen := clock.Now() // after the read that found it free
-	expired, err := a.driver.expired(ctx, s.hold.Pulse)
-	if err != nil {
-		return err
-	}
-	if expired {
-		return nil
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.orphan.index != s.indices[grants.MasterKey] {
-		a.orphan.index, a.orphan.since = s.indices[grants.MasterKey], seen
-	}
-	// A little more, as the clock of the holder may be slow.
-	ttl := max(s.hold.TTL, minTTL)
-	free := a.orphan.since.Add(ttl + ttl/50)
-	if left := free.Sub(clock.Now()); left > 0 {
-		return fmt.Errorf("consul: %w: the lock of %s, term %d, ended before its time, and what it was granted runs for up to %v",
-			driver.ErrConflict, s.Master.NodeID, s.Master.Term, left.Round(time.Millisecond))
-	}
-	return nil
+	return err
 }
 
-// lock makes the transaction.
-func (a *authority) lock(ctx context.Context, c driver.Claim, s state, p *pulse) (driver.Grant, error) {
-	term, err := s.Next(c.MinTerm)
-	if err != nil {
-		return driver.Grant{}, fmt.Errorf("consul: acquire: %w", err)
+// kvStore is the KV store of Consul as a casauthority.Store.
+type kvStore struct{ driver *Driver }
+
+var _ casauthority.Watcher = kvStore{}
+
+func value(pair *api.KVPair) casauthority.Value {
+	return casauthority.Value{Data: pair.Value, Revision: driver.Revision(pair.ModifyIndex)}
+}
+
+// Read reads consistently: the leader asks a majority whether it still leads.
+func (s kvStore) Read(ctx context.Context, key string) (casauthority.Value, error) {
+	ctx, cancel := s.driver.call(ctx)
+	defer cancel()
+	pair, err := s.driver.readKey(ctx, key)
+	if err != nil || pair == nil {
+		return casauthority.Value{}, err
 	}
-	g := driver.Grant{Term: term, ClusterID: s.ID, ValidFor: a.ttl}
-	ops := s.unchanged(a.prefix)
-	ops = append(ops,
-		a.op(api.KVLock, grants.MasterKey, master{grants.Master{Holder: c.Holder, Term: term}, hold{TTL: a.ttl, Pulse: p.id}}.encode(), p.session),
-		a.op(api.KVSet, grants.TermKey, fmt.Appendf(nil, "%d", term), ""))
-	if s.ID == "" && c.ClusterID != "" {
-		g.ClusterID = c.ClusterID
-		ops = append(ops, a.op(api.KVSet, grants.IDKey, []byte(c.ClusterID), ""))
+	return value(pair), nil
+}
+
+// maxTxnValue is what a transaction certainly takes: Consul bounds its whole body by
+// as much as a value may have, and the value is in base64 there.
+const maxTxnValue = driver.MaxRecordSize / 2
+
+// CompareAndSet writes where the key is as it was at prev; Consul, too, takes 0 for a key
+// that is not there.
+func (s kvStore) CompareAndSet(ctx context.Context, key string, data []byte, prev driver.Revision) (casauthority.Value, error) {
+	ctx, cancel := s.driver.call(ctx)
+	defer cancel()
+	if err := checkPath("/" + key); err != nil { // a transaction would take it, and no read finds it
+		return casauthority.Value{}, fmt.Errorf("consul: write %s: %w", key, err)
 	}
-	results, err := a.driver.commit(ctx, "acquire", ops)
+	if data == nil {
+		_, err := s.driver.commit(ctx, "delete "+key, []*api.KVTxnOp{{Verb: api.KVDeleteCAS, Key: key, Index: uint64(prev)}})
+		return casauthority.Value{}, err
+	}
+	if len(data) > maxTxnValue {
+		return s.setLarge(ctx, key, data, prev)
+	}
+	results, err := s.driver.commit(ctx, "write "+key, []*api.KVTxnOp{{Verb: api.KVCAS, Key: key, Value: data, Index: uint64(prev)}})
 	if err != nil {
-		return driver.Grant{}, err
+		return casauthority.Value{}, err
 	}
 	for _, r := range results {
-		if r.KV != nil && r.KV.Key == a.prefix+grants.MasterKey && r.KV.Session == p.session {
-			g.Token = token{p, r.KV.LockIndex}
-			return g, nil
+		if r.KV != nil {
+			return value(r.KV), nil
 		}
 	}
-	return driver.Grant{}, fmt.Errorf("consul: acquire: %w: the answer does not tell of the lock", driver.ErrUnavailable)
+	return casauthority.Value{}, fmt.Errorf("consul: write %s: %w: the answer lacks the revision", key, driver.ErrUnavailable)
 }
 
-func (a *authority) op(verb api.KVOp, key string, value []byte, session string) *api.KVTxnOp {
-	return &api.KVTxnOp{Verb: verb, Key: a.prefix + key, Value: value, Session: session}
+// setLarge writes a value that no transaction takes, by a request whose answer lacks the
+// revision, which is read after it.
+func (s kvStore) setLarge(ctx context.Context, key string, data []byte, prev driver.Revision) (casauthority.Value, error) {
+	pair := &api.KVPair{Key: key, Value: data, ModifyIndex: uint64(prev)}
+	written, _, err := s.driver.client.KV().CAS(pair, (&api.WriteOptions{}).WithContext(ctx))
+	switch {
+	case err != nil:
+		return casauthority.Value{}, s.driver.failed(ctx, "write "+key, err)
+	case !written:
+		return casauthority.Value{}, fmt.Errorf("consul: write %s: %w: it does not have revision %d", key, driver.ErrConflict, prev)
+	}
+	now, err := s.Read(ctx, key)
+	switch {
+	case err != nil:
+		return now, fmt.Errorf("consul: write %s: %w: written, but at which revision is not known: %w", key, driver.ErrUnavailable, err)
+	case string(now.Data) != string(data):
+		return now, fmt.Errorf("consul: write %s: %w: written, and by another since", key, driver.ErrUnavailable)
+	}
+	return now, nil
 }
 
-// commit makes a transaction, and returns ErrConflict if it did not come about.
+// List lists consistently.
+func (s kvStore) List(ctx context.Context, prefix string) (map[string]casauthority.Value, error) {
+	ctx, cancel := s.driver.call(ctx)
+	defer cancel()
+	pairs, _, err := ask(ctx, s.driver, s.question("list", prefix), s.driver.consistent(ctx, 0), func(q *api.QueryOptions) (api.KVPairs, *api.QueryMeta, error) {
+		return s.driver.client.KV().List(prefix, q)
+	})
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[string]casauthority.Value, len(pairs))
+	for _, pair := range pairs {
+		found[pair.Key] = value(pair)
+	}
+	return found, nil
+}
+
+// Wait is a blocking query. If no key is below the prefix, Consul answers at each
+// write anywhere.
+func (s kvStore) Wait(ctx context.Context, prefix string, mark uint64) (uint64, error) {
+	ctx, cancel := s.driver.call(ctx)
+	defer cancel()
+	_, next, err := ask(ctx, s.driver, s.question("watch", prefix), s.driver.consistent(ctx, mark), func(q *api.QueryOptions) ([]string, *api.QueryMeta, error) {
+		return s.driver.client.KV().Keys(prefix, "", q)
+	})
+	return next, err
+}
+
+func (s kvStore) question(what, prefix string) question {
+	return question{what: what + " " + prefix, needs: fmt.Sprintf("key_prefix %q write", s.driver.config.AuthorityPrefix+"/")}
+}
+
+// commit makes a transaction on keys, and returns ErrConflict if it did not come about.
 func (d *Driver) commit(ctx context.Context, what string, kv []*api.KVTxnOp) (api.TxnResults, error) {
 	ops := make(api.TxnOps, len(kv))
 	for i, op := range kv {
 		ops[i] = &api.TxnOp{KV: op}
 	}
 	return d.transact(ctx, what, "", ops)
-}
-
-// Renew beats the pulse and reads the key, in a reading for which the leader asks a
-// majority. The beat alone would not show that the lock still stands, nor the lock
-// that the pulse goes on.
-func (a *authority) Renew(ctx context.Context, g driver.Grant) (driver.Grant, error) {
-	t, err := tokenOf(g)
-	if err != nil {
-		return driver.Grant{}, err
-	}
-	ctx, cancel, err := a.call(ctx)
-	if err != nil {
-		return driver.Grant{}, err
-	}
-	defer cancel()
-	beat := make(chan error, 1)
-	go func() { beat <- t.pulse.beat(ctx) }()
-	s, _, err := a.read(ctx, 0)
-	if beatErr := <-beat; beatErr != nil {
-		return driver.Grant{}, beatErr
-	}
-	if err != nil {
-		return driver.Grant{}, err
-	}
-	if !s.lockedBy(t) {
-		return driver.Grant{}, fmt.Errorf("consul: %w: %s is not locked by session %s any more", driver.ErrSessionLost, a.prefix+grants.MasterKey, t.pulse.session)
-	}
-	g.ValidFor = a.ttl
-	return g, nil
-}
-
-// Release unlocks the key and marks it as given back, in one step.
-func (a *authority) Release(ctx context.Context, g driver.Grant) error {
-	t, err := tokenOf(g)
-	if err != nil {
-		return err
-	}
-	a.given.Take(t)
-	ctx, cancel, err := a.call(ctx)
-	if err != nil {
-		return err
-	}
-	defer cancel()
-	s, _, err := a.read(ctx, 0)
-	if err != nil {
-		return err
-	}
-	if s.lockedBy(t) {
-		m := master{*s.Master, s.hold}
-		m.Released = true
-		_, err = a.driver.commit(ctx, "release", []*api.KVTxnOp{a.op(api.KVUnlock, grants.MasterKey, m.encode(), t.pulse.session)})
-		if err != nil && !errors.Is(err, driver.ErrConflict) { // another's by now
-			return err
-		}
-	}
-	a.stopLater(t.pulse)
-	return nil
-}
-
-func tokenOf(g driver.Grant) (token, error) {
-	t, ok := g.Token.(token)
-	if !ok {
-		return token{}, fmt.Errorf("consul: %w: a grant that Consul did not give", driver.ErrInvalid)
-	}
-	return t, nil
-}
-
-// observeWait is how long a reading of the master waits for a change, and silentFor
-// how much longer its answer may take: a connection may have gone silent.
-const (
-	observeWait = time.Minute
-	silentFor   = 10 * time.Second
-)
-
-// Observe reads, and reads again at each change: at once where the last was one for us
-// or came after a quiet time, so that a vacancy is not found late. But the index may
-// move although nothing has changed below the prefix. Consul's is that of the whole
-// store while nothing stands there. Then there are pauses, as in a watch.
-func (a *authority) Observe(ctx context.Context) iter.Seq2[driver.Mastership, error] {
-	return func(yield func(driver.Mastership, error) bool) {
-		inner, cancel, err := a.call(ctx)
-		if err != nil {
-			yield(driver.Mastership{}, err)
-			return
-		}
-		defer cancel()
-		index := uint64(0)
-		var last *driver.Mastership
-		var p pace
-		for {
-			began := time.Now()
-			s, next, err := a.await(inner, index)
-			took := time.Since(began)
-			switch {
-			case ctx.Err() != nil:
-				return
-			case a.life.Over():
-				yield(driver.Mastership{}, a.errClosed())
-				return
-			case err != nil:
-				yield(driver.Mastership{}, err)
-				return
-			case next < index:
-				next = 0 // restored from a backup: begin anew
-			}
-			index = next
-			now := s.Mastership(s.held())
-			switch {
-			case last == nil || !reflect.DeepEqual(now, *last):
-				last, p = &now, pace{}
-				if !yield(now, nil) {
-					return
-				}
-			case took > quiet:
-				p = pace{}
-			default:
-				p.pause(inner, took, 0) // if inner ends, the next reading tells why
-			}
-		}
-	}
-}
-
-func (a *authority) await(ctx context.Context, index uint64) (state, uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, observeWait+observeWait/16+silentFor)
-	defer cancel()
-	return a.read(ctx, index)
-}
-
-// Close gives up what is left to be cleaned up, which then expires.
-func (a *authority) Close(ctx context.Context) error {
-	if err := a.life.Close(ctx); err != nil {
-		return fmt.Errorf("consul: close: %w", err)
-	}
-	return nil
-}
-
-// call returns the context of one call, which ends with the authority, too.
-func (a *authority) call(ctx context.Context) (context.Context, context.CancelFunc, error) {
-	if a.life.Over() {
-		return nil, nil, a.errClosed()
-	}
-	ctx, cancelCall := a.driver.call(ctx)
-	ctx, cancel := a.life.Bind(ctx)
-	return ctx, func() { cancel(); cancelCall() }, nil
-}
-
-// later does what the caller, whose context may have ended, cannot wait for.
-func (a *authority) later(do func(context.Context)) { a.life.Later(max(a.ttl, 2*time.Second), do) }
-
-func (a *authority) stopLater(p *pulse) { a.later(p.stop) }
-
-// sweepLater removes what a master that is gone has left in the catalog, where the
-// agent that would do so is alive: the one here, for a master that ran beside it.
-func (a *authority) sweepLater(old pulseID) {
-	a.later(func(ctx context.Context) {
-		_ = a.driver.client.Agent().ServiceDeregisterOpts(old.ServiceID, (&api.QueryOptions{}).WithContext(ctx))
-	})
-}
-
-// service is the name of the service whose check is the pulse of the master.
-func (a *authority) service() string {
-	return strings.ReplaceAll(a.driver.config.AuthorityPrefix, "/", "-") + "-master"
-}
-
-func (a *authority) errClosed() error {
-	return fmt.Errorf("consul: %w: the authority of %s is closed", driver.ErrInvalid, a.prefix)
 }

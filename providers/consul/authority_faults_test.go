@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,8 +13,9 @@ import (
 
 	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/internal/clock"
-	"github.com/musterhq/muster/internal/testserver"
-	"github.com/musterhq/muster/providers/internal/grants"
+	"github.com/musterhq/muster/internal/testing/testserver"
+	"github.com/musterhq/muster/internal/testing/wait"
+	"github.com/musterhq/muster/secret"
 )
 
 // grantTTL is short enough to wait for, and long enough for a loaded machine.
@@ -36,6 +37,7 @@ type contender struct {
 	name  string
 	a     *authority
 	grant driver.Grant
+	known bool // it knows the cluster, and the last term
 }
 
 func (c *contest) enter(name, address string) *contender {
@@ -46,6 +48,7 @@ func (c *contest) enter(name, address string) *contender {
 func (c *contest) enterWith(name string, config Config) *contender {
 	c.t.Helper()
 	d := open(c.t, config)
+	d.longestGrant = 2 * grantTTL
 	a, err := d.OpenAuthority(c.t.Context(), driver.AuthorityOptions{Cluster: "contest", TTL: grantTTL})
 	if err != nil {
 		c.t.Fatal(err)
@@ -61,9 +64,13 @@ func (n *contender) holder() driver.Holder {
 // try makes one attempt, and notes what it was granted.
 func (n *contender) try() error {
 	began := clock.Now()
-	ctx, cancel := context.WithTimeout(n.t.Context(), bound)
+	ctx, cancel := context.WithTimeout(n.t.Context(), wait.Patience)
 	defer cancel()
-	g, err := n.a.Acquire(ctx, driver.Claim{Holder: n.holder(), ClusterID: "id"})
+	claim := driver.Claim{Holder: n.holder(), ClusterID: "id", Known: n.known}
+	if n.known {
+		claim.MinTerm = n.term
+	}
+	g, err := n.a.Acquire(ctx, claim)
 	if err != nil {
 		return err
 	}
@@ -83,7 +90,7 @@ func (n *contender) try() error {
 func (n *contender) mustWin() time.Duration {
 	n.t.Helper()
 	began := time.Now()
-	eventually(n.t, n.name+" is granted", func() bool {
+	wait.For(n.t, n.name+" is granted", func() bool {
 		err := n.try()
 		if err != nil && !driver.Retryable(err) {
 			n.t.Fatalf("%s: %v", n.name, err)
@@ -95,7 +102,7 @@ func (n *contender) mustWin() time.Duration {
 
 func (n *contender) renew() error {
 	began := clock.Now()
-	ctx, cancel := context.WithTimeout(n.t.Context(), bound)
+	ctx, cancel := context.WithTimeout(n.t.Context(), wait.Patience)
 	defer cancel()
 	g, err := n.a.Renew(ctx, n.grant)
 	if err == nil {
@@ -111,153 +118,175 @@ func (c *contest) verify() {
 	}
 }
 
-// A holder that dies is succeeded when its TTL is over and not a whole TTL later: the
-// catalog tells that the TTL has run out.
+// A holder that dies is succeeded when its TTL is over and not a whole TTL later.
 func TestSuccessionByTTL(t *testing.T) {
 	t.Parallel()
-	server := testserver.StartConsul(t)
-	c := &contest{t: t}
-	a, b := c.enter("a", server.Addr()), c.enter("b", server.Addr())
-	a.mustWin()
-	if err := a.renew(); err != nil {
-		t.Fatal(err)
-	}
-	took := b.mustWin()
-	c.verify()
-	if took > 2*grantTTL {
-		t.Errorf("succeeded after %v, with a TTL of %v", took, grantTTL)
-	}
-	if err := a.renew(); !errors.Is(err, driver.ErrSessionLost) {
-		t.Errorf("the old holder's renewal: %v, want ErrSessionLost", err)
-	}
-}
-
-// The agent tells the servers of a check with the token that it was registered with,
-// which may be revoked when there is another. A holder that dies after that is succeeded
-// as any other, and not when its session itself has run out.
-func TestSuccessionAfterRotation(t *testing.T) {
-	t.Parallel()
-	server := testserver.StartConsul(t, testserver.WithACL())
-	const rules = `
-		service "muster-master" { policy = "write" }
-		node_prefix "" { policy = "read" }
-		session_prefix "" { policy = "write" }
-		key_prefix "muster/" { policy = "write" }`
-	first, second := server.AddToken(rules), server.AddToken(rules)
-	file := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(file, []byte(first), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	c := &contest{t: t}
-	a := c.enterWith("a", Config{Address: server.Addr(), TokenFile: file})
-	b := c.enterWith("b", Config{Address: server.Addr(), Token: testserver.ConsulToken})
-	a.mustWin()
-	if err := os.WriteFile(file, []byte(second), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := a.renew(); err != nil {
-		t.Fatal(err)
-	}
-	acl := server.Client().ACL()
-	revoked, _, err := acl.TokenReadSelf(&api.QueryOptions{Token: first})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := acl.TokenDelete(revoked.AccessorID, nil); err != nil {
-		t.Fatal(err)
-	}
-	if err := a.renew(); err != nil {
-		t.Fatal(err)
-	}
-	took := b.mustWin()
-	c.verify()
-	if took > 2*grantTTL {
-		t.Errorf("succeeded after %v, with a TTL of %v", took, grantTTL)
-	}
-}
-
-// Whatever ends a lock before its time, the next is granted only when what its holder
-// was granted is over.
-func TestEarlyEnd(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct {
-		name string
-		end  func(t *testing.T, server, agent *testserver.Consul, a *contender)
-	}{
-		{"session destroyed", func(t *testing.T, server, _ *testserver.Consul, a *contender) {
-			if _, err := server.Client().Session().Destroy(a.grant.Token.(token).pulse.session, nil); err != nil {
-				t.Fatal(err)
-			}
-		}},
-		{"service deregistered", func(t *testing.T, _, agent *testserver.Consul, a *contender) {
-			if err := agent.Client().Agent().ServiceDeregister(a.grant.Token.(token).pulse.id.ServiceID); err != nil {
-				t.Fatal(err)
-			}
-		}},
-		{"agent restarted with its state", func(_ *testing.T, _, agent *testserver.Consul, _ *contender) { agent.Restart() }},
-		{"agent restarted without its state", func(_ *testing.T, _, agent *testserver.Consul, _ *contender) {
-			agent.Wipe()
-			agent.Restart()
-		}},
-		{"key unlocked by hand", func(t *testing.T, server, _ *testserver.Consul, a *contender) {
-			kv := server.Client().KV()
-			pair, _, err := kv.Get(a.a.prefix+grants.MasterKey, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if ok, _, err := kv.Release(&api.KVPair{Key: pair.Key, Value: pair.Value, Session: pair.Session}, nil); err != nil || !ok {
-				t.Fatal(ok, err)
-			}
-		}},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			server := testserver.StartConsul(t, testserver.WithState())
-			agent := testserver.StartConsulAgent(t, server)
+	// A machine with a lot else to do is late now and then, and not each time.
+	var all []time.Duration
+	for len(all) < 3 && !t.Failed() {
+		t.Run(fmt.Sprint(len(all)+1), func(t *testing.T) {
+			server := testserver.LendConsul(t)
 			c := &contest{t: t}
-			a, b := c.enter("a", agent.Addr()), c.enter("b", server.Addr())
+			a, b := c.enter("a", server.Addr()), c.enter("b", server.Addr())
 			a.mustWin()
+			if err := b.try(); !errors.Is(err, driver.ErrConflict) { // and has seen the grant
+				t.Fatal(err)
+			}
 			if err := a.renew(); err != nil {
 				t.Fatal(err)
 			}
-			tt.end(t, server, agent, a)
-			_ = a.renew() // may go on where its lock still stands
-			b.mustWin()
+			all = append(all, b.mustWin())
 			c.verify()
-			if err := a.renew(); !errors.Is(err, driver.ErrSessionLost) && !errors.Is(err, driver.ErrUnavailable) {
-				t.Errorf("the old holder's renewal: %v", err)
+			if err := a.renew(); !errors.Is(err, driver.ErrSessionLost) {
+				t.Errorf("the old holder's renewal: %v, want ErrSessionLost", err)
+			}
+		})
+		if len(all) > 0 && all[len(all)-1] <= 2*grantTTL {
+			return
+		}
+	}
+	t.Errorf("succeeded after %v, with a TTL of %v", all, grantTTL)
+}
+
+// A mastership is one key, and a number beside it: nothing of it is in the catalog, and no session
+// is made. The permission to write the keys is all that it wants.
+func TestOneKey(t *testing.T) {
+	t.Parallel()
+	server := testserver.StartConsul(t, testserver.WithACL())
+	token := secret.String(server.AddToken(`key_prefix "muster/" { policy = "write" }`))
+	c := &contest{t: t}
+	a := c.enterWith("a", Config{Address: server.Addr(), Token: token})
+	if err := a.a.CheckClaimPermission(wait.Context(t)); err != nil {
+		t.Errorf("check of a permission: %v", err)
+	}
+	a.mustWin()
+	if err := a.renew(); err != nil {
+		t.Fatal(err)
+	}
+	client := server.Client()
+	keys, _, err := client.KV().Keys("", "", nil)
+	if want := []string{"muster/v1/clusters/contest/longest-ttl/mastership", "muster/v1/clusters/contest/mastership"}; err != nil || !slices.Equal(keys, want) {
+		t.Errorf("the keys are %q, %v, want %q", keys, err, want)
+	}
+	services, _, err := client.Catalog().Services(nil)
+	if err != nil || len(services) != 1 {
+		t.Errorf("the services are %v, %v", services, err)
+	}
+	sessions, _, err := client.Session().List(nil)
+	if err != nil || len(sessions) != 0 {
+		t.Errorf("the sessions are %v, %v", sessions, err)
+	}
+	if err := a.a.Release(wait.Context(t), a.grant); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What others do to the record while a master has a grant: nobody is granted before that
+// has expired.
+func TestRecordChangedByHand(t *testing.T) {
+	t.Parallel()
+	key := newKeys(DefaultPrefix).root + "clusters/contest/mastership"
+	put := func(t *testing.T, server *testserver.Consul, value string) {
+		t.Helper()
+		if _, err := server.Client().KV().Put(&api.KVPair{Key: key, Value: []byte(value)}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct {
+		name   string
+		change func(t *testing.T, server *testserver.Consul, before *api.KVPair)
+		keeps  bool // the holder keeps its grant
+		reset  bool // an operator has to put it right
+	}{
+		{"deleted", func(t *testing.T, server *testserver.Consul, _ *api.KVPair) {
+			if _, err := server.Client().KV().Delete(key, nil); err != nil {
+				t.Fatal(err)
+			}
+		}, false, false},
+		{"written again as it was", func(t *testing.T, server *testserver.Consul, before *api.KVPair) {
+			put(t, server, string(before.Value))
+		}, true, false},
+		{"garbage", func(t *testing.T, server *testserver.Consul, _ *api.KVPair) { put(t, server, "garbage") }, false, true},
+		{"a term out of bounds", func(t *testing.T, server *testserver.Consul, before *api.KVPair) {
+			put(t, server, strings.Replace(string(before.Value), `"term":1,`, `"term":18446744073709551615,`, 1))
+		}, false, true},
+		{"a ttl of a year", func(t *testing.T, server *testserver.Consul, before *api.KVPair) {
+			put(t, server, strings.Replace(string(before.Value), `"ttl_ns":3000000000`, `"ttl_ns":31536000000000000`, 1))
+		}, false, true},
+		{"a service id in it", func(t *testing.T, server *testserver.Consul, before *api.KVPair) {
+			put(t, server, strings.Replace(string(before.Value), `{`, `{"pulse":{"service_id":"victim"},"service_id":"victim",`, 1))
+		}, true, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			server := testserver.LendConsul(t)
+			if err := server.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{ID: "victim", Name: "victim"}); err != nil {
+				t.Fatal(err)
+			}
+			c := &contest{t: t}
+			a, b := c.enter("a", server.Addr()), c.enter("b", server.Addr())
+			a.mustWin()
+			b.known, a.known = true, true
+			if err := b.try(); !errors.Is(err, driver.ErrConflict) {
+				t.Fatal(err)
+			}
+			before, _, err := server.Client().KV().Get(key, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			test.change(t, server, before)
+			err = a.renew()
+			if test.keeps != (err == nil) {
+				t.Errorf("the holder's renewal: %v, want kept %v", err, test.keeps)
+			}
+			if test.reset {
+				b.mustReset()
+			} else {
+				b.mustWin()
+			}
+			c.verify()
+			if services, err := server.Client().Agent().Services(); err != nil || services["victim"] == nil {
+				t.Errorf("a service that the record named is gone: %v, %v", services, err)
 			}
 		})
 	}
 }
 
-// The contest notices who does not wait: one who is told that the lock was given back.
-func TestContestNoticesImpatience(t *testing.T) {
-	t.Parallel()
-	server := testserver.StartConsul(t)
-	c := &contest{t: t}
-	a, b := c.enter("a", server.Addr()), c.enter("b", server.Addr())
-	a.mustWin()
-	kv := server.Client().KV()
-	pair, _, err := kv.Get(a.a.prefix+grants.MasterKey, nil)
-	if err != nil {
-		t.Fatal(err)
+// mustReset wants the record to be unreadable: nobody is granted, and the alarm says why.
+// An operator resets it.
+func (n *contender) mustReset() {
+	n.t.Helper()
+	time.Sleep(time.Until(time.Now().Add(n.until.Sub(clock.Now())))) // the operator makes sure that nobody is master
+	if err := n.try(); !errors.Is(err, driver.ErrInvalid) {
+		n.t.Fatalf("a claim over what cannot be read: %v", err)
 	}
-	lie := master{grants.Master{Holder: a.holder(), Term: a.grant.Term}, hold{TTL: grantTTL, Released: true}}
-	if ok, _, err := kv.Release(&api.KVPair{Key: pair.Key, Value: lie.encode(), Session: pair.Session}, nil); err != nil || !ok {
-		t.Fatal(ok, err)
+	for m, err := range n.a.Observe(n.t.Context()) {
+		if err != nil || m.Holder != nil || !strings.Contains(m.Warning, "contest/mastership holds") {
+			n.t.Errorf("observed: %+v, %v, want a warning", m, err)
+		}
+		break
 	}
-	b.mustWin()
-	if len(c.overlaps) == 0 {
-		t.Error("two holders at once, and nobody noticed")
+	o := driver.ResetOptions{ClusterID: "another", Term: n.term}
+	if _, err := n.a.Reset(wait.Context(n.t), o); !errors.Is(err, driver.ErrConflict) {
+		n.t.Errorf("a reset without force: %v", err)
+	}
+	o.Force = true
+	if _, err := n.a.Reset(wait.Context(n.t), o); err != nil {
+		n.t.Fatal(err)
+	}
+	last := n.term
+	n.known = false
+	n.mustWin()
+	if n.grant.Term <= last || n.grant.ClusterID != "another" {
+		n.t.Errorf("after the reset %+v is granted", n.grant)
 	}
 }
 
-// An answer that is lost to a claim which succeeded leaves no lock for longer than a
-// TTL, and is found by whoever asks next.
+// An answer that is lost to a claim which succeeded leaves a grant for no longer than a
+// TTL, and is found by the next claim.
 func TestLostAnswerOfAcquire(t *testing.T) {
 	t.Parallel()
-	server := testserver.StartConsul(t)
+	server := testserver.LendConsul(t)
 	proxy := testserver.NewProxy(t, server.Addr())
 	c := &contest{t: t}
 	a, b := c.enter("a", proxy.Addr()), c.enter("b", server.Addr())
@@ -286,40 +315,41 @@ func TestLostAnswerOfAcquire(t *testing.T) {
 	c.verify()
 }
 
-// The store forgets, or goes back in time: terms rise all the same for those who
-// remember the highest, and the cluster keeps its id.
+// The store forgets, or goes back in time: nobody is granted for as long as somebody may
+// count on a grant that is forgotten. Terms rise all the same for those who remember the
+// highest, and the cluster keeps its id.
 func TestStoreForgets(t *testing.T) {
 	t.Parallel()
-	server := testserver.StartConsul(t)
-	c := &contest{t: t}
-	a := c.enter("a", server.Addr())
-	a.mustWin()
-	backup := server.Backup()
-	for range 3 {
-		if err := a.a.Release(t.Context(), a.grant); err != nil {
-			t.Fatal(err)
-		}
-		a.mustWin()
-	}
-	highest := a.grant.Term
-	claim := driver.Claim{Holder: a.holder(), MinTerm: highest, ClusterID: "id", Known: true}
-	for _, forget := range []func(){
-		func() { server.RestoreBackup(backup) },
-		func() { server.Wipe(); server.Restart() },
+	for name, forget := range map[string]func(server *testserver.Consul, backup []byte){
+		"restored": func(server *testserver.Consul, backup []byte) { server.RestoreBackup(backup) },
+		"emptied":  func(server *testserver.Consul, _ []byte) { server.Wipe(); server.Restart() },
 	} {
-		forget()
-		var g driver.Grant
-		eventually(t, "a grant", func() (ok bool) {
-			var err error
-			g, err = a.a.Acquire(within(t), claim)
-			return err == nil
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := testserver.StartConsul(t)
+			c := &contest{t: t}
+			a, b := c.enter("a", server.Addr()), c.enter("b", server.Addr())
+			a.mustWin()
+			backup := server.Backup()
+			for range 3 {
+				if err := a.a.Release(wait.Context(t), a.grant); err != nil {
+					t.Fatal(err)
+				}
+				c.until = 0
+				a.mustWin()
+			}
+			a.known, b.known = true, true
+			if err := b.try(); !errors.Is(err, driver.ErrConflict) {
+				t.Fatal(err)
+			}
+			highest := c.term
+			forget(server, backup)
+			b.mustWin()
+			c.verify()
+			if c.term <= highest+1000 || b.grant.ClusterID != "id" {
+				t.Errorf("granted %+v, want a term a block above %d and the same cluster", b.grant, highest)
+			}
 		})
-		if g.Term <= highest || g.ClusterID != "id" {
-			t.Errorf("granted %+v, want a term above %d and the same cluster", g, highest)
-		}
-		if err := a.a.Release(t.Context(), g); err != nil {
-			t.Fatal(err)
-		}
 	}
 }
 
@@ -338,7 +368,7 @@ func TestLeaderKilled(t *testing.T) {
 		}
 	}
 	lost := false
-	eventually(t, "one is master again", func() bool {
+	wait.For(t, "one is master again", func() bool {
 		err := a.renew()
 		lost = lost || errors.Is(err, driver.ErrSessionLost)
 		return err == nil || lost && b.try() == nil

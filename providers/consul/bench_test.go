@@ -8,8 +8,8 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/musterhq/muster/discovery/driver"
-	"github.com/musterhq/muster/internal/testserver"
-	"github.com/musterhq/muster/providers/internal/providertest"
+	"github.com/musterhq/muster/internal/testing/providertest"
+	"github.com/musterhq/muster/internal/testing/testserver"
 )
 
 // Beside a bare registration and blocking query on the same agent. Between the turns

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/providers/consul/internal/registration"
 	"github.com/musterhq/muster/providers/internal/format"
 )
 
@@ -20,6 +21,7 @@ import (
 // otherwise, and they wait for twice as long.
 const (
 	leastSession  = 10 * time.Second
+	maxSession    = 24 * time.Hour
 	longerSession = 2
 )
 
@@ -35,17 +37,18 @@ const noAddress = "0.0.0.0"
 // between the two steps leaves an empty node.
 func (d *Driver) openCatalogSession(ctx context.Context, ttl time.Duration) (driver.Session, error) {
 	short := max(ttl/longerSession, d.leastSession)
-	if short > maxGrantTTL {
-		return nil, fmt.Errorf("consul: %w: a TTL of %v; want %v at most", driver.ErrInvalid, ttl, longerSession*maxGrantTTL)
+	if short > maxSession {
+		return nil, fmt.Errorf("consul: %w: a TTL of %v; want %v at most", driver.ErrInvalid, ttl, longerSession*maxSession)
 	}
 	ctx, cancel := d.call(ctx)
 	defer cancel()
 	id := strings.ToLower(rand.Text())
 	s := &catalogSession{
-		serverSession: serverSession{driver: d, own: id, ttl: longerSession * short},
+		serverSession: serverSession{driver: d, instanceSession: id, ttl: longerSession * short},
 		node:          d.config.NodeName + "-" + id,
-		key:           d.keys.alive(id),
+		key:           d.keys.livenessKey(id),
 		written:       make(map[string]bool),
+		names:         make(map[string]bool),
 	}
 	_, err := d.client.Catalog().Register(&api.CatalogRegistration{
 		Datacenter: d.config.Datacenter, Node: s.node, Address: noAddress, NodeMeta: nodeMeta(),
@@ -67,7 +70,7 @@ func (d *Driver) openCatalogSession(ctx context.Context, ttl time.Duration) (dri
 	return s, nil
 }
 
-// nodeMeta says that nobody needs to look after a node.
+// nodeMeta says that no program needs to probe a node.
 func nodeMeta() map[string]string {
 	return map[string]string{"external-node": "true", "external-probe": "false"}
 }
@@ -78,28 +81,28 @@ func (d *Driver) write(ctx context.Context) *api.WriteOptions {
 }
 
 // catalogSession registers services on a node that is there for it alone: what it
-// leaves behind can be removed in one step, and nothing of anybody else with it.
-// alive.go says how it is known that it has ended.
+// leaves behind can be removed in one step, and nothing of any other program with it.
+// liveness.go says how it is known that it has ended.
 type catalogSession struct {
 	serverSession
 	node string      // on which it is and all services are
 	key  string      // that it holds once something is registered
 	keys format.Keys // the IDs that may be registered
 
-	// Both are guarded by mu.
+	// Guarded by mu.
 	written map[string]bool // the IDs of services that are registered, as far as is known
-	closed  bool
+	names   map[string]bool // of the services that were registered
 }
 
 // Register writes the service, its node and the key on which they hang in one
-// transaction, unless all of it stands already.
+// transaction, unless all of it is there already.
 func (s *catalogSession) Register(ctx context.Context, i driver.Instance) error {
-	want, err := s.driver.registration(i, map[string]string{metaSession: s.own, metaAlive: s.key})
+	want, err := s.driver.registration(i, map[string]string{registration.SessionMeta: s.instanceSession, registration.LivenessMeta: s.key})
 	if err != nil {
 		return fmt.Errorf("consul: register: %w", err)
 	}
-	if s.over() {
-		return s.lost()
+	if err := s.over(); err != nil {
+		return err
 	}
 	ctx, cancel := s.driver.call(ctx)
 	defer cancel()
@@ -112,7 +115,7 @@ func (s *catalogSession) Register(ctx context.Context, i driver.Instance) error 
 
 func (s *catalogSession) put(ctx context.Context, want *api.AgentServiceRegistration) error {
 	if s.wrote(want.ID) {
-		if stands, err := s.stands(ctx, want); err != nil || stands {
+		if registered, err := s.isRegistered(ctx, want); err != nil || registered {
 			return err
 		}
 	}
@@ -128,7 +131,7 @@ func (s *catalogSession) put(ctx context.Context, want *api.AgentServiceRegistra
 	})
 	switch {
 	case err == nil:
-		s.note(want.ID)
+		s.note(want.ID, want.Name)
 		return nil
 	case errors.Is(err, driver.ErrConflict) && strings.Contains(err.Error(), "invalid session"):
 		return s.lost()
@@ -136,8 +139,8 @@ func (s *catalogSession) put(ctx context.Context, want *api.AgentServiceRegistra
 	return err
 }
 
-// stands reports whether the service is there as it should be, and the key is held.
-func (s *catalogSession) stands(ctx context.Context, want *api.AgentServiceRegistration) (bool, error) {
+// isRegistered reports whether the service is as want says, and the key is held.
+func (s *catalogSession) isRegistered(ctx context.Context, want *api.AgentServiceRegistration) (bool, error) {
 	results, err := s.driver.transact(ctx, "read service "+want.ID, s.driver.config.Datacenter, api.TxnOps{
 		{KV: &api.KVTxnOp{Verb: api.KVCheckSession, Key: s.key, Session: s.session}},
 		{Service: &api.ServiceTxnOp{Verb: api.ServiceGet, Node: s.node, Service: api.AgentService{ID: want.ID, Service: want.Name}}},
@@ -150,7 +153,7 @@ func (s *catalogSession) stands(ctx context.Context, want *api.AgentServiceRegis
 	}
 	for _, r := range results {
 		if have := r.Service; have != nil {
-			return sameService(&api.AgentService{
+			return registration.SameService(&api.AgentService{
 				Service: have.Service, Address: have.Address, Port: have.Port, Tags: have.Tags, Meta: have.Meta,
 				EnableTagOverride: have.EnableTagOverride,
 			}, want), nil
@@ -163,6 +166,9 @@ func (s *catalogSession) stands(ctx context.Context, want *api.AgentServiceRegis
 // knows of none: an answer that was lost may have been of a registration that comes
 // after all. Those of other sessions are on other nodes.
 func (s *catalogSession) Deregister(ctx context.Context, i driver.Instance) error {
+	if !s.open() {
+		return s.over()
+	}
 	ctx, cancel := s.driver.call(ctx)
 	defer cancel()
 	id, err := s.driver.serviceID(i)
@@ -173,14 +179,16 @@ func (s *catalogSession) Deregister(ctx context.Context, i driver.Instance) erro
 }
 
 func (s *catalogSession) removeAll(ctx context.Context, ids []string) error {
+	var errs []error
 	for _, id := range ids {
 		if err := s.deregister(ctx, id); err != nil {
-			return err
+			errs = append(errs, err)
+			continue
 		}
 		s.keys.Remove(id)
 		s.forget(id)
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // deregister removes a service from the node, or the node where it is not of any.
@@ -197,7 +205,7 @@ func (s *catalogSession) deregister(ctx context.Context, id string) error {
 // Close ends the session, and removes the node with all that is on it. Where Consul
 // cannot be reached it may be called again.
 func (s *catalogSession) Close(ctx context.Context) error {
-	if s.isClosed() {
+	if !s.open() {
 		return nil
 	}
 	ctx, cancel := s.driver.call(ctx)
@@ -208,16 +216,8 @@ func (s *catalogSession) Close(ctx context.Context) error {
 	if err := s.deregister(ctx, ""); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
+	s.close()
 	return nil
-}
-
-func (s *catalogSession) isClosed() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.closed
 }
 
 func (s *catalogSession) wrote(id string) bool {
@@ -226,22 +226,21 @@ func (s *catalogSession) wrote(id string) bool {
 	return s.written[id]
 }
 
-func (s *catalogSession) note(id string) {
+func (s *catalogSession) note(id, name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.written[id] = true
+	s.written[id], s.names[name] = true, true
+}
+
+// services returns the names of the services that were registered.
+func (s *catalogSession) services() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.names))
 }
 
 func (s *catalogSession) forget(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.written, id)
-}
-
-// sameService reports whether what stands is what should. Tags that others may change
-// are theirs.
-func sameService(have *api.AgentService, want *api.AgentServiceRegistration) bool {
-	return have != nil && have.Service == want.Name && have.Address == want.Address && have.Port == want.Port &&
-		have.EnableTagOverride == want.EnableTagOverride && (want.EnableTagOverride || slices.Equal(have.Tags, want.Tags)) &&
-		maps.Equal(have.Meta, want.Meta)
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/secret"
+	"github.com/musterhq/muster/tlsfiles"
 )
 
 // The defaults of Config.
@@ -34,7 +36,7 @@ const (
 	// Consistent has the leader ask a majority first whether it still is.
 	Consistent Consistency = "consistent"
 	// Stale asks any server, which may lag behind by any length of time but also
-	// answers where there is no leader.
+	// answers if there is no leader.
 	Stale Consistency = "stale"
 )
 
@@ -59,7 +61,7 @@ type Config struct {
 
 	// Token is sent with each request. TokenFile is read in its place, at each
 	// request, so that a new token is picked up.
-	Token     driver.Secret `yaml:"token"`
+	Token     secret.String `yaml:"token"`
 	TokenFile string        `yaml:"token_file"`
 
 	// Mode is how instances are registered. Default: Agent.
@@ -77,12 +79,18 @@ type Config struct {
 	// Datacenters are those whose services are found. Default: the agent's.
 	Datacenters []string `yaml:"datacenters"`
 
-	// Format says how registrations stand in Consul: as services that Muster finds
+	// Format says how registrations are kept in Consul: as services that Muster finds
 	// again whole, "muster"; as such with the IDs of "hazelcast" or "registrator"; or as
 	// keys in the KV store, "registrator-kv" or "skydns". Default: "muster".
 	Format string `yaml:"format"`
 
-	// Prefix is the path in the KV store below which all keys stand, without a slash
+	// Record says where the part of an instance is kept that Consul's own fields cannot keep: in
+	// the "meta" of its service, below keys that begin with muster-, or in the notes of its
+	// "check", which no reader copies into labels. Readers of Muster find it in either.
+	// Default: "check" with format "registrator" in mode Agent, else "meta".
+	Record string `yaml:"record"`
+
+	// Prefix is the path in the KV store below which all keys are, without a slash
 	// at either end. Default: DefaultPrefix. In the formats that keep registrations in
 	// the KV store it is the path of those alone: mandatory with "registrator-kv", and
 	// "skydns" by default with "skydns".
@@ -98,8 +106,8 @@ type Config struct {
 	AuthorityPrefix string `yaml:"authority_prefix"`
 
 	// HealthyOnly finds only instances all of whose checks pass, and what this driver
-	// has registered itself. At boot, in the first reading and until an instance of
-	// another process was seen to pass, it finds the others too. Registrations of
+	// has registered itself. The others are in Snapshot.Failing: package discovery
+	// finds them too until an instance of another process was seen to pass. Registrations of
 	// Muster whose process is gone are never found. Default: true, from NewConfig.
 	HealthyOnly bool `yaml:"healthy_only"`
 
@@ -115,9 +123,9 @@ type Config struct {
 	TLS TLS `yaml:"tls"`
 }
 
-// TLS is driver.TLS with what users of Consul have besides.
+// TLS is tlsfiles.Config with what users of Consul also have.
 type TLS struct {
-	driver.TLS `yaml:",inline"`
+	tlsfiles.Config `yaml:",inline"`
 
 	// CAPEM holds the authorities themselves, in place of CAFile.
 	CAPEM string `yaml:"ca_pem"`
@@ -135,45 +143,46 @@ type endpoint struct {
 }
 
 // check returns c with its defaults, where the API is, and the TLS configuration of
-// the client, nil for plain http, as its files have it at each handshake. The error joins one *driver.ConfigError for each
-// thing that is wrong.
-func (c Config) check() (Config, endpoint, *driver.LiveTLS, error) {
+// the client, nil for plain http, as its files have it at each handshake. The error joins one
+// *driver.ConfigError for each thing that is wrong.
+func (c Config) check() (Config, endpoint, *tlsfiles.Files, error) {
 	var errs []error
-	bad := func(key, value, problem string) {
-		errs = append(errs, &driver.ConfigError{Key: key, Value: value, Problem: problem})
+	bad := func(key, value, problem, hint string) {
+		errs = append(errs, &driver.ConfigError{Key: key, Value: value, Problem: problem, Hint: hint})
 	}
 	if c.Address == "" {
 		c.Address = DefaultAddress
 	}
-	e, problem := parseAddress(c.Address)
+	e, problem, hint := parseAddress(c.Address)
 	if problem != "" {
-		bad("address", redacted(c.Address), problem)
+		bad("address", redacted(c.Address), problem, hint)
 	}
 	if c.Token != "" && c.TokenFile != "" {
-		bad("token_file", c.TokenFile, "set beside token; keep one of the two")
+		bad("token_file", c.TokenFile, "set beside token", "keep one of the two")
 	}
 	switch _, err := c.token(); {
 	case errors.Is(err, errEmpty):
-		bad("token_file", c.TokenFile, "is empty; write a token into it, or take token_file out")
+		bad("token_file", c.TokenFile, "is empty", "write a token into it, or take token_file out")
 	case err != nil:
-		bad("token_file", c.TokenFile, "cannot be read: "+reason(err))
+		bad("token_file", c.TokenFile, "cannot be read: "+reason(err), "")
 	}
 	c = c.checkFormat(bad)
 	c = c.checkMode(bad)
+	c = c.checkRecord(bad)
 	switch c.Consistency {
 	case "":
 		c.Consistency = Default
 	case Default, Consistent, Stale:
 	default:
-		bad("consistency", string(c.Consistency), "want default, consistent or stale")
+		bad("consistency", string(c.Consistency), "want default, consistent or stale", "")
 	}
 	for i, dc := range c.Datacenters {
 		if dc == "" {
-			bad(fmt.Sprintf("datacenters[%d]", i), dc, "empty; name a datacenter, or leave the list out for the agent's own")
+			bad(fmt.Sprintf("datacenters[%d]", i), dc, "empty", "name a datacenter, or leave the list out for the agent's own")
 		}
 	}
-	if c.Check.enabled() {
-		errs = append(errs, c.Check.validate("check"))
+	if c.Check.check().Enabled() {
+		errs = append(errs, c.Check.check().Validate("check"))
 	}
 	secure, err := c.TLS.live(e.scheme)
 	errs = append(errs, err)
@@ -185,7 +194,7 @@ var errEmpty = errors.New("token_file is empty")
 
 // token returns what is to be sent along, empty for none. A file that is empty is an
 // error: without a token Consul shows less than there is, and often does not say so.
-func (c Config) token() (driver.Secret, error) {
+func (c Config) token() (secret.String, error) {
 	token, err := c.Token.Or(c.TokenFile)
 	if err == nil && token == "" && c.TokenFile != "" {
 		err = errEmpty
@@ -193,28 +202,28 @@ func (c Config) token() (driver.Secret, error) {
 	return token, err
 }
 
-func (c Config) checkMode(bad func(key, value, problem string)) Config {
+func (c Config) checkMode(bad func(key, value, problem, hint string)) Config {
 	switch c.Mode {
 	case "", Agent:
 		c.Mode = Agent
 		if c.NodeName != "" {
-			bad("node_name", c.NodeName, "is of mode catalog; in mode agent the node is that of the agent. Take it out")
+			bad("node_name", c.NodeName, "is of mode catalog; in mode agent the node is that of the agent", "take it out")
 		}
 		return c
 	case Catalog:
 	default:
-		bad("mode", string(c.Mode), "want agent or catalog")
+		bad("mode", string(c.Mode), "want agent or catalog", "")
 		return c
 	}
 	if c.Format == formatRegistratorKV || c.Format == formatSkyDNS {
-		bad("mode", string(c.Mode), "is of services, and format "+c.Format+" keeps registrations in the KV store, which needs no agent. Take it out")
+		bad("mode", string(c.Mode), "is of services, and format "+c.Format+" keeps registrations in the KV store, which needs no agent", "take it out")
 	}
-	if c.Check.enabled() {
-		bad("check", c.Check.Name, "is made by an agent, and mode catalog has none; take it out")
+	if c.Check.check().Enabled() {
+		bad("check", c.Check.Name, "is made by an agent, and mode catalog has none", "take it out")
 	}
 	c.NodeName = cmp.Or(c.NodeName, DefaultNodeName)
 	if !nodeName.MatchString(c.NodeName) {
-		bad("node_name", c.NodeName, "is no name for a node; write letters, digits and dashes, 24 at most")
+		bad("node_name", c.NodeName, "is no name for a node", "write letters, digits and dashes, 24 at most")
 	}
 	return c
 }
@@ -222,13 +231,13 @@ func (c Config) checkMode(bad func(key, value, problem string)) Config {
 // nodeName leaves room for a session within a label of DNS.
 var nodeName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9-]{0,23}$`)
 
-func parseAddress(address string) (e endpoint, problem string) {
+func parseAddress(address string) (e endpoint, problem, hint string) {
 	const want = "want HOST:PORT, http://HOST:PORT, https://HOST:PORT or unix:///path, such as " + DefaultAddress
 	if path, ok := strings.CutPrefix(address, "unix://"); ok {
 		if !strings.HasPrefix(path, "/") {
-			return e, want
+			return e, "no address of Consul", want
 		}
-		return endpoint{scheme: "http", host: "localhost", socket: path}, ""
+		return endpoint{scheme: "http", host: "localhost", socket: path}, "", ""
 	}
 	if !strings.Contains(address, "://") {
 		address = "http://" + address
@@ -236,15 +245,15 @@ func parseAddress(address string) (e endpoint, problem string) {
 	u, err := url.Parse(address)
 	switch {
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Path != "" && u.Path != "/" || u.RawQuery != "":
-		return e, want
+		return e, "no address of Consul", want
 	case u.User != nil:
-		return e, "holds a user; Consul wants a token, in token or token_file"
+		return e, "holds a user", "Consul wants a token, in token or token_file"
 	}
 	host, port, err := net.SplitHostPort(u.Host)
 	if err != nil || host == "" || port == "" {
-		return e, want
+		return e, "no address of Consul", want
 	}
-	return endpoint{scheme: u.Scheme, host: u.Host}, ""
+	return endpoint{scheme: u.Scheme, host: u.Host}, "", ""
 }
 
 // redacted returns address as it may be shown: without what may be a password.
@@ -263,22 +272,22 @@ func redacted(address string) string {
 }
 
 // live checks t and reads the files. Errors are joined *driver.ConfigError values.
-func (t TLS) live(scheme string) (*driver.LiveTLS, error) {
+func (t TLS) live(scheme string) (*tlsfiles.Files, error) {
 	switch {
 	case scheme != "https":
 		if t != (TLS{}) {
-			return nil, &driver.ConfigError{Key: "tls", Value: "(a map)", Problem: "set although address does not begin with https://; write https:// or leave tls out"}
+			return nil, &driver.ConfigError{Key: "tls", Value: "(a map)", Problem: "set although address does not begin with https://", Hint: "write https:// or leave tls out"}
 		}
 		return nil, nil
 	case t.CAPEM != "" && t.CAFile != "":
-		return nil, &driver.ConfigError{Key: "tls.ca_pem", Value: "(a certificate)", Problem: "set beside tls.ca_file; keep one of the two"}
+		return nil, &driver.ConfigError{Key: "tls.ca_pem", Value: "(a certificate)", Problem: "set beside tls.ca_file", Hint: "keep one of the two"}
 	}
-	return t.TLS.Live(t.config)
+	return tlsfiles.Follow(t.Config, t.config)
 }
 
-// config reads the files as they are.
-func (t TLS) config() (*tls.Config, error) {
-	c, err := t.ClientConfig()
+// config makes a configuration of what the files hold.
+func (t TLS) config(contents tlsfiles.Contents) (*tls.Config, error) {
+	c, err := contents.Client()
 	if err != nil {
 		return nil, err
 	}

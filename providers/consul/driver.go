@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"slices"
 	"sync"
@@ -13,7 +14,9 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/musterhq/muster/discovery/driver"
+	ends "github.com/musterhq/muster/internal/within"
 	"github.com/musterhq/muster/providers/internal/format"
+	"github.com/musterhq/muster/tlsfiles"
 )
 
 // Provider is what is registered with package driver under the name "consul".
@@ -26,11 +29,34 @@ func (Provider) NewConfig() any {
 	return &Config{Address: DefaultAddress, Mode: Agent, Format: formatMuster, HealthyOnly: true, Consistency: Default}
 }
 
-// Open returns New of the *Config.
-func (Provider) Open(config any) (driver.Driver, error) {
+// Check reports what is wrong with the *Config, and opens no client.
+func (Provider) Check(config any) (driver.Abilities, error) {
+	can := driver.AbilitiesOf((*Driver)(nil))
+	c, err := configOf(config)
+	if err != nil {
+		return can, err
+	}
+	checked, _, _, err := c.check()
+	if err != nil {
+		return can, err
+	}
+	_, err = checked.host()
+	return can, err
+}
+
+func configOf(config any) (*Config, error) {
 	c, ok := config.(*Config)
 	if !ok {
 		return nil, fmt.Errorf("consul: %w: configuration is %T, want *consul.Config", driver.ErrInvalid, config)
+	}
+	return c, nil
+}
+
+// Open returns New of the *Config.
+func (Provider) Open(config any) (driver.Driver, error) {
+	c, err := configOf(config)
+	if err != nil {
+		return nil, err
 	}
 	d, err := New(*c)
 	if err != nil {
@@ -40,40 +66,51 @@ func (Provider) Open(config any) (driver.Driver, error) {
 }
 
 // Driver is a client of one Consul agent. It implements driver.Driver,
-// driver.Watcher, driver.Cataloger, driver.Registrar, driver.Reducer, driver.Rehearser,
-// driver.Authorizer, driver.TTLBounder and driver.Secured; its authorities implement driver.Store.
+// driver.Watcher, driver.Cataloger, driver.Registrar, driver.Normalizer, driver.PermissionChecker,
+// driver.Authorizer, driver.TTLBounder, driver.Warner, driver.Identifier and driver.TLSReporter;
+// its authorities implement driver.Store.
 type Driver struct {
 	config    Config
 	keys      keys
 	host      string     // the name of this one, where the format wants it
 	kv        *format.KV // where registrations are keys, else nil
 	client    *api.Client
-	transport *http.Transport
-	secure    *driver.LiveTLS // nil without TLS
+	endpoint  endpoint
+	dialer    *dialer
+	transport *http.Transport // of all that is not a session's
+	secure    *tlsfiles.Files // nil without TLS
 	closed    atomic.Bool
 
+	waiting      chan struct{} // has one for each query that waits for a change
 	leastSession time.Duration // leastSession, but for tests
+	longestGrant time.Duration // longestGrantTTL, but for tests
 	// ctx ends with Close: a blocking query would otherwise outlive it by minutes.
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	mu       sync.Mutex
-	services map[string]memory // what was seen of each service
-	own      map[string]bool   // the sessions that are open here
+	mu    sync.Mutex
+	agent *agent          // nil before the first session of an agent
+	keyed map[string]bool // by service, whether some sessions hung on keys
+	own   map[string]bool // the sessions that are open here
 	// shown has, by service and datacenter, the IDs of our own that the last reading had.
 	shown map[string]map[string][]string
 }
 
 var (
-	_ driver.Driver     = (*Driver)(nil)
-	_ driver.Watcher    = (*Driver)(nil)
-	_ driver.Cataloger  = (*Driver)(nil)
-	_ driver.Registrar  = (*Driver)(nil)
-	_ driver.Reducer    = (*Driver)(nil)
-	_ driver.Rehearser  = (*Driver)(nil)
-	_ driver.Authorizer = (*Driver)(nil)
-	_ driver.Secured    = (*Driver)(nil)
-	_ driver.TTLBounder = (*Driver)(nil)
+	_ driver.Driver            = (*Driver)(nil)
+	_ driver.Watcher           = (*Driver)(nil)
+	_ driver.Cataloger         = (*Driver)(nil)
+	_ driver.Registrar         = (*Driver)(nil)
+	_ driver.Normalizer        = (*Driver)(nil)
+	_ driver.Keyer             = (*Driver)(nil)
+	_ driver.Reviewer          = (*Driver)(nil)
+	_ driver.Reclaimer         = (*Driver)(nil)
+	_ driver.PermissionChecker = (*Driver)(nil)
+	_ driver.Authorizer        = (*Driver)(nil)
+	_ driver.TLSReporter       = (*Driver)(nil)
+	_ driver.TTLBounder        = (*Driver)(nil)
+	_ driver.Warner            = (*Driver)(nil)
+	_ driver.Identifier        = (*Driver)(nil)
 )
 
 // New returns a driver for c. It does not wait for Consul, which may be down. The
@@ -83,14 +120,16 @@ func New(c Config) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, transport, err := newClient(c, e, secure)
-	if err != nil {
-		return nil, fmt.Errorf("consul: %w: %w", driver.ErrInvalid, err)
-	}
 	d := &Driver{
-		config: c, keys: newKeys(c.AuthorityPrefix), client: client, transport: transport, secure: secure,
-		leastSession: leastSession, services: make(map[string]memory), own: make(map[string]bool),
+		config: c, keys: newKeys(c.AuthorityPrefix), endpoint: e, secure: secure,
+		dialer:       &dialer{Dialer: net.Dialer{Timeout: dialTimeout, KeepAliveConfig: keepAlive}, endpoint: e, live: secure},
+		waiting:      make(chan struct{}, maxWaiting),
+		leastSession: leastSession, longestGrant: longestGrantTTL, keyed: make(map[string]bool), own: make(map[string]bool),
 		shown: make(map[string]map[string][]string),
+	}
+	d.transport = newTransport(d.dialer.plain, d.dialer.secure)
+	if d.client, err = d.newClient(); err != nil {
+		return nil, fmt.Errorf("consul: %w: %w", driver.ErrInvalid, err)
 	}
 	if err := d.setFormat(); err != nil {
 		return nil, err
@@ -99,8 +138,13 @@ func New(c Config) (*Driver, error) {
 	return d, nil
 }
 
-// LiveTLS implements driver.Secured.
-func (d *Driver) LiveTLS() *driver.LiveTLS { return d.secure }
+// TLSState implements driver.TLSReporter.
+func (d *Driver) TLSState() (state driver.TLSState, ok bool) {
+	if d.secure == nil || !d.secure.Follows() {
+		return state, false
+	}
+	return d.secure.Check(), true
+}
 
 // Close closes the connections.
 func (d *Driver) Close() error {
@@ -109,17 +153,18 @@ func (d *Driver) Close() error {
 	}
 	d.cancel()
 	d.transport.CloseIdleConnections()
+	if w := d.currentAgent(); w != nil {
+		w.transport.CloseIdleConnections()
+	}
 	return nil
 }
 
 // call returns the context of one call, which ends with the driver, too.
 func (d *Driver) call(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(d.ctx, cancel)
-	return ctx, func() { stop(); cancel() }
+	return ends.Both(ctx, d.ctx)
 }
 
-// failed is failed, but for calls after Close, which no retry can mend.
+// failed is failed, but for calls after Close, which no retry can fix.
 func (d *Driver) failed(ctx context.Context, what string, err error) error {
 	if d.closed.Load() {
 		return d.errClosed(what)
@@ -128,7 +173,7 @@ func (d *Driver) failed(ctx context.Context, what string, err error) error {
 }
 
 func (d *Driver) errClosed(what string) error {
-	return fmt.Errorf("consul: %s: %w: the driver is closed", what, driver.ErrInvalid)
+	return fmt.Errorf("consul: %s: the driver is %w", what, driver.ErrClosed)
 }
 
 // List reads what every datacenter has of q.Service.
@@ -173,7 +218,7 @@ func (d *Driver) serviceNames(ctx context.Context, r reading) ([]string, error) 
 		})
 		var names []string
 		for _, key := range found {
-			if name, ok := d.kv.Service(key); ok {
+			if name, ok := d.kv.Service(key); ok && !d.keys.owns(key) {
 				names = append(names, name)
 			}
 		}

@@ -22,12 +22,14 @@ func failed(ctx context.Context, what string, err error) error {
 	return fmt.Errorf("consul: %s: %w: %s", what, kind(err), text(err))
 }
 
-// kind tells what sort of error err is. Consul answers most things with 500; what
+// kind returns the kind of err. Consul answers most things with 500; what
 // it means by that is in the text.
 func kind(err error) error {
 	var status api.StatusError
 	if !errors.As(err, &status) {
 		switch what := err.Error(); { // what is said of a transaction comes as text
+		case errors.Is(err, driver.ErrInvalid): // our own: a path that stands for another
+			return driver.ErrInvalid
 		case strings.Contains(what, "Permission denied"), strings.Contains(what, "ACL not found"):
 			return driver.ErrDenied
 		case strings.Contains(what, "too large"):

@@ -14,7 +14,8 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/discovery/driver"
-	"github.com/musterhq/muster/internal/testserver"
+	"github.com/musterhq/muster/internal/testing/testserver"
+	"github.com/musterhq/muster/internal/testing/wait"
 )
 
 // ingress stands between us and Consul. While its backend is gone it has an answer of
@@ -57,7 +58,7 @@ func startIngress(t testing.TB, consul *testserver.Consul) *ingress {
 // set is empty, nothing is missing, and no session is lost.
 func TestForeignAnswer(t *testing.T) {
 	t.Parallel()
-	const ttl = 2 * bound // it is not to run out
+	const ttl = 2 * wait.Patience // it is not to run out
 	i := startIngress(t, testserver.SharedConsul(t))
 	ctx := t.Context()
 	prefix := newPrefix()
@@ -81,12 +82,13 @@ func TestForeignAnswer(t *testing.T) {
 		}
 		sessions[name] = s
 	}
-	opened, err := drivers["agent"].OpenAuthority(ctx, driver.AuthorityOptions{Cluster: "c", TTL: ttl})
+	opened, err := drivers["agent"].OpenAuthority(ctx, driver.AuthorityOptions{Cluster: "c", TTL: longestGrantTTL})
 	if err != nil {
 		t.Fatal(err)
 	}
 	a := opened.(*authority)
 	t.Cleanup(func() { _ = a.Close(context.Background()) })
+	vacant(t, testserver.SharedConsul(t), a)
 	grant, err := a.Acquire(ctx, driver.Claim{Holder: driver.Holder{NodeID: "n1", InstanceID: "i1"}, ClusterID: "id"})
 	if err != nil {
 		t.Fatal(err)
@@ -99,8 +101,6 @@ func TestForeignAnswer(t *testing.T) {
 	i.gone.Store(true)
 	attempts := map[string]func() error{
 		"Renew of a grant": func() error { _, err := a.Renew(ctx, grant); return err },
-		"the pulse":        func() error { return grant.Token.(token).pulse.beat(ctx) },
-		"its session":      func() error { p := grant.Token.(token).pulse; return p.keep(ctx, p.kept) },
 		"Get":              func() error { _, err := a.Get(ctx, "record"); return err },
 		"Records":          func() error { _, err := a.Records(ctx, ""); return err },
 		"Observe": func() error {
@@ -116,7 +116,7 @@ func TestForeignAnswer(t *testing.T) {
 	for name, d := range drivers {
 		attempts["List of "+name] = func() error { _, err := d.List(ctx, driver.Query{Service: self.Service}); return err }
 		attempts["Deregister of "+name] = func() error {
-			return sessions[name].Deregister(ctx, driver.Instance{Service: "another", InstanceID: "i2", Addr: "10.0.0.6:7946"})
+			return sessions[name].Deregister(ctx, self)
 		}
 	}
 	for _, name := range []string{"catalog", "kv"} {
@@ -130,8 +130,8 @@ func TestForeignAnswer(t *testing.T) {
 			if !errors.Is(err, driver.ErrUnavailable) {
 				t.Errorf("%s: %v, want driver.ErrUnavailable", what, err)
 			}
-		case <-time.After(bound):
-			t.Errorf("%s: no answer within %v, in %d requests", what, bound, i.requests.Load())
+		case <-time.After(wait.Patience):
+			t.Errorf("%s: no answer within %v, in %d requests", what, wait.Patience, i.requests.Load())
 		}
 	}
 
@@ -156,7 +156,7 @@ func TestForeignAnswerToLiveness(t *testing.T) {
 	i := startIngress(t, testserver.SharedConsul(t))
 	i.gone.Store(true)
 	d := open(t, Config{Address: i.URL, Mode: Catalog})
-	if alive, _, err := d.lives(t.Context(), reading{}); !errors.Is(err, driver.ErrUnavailable) {
+	if alive, _, err := d.keysHeld(t.Context(), reading{}); !errors.Is(err, driver.ErrUnavailable) {
 		t.Errorf("lives: %v, %v, want driver.ErrUnavailable", alive, err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"slices"
 	"strings"
@@ -17,10 +18,13 @@ import (
 	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/discovery/discoverytest"
 	"github.com/musterhq/muster/discovery/driver"
-	"github.com/musterhq/muster/internal/testserver"
-	"github.com/musterhq/muster/providers/internal/format/formattest"
-	"github.com/musterhq/muster/providers/internal/providertest"
+	"github.com/musterhq/muster/internal/testing/formattest"
+	"github.com/musterhq/muster/internal/testing/providertest"
+	"github.com/musterhq/muster/internal/testing/snapshot"
+	"github.com/musterhq/muster/internal/testing/testserver"
+	"github.com/musterhq/muster/internal/testing/wait"
 	"github.com/musterhq/muster/registrar"
+	"github.com/musterhq/muster/secret"
 )
 
 func TestWhereThingsStand(t *testing.T) {
@@ -60,7 +64,7 @@ func TestWhereThingsStand(t *testing.T) {
 		if err != nil || id != c.id || key != c.key {
 			t.Errorf("%+v: service %q, key %q, %v; want %q, %q", c.config, id, key, err, c.id, c.key)
 		}
-		if grants := newKeys(d.config.AuthorityPrefix).cluster("orders"); grants != c.grants {
+		if grants := d.keys.root + "clusters/orders/"; grants != c.grants {
 			t.Errorf("%+v: grants at %s, want %s", c.config, grants, c.grants)
 		}
 	}
@@ -138,7 +142,7 @@ func list(t *testing.T, c Config, service string) (instances []driver.Instance, 
 	t.Helper()
 	r := discovery.New("consul", open(t, c), discovery.Options{})
 	defer r.Close()
-	s, err := r.List(within(t), discovery.Query{Service: service})
+	s, err := r.List(wait.Context(t), discovery.Query{Service: service})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +150,7 @@ func list(t *testing.T, c Config, service string) (instances []driver.Instance, 
 		skipped = append(skipped, entry.Key)
 	}
 	slices.Sort(skipped)
-	return s.Instances, skipped
+	return snapshot.Instances(s), skipped
 }
 
 // Services that others registered, whatever the format of what Muster registers.
@@ -258,6 +262,53 @@ func TestReadsKeysOfOthers(t *testing.T) {
 	}
 }
 
+// A record at the key of its service counts if nothing stands below it, as for CoreDNS;
+// what stands beside it is of other services.
+func TestLeafOfSkyDNS(t *testing.T) {
+	server := testserver.SharedConsul(t)
+	config := Config{Address: server.Addr(), Format: formatSkyDNS, Prefix: newPrefix()}
+	put := func(key, addr string) {
+		t.Helper()
+		host, port, _ := strings.Cut(addr, ":")
+		value := fmt.Sprintf(`{"host":%q,"port":%s}`, host, port)
+		if _, err := server.Client().KV().Put(&api.KVPair{Key: config.Prefix + "/local/cluster/" + key, Value: []byte(value)}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("svc", "10.0.0.5:1")
+	put("svc-2/x1", "10.0.0.6:1")
+	put("svc2", "10.0.0.7:1")
+	d := open(t, config)
+	registry := discovery.New("consul", d, discovery.Options{})
+	defer registry.Close()
+	next, stop := iter.Pull(registry.Watch(wait.Context(t), discovery.Query{Service: "svc"}))
+	defer stop()
+	shows := func(want ...driver.Instance) {
+		t.Helper()
+		for {
+			s, ok := next()
+			if !ok {
+				t.Fatalf("the watch never showed %v", want)
+			}
+			if s.Known && cmp.Equal(want, snapshot.Instances(s)) {
+				return
+			}
+		}
+	}
+	shows(driver.Instance{Service: "svc", Addr: "10.0.0.5:1"})
+	put("svc/x1", "10.0.0.8:1")
+	shows(driver.Instance{Service: "svc", InstanceID: "x1", Addr: "10.0.0.8:1"})
+	if _, err := server.Client().KV().Delete(config.Prefix+"/local/cluster/svc/x1", nil); err != nil {
+		t.Fatal(err)
+	}
+	shows(driver.Instance{Service: "svc", Addr: "10.0.0.5:1"})
+	names, err := d.Services(wait.Context(t))
+	slices.Sort(names)
+	if want := []string{"svc", "svc-2", "svc2"}; err != nil || !slices.Equal(names, want) {
+		t.Errorf("the services are %v, %v; want %v", names, err, want)
+	}
+}
+
 // What the registrar keeps, as others see it: under their ID, moved with its
 // address, put back where somebody removes it, and gone at the end. Readers of Muster
 // have all of it from a service, and what the format holds from a key.
@@ -272,7 +323,7 @@ func TestRegistrarInOthersRecords(t *testing.T) {
 		{formatHazelcast, "SERVICE-10.0.0.5-10.0.0.5-7946", "SERVICE-10.0.0.6-10.0.0.6-7947", "10.0.0.6:7947"},
 		{formatRegistrator, host + ":n1:7946", host + ":n1:7947", "10.0.0.6:7947"},
 		{formatRegistratorKV, "SERVICE/" + host + ":n1:7946", "SERVICE/" + host + ":n1:7947", "10.0.0.6:7947"},
-		{formatSkyDNS, "local/cluster/SERVICE/" + id, "local/cluster/SERVICE/" + id, `{"host":"10.0.0.6","port":7947}`},
+		{formatSkyDNS, "local/cluster/SERVICE/" + id, "local/cluster/SERVICE/" + id, `{"host":"10.0.0.6","port":7947,"ttl":10}`},
 	} {
 		t.Run(c.format, func(t *testing.T) {
 			config := Config{Address: server.Addr(), Format: c.format, HealthyOnly: true, Prefix: newPrefix()}
@@ -307,7 +358,7 @@ func TestRegistrarInOthersRecords(t *testing.T) {
 			}
 			shows := func(what string, want ...string) {
 				t.Helper()
-				eventually(t, what, func() bool {
+				wait.For(t, what, func() bool {
 					have := outside()
 					for _, id := range want {
 						if _, ok := have[strings.ReplaceAll(id, "SERVICE", node.Service)]; !ok {
@@ -325,7 +376,7 @@ func TestRegistrarInOthersRecords(t *testing.T) {
 			if err := r.Set(node); err != nil {
 				t.Fatal(err)
 			}
-			if err := r.Wait(within(t)); err != nil {
+			if err := r.Wait(wait.Context(t)); err != nil {
 				t.Fatal(err)
 			}
 			shows("registered", c.before)
@@ -335,14 +386,14 @@ func TestRegistrarInOthersRecords(t *testing.T) {
 				t.Fatal(err)
 			}
 			after := strings.ReplaceAll(c.after, "SERVICE", node.Service)
-			eventually(t, "moved", func() bool { have := outside(); return len(have) == 1 && have[after] == c.value })
-			eventually(t, "read", func() bool {
+			wait.For(t, "moved", func() bool { have := outside(); return len(have) == 1 && have[after] == c.value })
+			wait.For(t, "read", func() bool {
 				got, _ := list(t, config, node.Service)
-				want := registry.Reduce(moved)
+				want := registry.Normalize(moved)
 				return len(got) == 1 && cmp.Equal(want, got[0], cmpopts.IgnoreFields(want, "RegisteredAt"))
 			})
-			if whole := cmp.Equal(registry.Reduce(moved), moved); whole != (c.format == formatHazelcast || c.format == formatRegistrator) {
-				t.Errorf("of %+v there is left %+v", moved, registry.Reduce(moved))
+			if whole := cmp.Equal(registry.Normalize(moved), moved); whole != (c.format == formatHazelcast || c.format == formatRegistrator) {
+				t.Errorf("of %+v there is left %+v", moved, registry.Normalize(moved))
 			}
 			switch c.format {
 			case formatHazelcast, formatRegistrator:
@@ -354,7 +405,7 @@ func TestRegistrarInOthersRecords(t *testing.T) {
 				t.Fatal(err)
 			}
 			shows("put back", c.after)
-			if err := r.Stop(within(t)); err != nil {
+			if err := r.Stop(wait.Context(t)); err != nil {
 				t.Fatal(err)
 			}
 			shows("gone")
@@ -363,30 +414,31 @@ func TestRegistrarInOthersRecords(t *testing.T) {
 }
 
 // A registration under another system's ID ends with its TTL as any other does, and a
-// watch tells of it.
+// watch reports it.
 func TestServiceOfAFormatLapses(t *testing.T) {
 	server := testserver.SharedConsul(t)
 	for _, format := range []string{formatHazelcast, formatRegistrator} {
 		t.Run(format, func(t *testing.T) {
 			config := Config{Address: server.Addr(), Format: format}
-			i := driver.Instance{Service: "lapses-" + format, NodeID: "n1", InstanceID: "i1", Addr: "10.0.0.5:7946"}
-			s, err := open(t, config).OpenSession(within(t), driver.SessionOptions{TTL: time.Second})
+			i := driver.Instance{Service: "expires-" + format, NodeID: "n1", InstanceID: "i1", Addr: "10.0.0.5:7946"}
+			s, err := open(t, config).OpenSession(wait.Context(t), driver.SessionOptions{TTL: time.Second})
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer s.Close(within(t))
-			if err := s.Register(within(t), i); err != nil {
+			defer s.Close(wait.Context(t))
+			if err := s.Register(wait.Context(t), i); err != nil {
 				t.Fatal(err)
 			}
 			registry := discovery.New("consul", open(t, config), discovery.Options{})
 			defer registry.Close()
 			seen := false
-			for snapshot := range registry.Watch(within(t), discovery.Query{Service: i.Service}) {
-				if seen = seen || len(snapshot.Instances) == 1; seen && snapshot.Known && len(snapshot.Instances) == 0 {
+			for snapshot := range registry.Watch(wait.Context(t), discovery.Query{Service: i.Service}) {
+				listed, known := snapshot.Instances()
+				if seen = seen || len(listed) == 1; seen && known && len(listed) == 0 {
 					return
 				}
 			}
-			t.Errorf("within %v a watch has not shown both that it was there, %v, and that it had gone", bound, seen)
+			t.Errorf("within %v a watch has not shown both that it was there, %v, and that it had gone", wait.Patience, seen)
 		})
 	}
 }
@@ -404,36 +456,36 @@ func TestSuccessorAtTheSameAddress(t *testing.T) {
 			}
 			var sessions []driver.Session
 			for _, id := range []string{first, second} {
-				s, err := open(t, config).OpenSession(within(t), driver.SessionOptions{TTL: time.Minute})
+				s, err := open(t, config).OpenSession(wait.Context(t), driver.SessionOptions{TTL: time.Minute})
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer s.Close(within(t))
-				if err := s.Register(within(t), instance(id)); err != nil {
+				defer s.Close(wait.Context(t))
+				if err := s.Register(wait.Context(t), instance(id)); err != nil {
 					t.Fatal(err)
 				}
 				sessions = append(sessions, s)
 			}
 			d := open(t, config)
-			want := d.Reduce(instance(second))
+			want := d.Normalize(instance(second))
 			stands := func() bool {
 				got, _ := list(t, config, want.Service)
 				return cmp.Equal([]driver.Instance{want}, got)
 			}
-			eventually(t, "the second stands", stands)
-			if err := sessions[0].Deregister(within(t), instance(first)); err != nil {
+			wait.For(t, "the second stands", stands)
+			if err := sessions[0].Deregister(wait.Context(t), instance(first)); err != nil {
 				t.Fatal(err)
 			}
-			if err := sessions[0].Close(within(t)); err != nil {
+			if err := sessions[0].Close(wait.Context(t)); err != nil {
 				t.Fatal(err)
 			}
 			if !stands() {
 				t.Error("when the first has gone, the second does not stand")
 			}
-			if err := sessions[1].Close(within(t)); err != nil {
+			if err := sessions[1].Close(wait.Context(t)); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "the second has gone", func() bool { got, _ := list(t, config, want.Service); return len(got) == 0 })
+			wait.For(t, "the second has gone", func() bool { got, _ := list(t, config, want.Service); return len(got) == 0 })
 		})
 	}
 }
@@ -446,18 +498,18 @@ func TestTakesOverTheKeyOfAStranger(t *testing.T) {
 	if _, err := server.Client().KV().Put(&api.KVPair{Key: key, Value: []byte(`{"host":"10.0.0.4","port":1}`)}, nil); err != nil {
 		t.Fatal(err)
 	}
-	s, err := open(t, config).OpenSession(within(t), driver.SessionOptions{})
+	s, err := open(t, config).OpenSession(wait.Context(t), driver.SessionOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Register(within(t), driver.Instance{Service: "svc", InstanceID: "i1", Addr: "10.0.0.5:1"}); err != nil {
+	if err := s.Register(wait.Context(t), driver.Instance{Service: "svc", InstanceID: "i1", Addr: "10.0.0.5:1"}); err != nil {
 		t.Fatal(err)
 	}
 	pair, _, err := server.Client().KV().Get(key, nil)
-	if err != nil || pair == nil || string(pair.Value) != `{"host":"10.0.0.5","port":1}` || pair.Session == "" {
+	if err != nil || pair == nil || string(pair.Value) != `{"host":"10.0.0.5","port":1,"ttl":36}` || pair.Session == "" {
 		t.Fatalf("the key is %+v, %v", pair, err)
 	}
-	if err := s.Close(within(t)); err != nil {
+	if err := s.Close(wait.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 	if pair, _, err = server.Client().KV().Get(key, nil); err != nil || pair != nil {
@@ -472,21 +524,21 @@ func TestTokenForKeys(t *testing.T) {
 	i := driver.Instance{Service: "orders", NodeID: "n1", InstanceID: "i1", Addr: "10.0.0.5:7946"}
 	register := func(token string) error {
 		c := config
-		c.Token = driver.Secret(token)
-		s, err := open(t, c).OpenSession(within(t), driver.SessionOptions{})
+		c.Token = secret.String(token)
+		s, err := open(t, c).OpenSession(wait.Context(t), driver.SessionOptions{})
 		if err != nil {
 			return err
 		}
-		defer s.Close(within(t))
-		if err := s.Register(within(t), i); err != nil {
+		defer s.Close(wait.Context(t))
+		if err := s.Register(wait.Context(t), i); err != nil {
 			return err
 		}
-		return s.Renew(within(t))
+		return s.Renew(wait.Context(t))
 	}
 	read := func(token string) (driver.Snapshot, error) {
 		c := config
-		c.Token = driver.Secret(token)
-		return open(t, c).List(within(t), driver.Query{Service: "orders"})
+		c.Token = secret.String(token)
+		return open(t, c).List(wait.Context(t), driver.Query{Service: "orders"})
 	}
 	// Of what is not there nothing can be withheld.
 	if _, err := server.Client().KV().Put(&api.KVPair{Key: "services/orders/by-hand", Value: []byte("10.0.0.9:1")}, nil); err != nil {

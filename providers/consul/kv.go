@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,6 +18,10 @@ import (
 // may have put them, so that a key that no session holds is as good as another.
 func (d *Driver) readKeys(ctx context.Context, service string, r reading) (reply, error) {
 	prefix := d.kv.Prefix(service)
+	leaf, hasLeaf := d.kv.Leaf(service)
+	if hasLeaf {
+		prefix = leaf // of other services, too: left out below
+	}
 	request := question{what: "list " + prefix, needs: fmt.Sprintf("key_prefix %q read", prefix)}
 	pairs, index, err := ask(ctx, d, request.in(r.dc), d.query(ctx, r), func(q *api.QueryOptions) (api.KVPairs, *api.QueryMeta, error) {
 		return d.client.KV().List(prefix, q)
@@ -25,6 +30,10 @@ func (d *Driver) readKeys(ctx context.Context, service string, r reading) (reply
 		return reply{}, err
 	}
 	all := reply{index: index}
+	pairs = slices.DeleteFunc(pairs, func(p *api.KVPair) bool { return !d.kv.Of(service, p.Key) || d.keys.owns(p.Key) })
+	if hasLeaf && len(pairs) > 1 { // it counts where nothing stands below it, as for other readers
+		pairs = slices.DeleteFunc(pairs, func(p *api.KVPair) bool { return p.Key == leaf })
+	}
 	for _, pair := range pairs {
 		i, err := d.kv.Decode(service, pair.Key, pair.Value)
 		if err != nil {
@@ -39,13 +48,14 @@ func (d *Driver) readKeys(ctx context.Context, service string, r reading) (reply
 // kvSession registers keys that the session of Consul holds.
 type kvSession struct {
 	serverSession
+	kv   format.KV   // as it is written on this session
 	keys format.Keys // that it may hold
 }
 
 func (d *Driver) openKVSession(ctx context.Context, ttl time.Duration) (driver.Session, error) {
 	ttl = max(ttl, d.leastSession)
-	if ttl > maxGrantTTL {
-		return nil, fmt.Errorf("consul: %w: a TTL of %v; want %v at most", driver.ErrInvalid, ttl, maxGrantTTL)
+	if ttl > maxSession {
+		return nil, fmt.Errorf("consul: %w: a TTL of %v; want %v at most", driver.ErrInvalid, ttl, maxSession)
 	}
 	ctx, cancel := d.call(ctx)
 	defer cancel()
@@ -53,18 +63,21 @@ func (d *Driver) openKVSession(ctx context.Context, ttl time.Duration) (driver.S
 	if err != nil {
 		return nil, d.failed(ctx, "create a session", err)
 	}
-	return &kvSession{serverSession: serverSession{driver: d, session: id, ttl: ttl}}, nil
+	return &kvSession{kv: d.kv.WithTTL(ttl), serverSession: serverSession{driver: d, session: id, ttl: ttl}}, nil
 }
 
-// Register reads the key and, unless it is as it should be, takes it: from nobody,
-// from a stranger, or from the session of a predecessor at the same address.
+// Register reads the key and, unless it is as it should be, acquires it: from no holder,
+// from another program, or from the session of a predecessor at the same address.
 func (s *kvSession) Register(ctx context.Context, i driver.Instance) error {
-	key, value, err := s.driver.kv.Encode(i)
+	key, value, err := s.kv.Encode(i)
 	if err != nil {
 		return fmt.Errorf("consul: register: %w", err)
 	}
-	if s.over() {
-		return s.lost()
+	if s.driver.keys.owns(key) {
+		return fmt.Errorf("consul: register: %w: %s is among the keys of authorities, which are below %s; give the service another name", driver.ErrInvalid, key, s.driver.keys.root)
+	}
+	if err := s.over(); err != nil {
+		return err
 	}
 	ctx, cancel := s.driver.call(ctx)
 	defer cancel()
@@ -82,7 +95,7 @@ func (s *kvSession) Register(ctx context.Context, i driver.Instance) error {
 }
 
 // take puts the key on this session in one step, so that readers never miss it. have
-// is what stands there.
+// is what is there.
 func (s *kvSession) take(ctx context.Context, key, value string, have *api.KVPair) error {
 	var ops []*api.KVTxnOp
 	if have != nil && have.Session != "" && have.Session != s.session {
@@ -104,7 +117,10 @@ func (s *kvSession) take(ctx context.Context, key, value string, have *api.KVPai
 // Deregister removes the key of i, also if this session knows of none: an answer
 // that was lost may have been of a registration that comes after all.
 func (s *kvSession) Deregister(ctx context.Context, i driver.Instance) error {
-	key, _, err := s.driver.kv.Encode(i)
+	if !s.open() {
+		return s.over()
+	}
+	key, _, err := s.kv.Encode(i)
 	if err != nil {
 		key = "" // not valid any more, but maybe under a former key
 	}
@@ -114,34 +130,43 @@ func (s *kvSession) Deregister(ctx context.Context, i driver.Instance) error {
 }
 
 // remove deletes those keys that are on this session. A successor may have taken one
-// over, on its own.
+// over, on its own. One that cannot be deleted keeps none of the others.
 func (s *kvSession) remove(ctx context.Context, keys []string) error {
+	var errs []error
 	for _, key := range keys {
-		have, err := s.driver.readKey(ctx, key)
-		if err != nil {
-			return err
-		}
-		if have != nil && have.Session == s.session {
-			deleted, _, err := s.driver.client.KV().DeleteCAS(have, (&api.WriteOptions{}).WithContext(ctx))
-			switch {
-			case err != nil:
-				return s.driver.failed(ctx, "deregister "+key, err)
-			case !deleted:
-				return fmt.Errorf("consul: deregister %s: %w: it has changed meanwhile", key, driver.ErrUnavailable)
-			}
-		}
-		s.keys.Remove(key)
+		errs = append(errs, s.removeOne(ctx, key))
 	}
+	return errors.Join(errs...)
+}
+
+func (s *kvSession) removeOne(ctx context.Context, key string) error {
+	have, err := s.driver.readKey(ctx, key)
+	if err != nil {
+		return err
+	}
+	if have != nil && have.Session == s.session {
+		deleted, _, err := s.driver.client.KV().DeleteCAS(have, (&api.WriteOptions{}).WithContext(ctx))
+		switch {
+		case err != nil:
+			return s.driver.failed(ctx, "deregister "+key, err)
+		case !deleted:
+			return fmt.Errorf("consul: deregister %s: %w: it has changed meanwhile", key, driver.ErrUnavailable)
+		}
+	}
+	s.keys.Remove(key)
 	return nil
 }
 
 // Close ends the session, which deletes its keys in one step. Where Consul cannot be
 // reached it may be called again.
 func (s *kvSession) Close(ctx context.Context) error {
-	if s.over() {
-		return nil
+	if s.over() == nil {
+		ctx, cancel := s.driver.call(ctx)
+		defer cancel()
+		if err := s.destroy(ctx); err != nil {
+			return err
+		}
 	}
-	ctx, cancel := s.driver.call(ctx)
-	defer cancel()
-	return s.destroy(ctx)
+	s.close()
+	return nil
 }

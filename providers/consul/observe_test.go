@@ -9,16 +9,17 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/musterhq/muster/discovery/driver"
-	"github.com/musterhq/muster/internal/testserver"
+	"github.com/musterhq/muster/internal/testing/testserver"
+	"github.com/musterhq/muster/internal/testing/wait"
 )
 
 // Consul answers a query below a prefix at each write anywhere, as long as nothing
 // stands there. None of that is news, nor worth a request each.
 func TestObserveAmongOthersWrites(t *testing.T) {
 	t.Parallel()
-	server := testserver.StartConsul(t)
+	server := testserver.LendConsul(t)
 	i := startIngress(t, server)
-	opened, err := open(t, Config{Address: i.URL}).OpenAuthority(t.Context(), driver.AuthorityOptions{Cluster: "c", TTL: 2 * bound})
+	opened, err := open(t, Config{Address: i.URL}).OpenAuthority(t.Context(), driver.AuthorityOptions{Cluster: "c", TTL: grantTTL})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,8 +43,8 @@ func TestObserveAmongOthersWrites(t *testing.T) {
 		select {
 		case m := <-seen:
 			return m
-		case <-time.After(bound):
-			t.Fatalf("%s: not seen within %v", what, bound)
+		case <-time.After(wait.Patience):
+			t.Fatalf("%s: not seen within %v", what, wait.Patience)
 			panic("not reached")
 		}
 	}
@@ -67,17 +68,18 @@ func TestObserveAmongOthersWrites(t *testing.T) {
 		t.Errorf("%d requests for %d writes of others, want %d at most", made, writes, most)
 	}
 
-	g, err := a.Acquire(within(t), driver.Claim{Holder: driver.Holder{NodeID: "n1", InstanceID: "i1"}, ClusterID: "id"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	var g driver.Grant
+	wait.For(t, "a grant", func() bool {
+		g, err = a.Acquire(wait.Context(t), driver.Claim{Holder: driver.Holder{NodeID: "n1", InstanceID: "i1"}, ClusterID: "id"})
+		return err == nil
+	})
 	if m := next("the holder"); m.Holder == nil || m.Term != g.Term {
 		t.Errorf("after %d writes of others %+v is seen, want term %d and its holder alone", writes, m, g.Term)
 	}
 	for n := range 20 {
-		put(a.prefix+"of-others", n)
+		put(a.Key()+"-of-others", n)
 	}
-	if err := a.Release(within(t), g); err != nil {
+	if err := a.Release(wait.Context(t), g); err != nil {
 		t.Fatal(err)
 	}
 	if m := next("the vacancy"); m.Holder != nil || m.Term != g.Term {

@@ -2,6 +2,7 @@ package consul
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -9,19 +10,21 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/providers/consul/internal/checks"
 )
 
-// serverSession is a session of Consul for registrations to hang on, whichever way. It
-// hangs on nothing but its own TTL, which the servers count: no agent and no gossip ends
-// it. Consul takes its time, up to twice the TTL.
+// serverSession is a session of Consul that registrations depend on. It depends on nothing but its
+// own TTL, which the servers count: no agent and no gossip ends it. Consul takes its time, up to
+// twice the TTL.
 type serverSession struct {
-	driver  *Driver
-	session string        // its ID
-	ttl     time.Duration // of what hangs on it
-	own     string        // by which that is known to be our own, empty where none is
+	driver          *Driver
+	session         string        // its ID
+	ttl             time.Duration // of what hangs on it
+	instanceSession string        // by which that is known to be our own, empty if none is
 
-	mu    sync.Mutex
-	ended bool // by Close, or found so
+	mu     sync.Mutex
+	ended  bool // Consul knows of it no more
+	closed bool
 }
 
 // createSession makes a session of Consul that deletes the keys which it holds when it
@@ -30,7 +33,7 @@ func (d *Driver) createSession(ctx context.Context, node string, ttl time.Durati
 	id, _, err := d.client.Session().CreateNoChecks(&api.SessionEntry{
 		Name:      "registrations of Muster",
 		Node:      node,
-		TTL:       spell(ttl),
+		TTL:       checks.Duration(ttl),
 		Behavior:  api.SessionBehaviorDelete,
 		LockDelay: time.Millisecond, // 0 stands for 15 s, for which no successor could register
 	}, d.write(ctx))
@@ -40,8 +43,8 @@ func (d *Driver) createSession(ctx context.Context, node string, ttl time.Durati
 func (s *serverSession) TTL() time.Duration { return s.ttl }
 
 func (s *serverSession) Renew(ctx context.Context) error {
-	if s.over() {
-		return s.lost()
+	if err := s.over(); err != nil {
+		return err
 	}
 	ctx, cancel := s.driver.call(ctx)
 	defer cancel()
@@ -64,14 +67,30 @@ func (s *serverSession) destroy(ctx context.Context) error {
 	return nil
 }
 
-func (s *serverSession) over() bool {
+// over says why nothing can be done on the session any more, or nil.
+func (s *serverSession) over() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ended
+	switch {
+	case s.closed:
+		return errSessionClosed(s.session)
+	case s.ended:
+		return s.errLost()
+	}
+	return nil
+}
+
+// open reports whether the session has not been closed.
+func (s *serverSession) open() bool { return !errors.Is(s.over(), driver.ErrClosed) }
+
+func (s *serverSession) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
 }
 
 func (s *serverSession) end() {
-	s.driver.setOwn(s.own, false)
+	s.driver.setOwn(s.instanceSession, false)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ended = true
@@ -80,5 +99,9 @@ func (s *serverSession) end() {
 // lost ends the session, which Consul has ended for good.
 func (s *serverSession) lost() error {
 	s.end()
+	return s.errLost()
+}
+
+func (s *serverSession) errLost() error {
 	return fmt.Errorf("consul: session %s: %w", s.session, driver.ErrSessionLost)
 }

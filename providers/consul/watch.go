@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/backoff"
 )
 
 // answerTime is how much later than waitTime the answer of a query may come.
@@ -31,7 +32,7 @@ func (d *Driver) Watch(ctx context.Context, q driver.Query, since driver.Snapsho
 		defer running.Wait()
 		defer cancel()
 		dcs := d.datacenters()
-		from := make(chan news)
+		from := make(chan update)
 		for n, dc := range dcs {
 			f := &follower{driver: d, service: q.Service, dc: dc, number: n, to: from, running: &running}
 			running.Go(func() { f.follow(inner, d.start(q.Service, len(dcs), since)) })
@@ -45,17 +46,17 @@ func (d *Driver) Watch(ctx context.Context, q driver.Query, since driver.Snapsho
 }
 
 // start returns the index from which a datacenter is followed so that no change is
-// missed, 0 for reading it anew. A snapshot of several has the sum of their indices as
+// missed, 0 for reading it from the start. A snapshot of several has the sum of their indices as
 // its revision, and says nothing of the keys on which lives hang.
 func (d *Driver) start(service string, dcs int, since driver.Snapshot) uint64 {
-	if known, ok := d.remembered(service); !ok || known.keyed || dcs > 1 {
+	if keyed, read := d.usesKeys(service); !read || keyed || dcs > 1 {
 		return 0
 	}
 	return uint64(since.Revision)
 }
 
-// news is what one datacenter has to tell.
-type news struct {
+// update is the news of one datacenter.
+type update struct {
 	from  int
 	reply reply
 	err   error
@@ -63,11 +64,11 @@ type news struct {
 
 // merge yields what the datacenters have together, each time that it has changed,
 // until one of them fails.
-func (d *Driver) merge(ctx context.Context, service string, dcs int, since driver.Snapshot, from <-chan news) iter.Seq2[driver.Snapshot, error] {
+func (d *Driver) merge(ctx context.Context, service string, dcs int, since driver.Snapshot, from <-chan update) iter.Seq2[driver.Snapshot, error] {
 	return func(yield func(driver.Snapshot, error) bool) {
 		known := make(map[int]reply)
 		for last, first := since, true; ; {
-			var got news
+			var got update
 			select {
 			case got = <-from:
 			case <-ctx.Done():
@@ -112,7 +113,7 @@ func wentBack(from, to uint64) error {
 
 // sameSet reports whether readers of a and b see the same.
 func sameSet(a, b driver.Snapshot) bool {
-	return sameInstances(a.Instances, b.Instances) && sameSkipped(a.Skipped, b.Skipped)
+	return sameInstances(a.Instances, b.Instances) && sameInstances(a.Failing, b.Failing) && a.Own == b.Own && sameSkipped(a.Skipped, b.Skipped)
 }
 
 func sameReply(a, b reply) bool {
@@ -146,20 +147,19 @@ type follower struct {
 	service string
 	dc      string
 	number  int
-	to      chan<- news
+	to      chan<- update
 	running *sync.WaitGroup // has all that it starts, which ends with its context
 
 	mu        sync.Mutex
 	last      *reply             // nil before the first
 	guarded   bool               // whether the keys are watched
-	burying   bool               // whether graves are about to be cleared
 	stale     bool               // a key has gone since the last reading
 	interrupt context.CancelFunc // ends the reading that waits
 }
 
-// follow tells of each change after index, and of the error that ends it.
+// follow sends each change after index, and the error that ends it.
 func (f *follower) follow(ctx context.Context, index uint64) {
-	var p pace
+	var p rateLimit
 	for {
 		began := time.Now()
 		r, err := f.await(ctx, index)
@@ -167,12 +167,12 @@ func (f *follower) follow(ctx context.Context, index uint64) {
 			err = wentBack(index, r.index)
 		}
 		if err != nil {
-			f.tell(ctx, news{err: err})
+			f.send(ctx, update{err: err})
 			return
 		}
 		index = r.index
-		changed := f.look(ctx, r)
-		if changed && !f.tell(ctx, news{reply: r}) {
+		changed := f.noteReply(ctx, r)
+		if changed && !f.send(ctx, update{reply: r}) {
 			return
 		}
 		if !p.pause(ctx, time.Since(began), len(r.passing)+len(r.failing)) {
@@ -181,8 +181,8 @@ func (f *follower) follow(ctx context.Context, index uint64) {
 	}
 }
 
-// tell reports whether there is still anyone to be told.
-func (f *follower) tell(ctx context.Context, n news) bool {
+// send reports whether n was received before ctx ended.
+func (f *follower) send(ctx context.Context, n update) bool {
 	n.from = f.number
 	select {
 	case f.to <- n:
@@ -192,13 +192,12 @@ func (f *follower) tell(ctx context.Context, n news) bool {
 	}
 }
 
-// await waits for a change, with a bound of its own, since a connection may go
-// silent. When a key has gone it reads at once.
+// await waits for a change. When a key has gone it reads at once.
 func (f *follower) await(ctx context.Context, index uint64) (reply, error) {
-	waiting, interrupt := context.WithTimeout(ctx, waitTime+answerTime)
+	waiting, interrupt := context.WithCancel(ctx)
 	defer interrupt()
 	if !f.isStale(interrupt) {
-		r, err := f.driver.read(waiting, f.service, reading{dc: f.dc, index: index})
+		r, err := f.readAfter(waiting, index)
 		if err == nil || ctx.Err() != nil || !f.isStale(nil) {
 			return r, err
 		}
@@ -211,6 +210,17 @@ func (f *follower) await(ctx context.Context, index uint64) (reply, error) {
 	return f.driver.read(at, f.service, reading{dc: f.dc})
 }
 
+// readAfter reads when the service has changed after an index, once it is its turn to wait. From
+// then on it has a bound of its own, since a connection may go silent.
+func (f *follower) readAfter(ctx context.Context, index uint64) (reply, error) {
+	if index > 0 {
+		defer f.driver.waitTurn(ctx)()
+	}
+	ctx, cancel := context.WithTimeout(ctx, waitTime+answerTime)
+	defer cancel()
+	return f.driver.read(ctx, f.service, reading{dc: f.dc, index: index})
+}
+
 // isStale reports whether a key has gone since the last reading, and has the next
 // such event call interrupt.
 func (f *follower) isStale(interrupt context.CancelFunc) bool {
@@ -220,49 +230,36 @@ func (f *follower) isStale(interrupt context.CancelFunc) bool {
 	return f.stale
 }
 
-// look starts what a reading calls for, and reports whether it differs from the one
+// noteReply starts what a reading calls for, and reports whether it differs from the one
 // before.
-func (f *follower) look(ctx context.Context, r reply) bool {
+func (f *follower) noteReply(ctx context.Context, r reply) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	changed := f.last == nil || !sameReply(*f.last, r)
 	f.last = &r
-	if r.alive != nil && !f.guarded {
+	if r.heldKeys != nil && !f.guarded {
 		f.guarded = true
 		f.running.Go(func() { f.guard(ctx) })
-	}
-	if len(r.dead) > 0 && !f.burying && f.driver.config.Mode == Catalog {
-		f.burying = true
-		f.running.Go(func() {
-			f.driver.bury(ctx, f.dc, f.graves)
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			f.burying = false
-		})
 	}
 	return changed
 }
 
-func (f *follower) graves() []grave {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.last.dead
-}
-
 // guard watches the keys on which lives hang, and interrupts when one has gone.
 func (f *follower) guard(ctx context.Context) {
-	var p pace
+	var p rateLimit
 	for index := uint64(0); ; {
 		began := time.Now()
+		end := f.driver.waitTurn(ctx)
 		bounded, cancel := context.WithTimeout(ctx, waitTime+answerTime)
-		alive, now, err := f.driver.lives(bounded, reading{dc: f.dc, index: index})
+		alive, now, err := f.driver.keysHeld(bounded, reading{dc: f.dc, index: index})
+		end()
 		cancel()
 		if err != nil {
-			f.tell(ctx, news{err: err})
+			f.send(ctx, update{err: err})
 			return
 		}
 		if now < index {
-			now = 0 // restored from a backup: begin anew
+			now = 0 // restored from a backup: begin again
 		}
 		index = now
 		f.compare(alive)
@@ -272,10 +269,10 @@ func (f *follower) guard(ctx context.Context) {
 	}
 }
 
-func (f *follower) compare(alive liveness) {
+func (f *follower) compare(alive keySet) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for key := range f.last.alive { // there was one, it had us started
+	for key := range f.last.heldKeys { // there was one, it had us started
 		if !alive[key] {
 			f.stale = true
 			if f.interrupt != nil {
@@ -286,12 +283,12 @@ func (f *follower) compare(alive liveness) {
 	}
 }
 
-// pace bounds what readings cost. The first change is read at once. After each reading
+// rateLimit bounds what readings cost. The first change is read at once. After each reading
 // there is a pause, in which a burst of changes comes to its end: a millisecond for each
 // instance, as a reading costs as much, and a quarter of a second at least. While one
 // follows the other, as in a long burst or where an index moves although nothing has
 // changed for us, the pauses get longer, until nothing comes for a while.
-type pace struct{ busy time.Duration }
+type rateLimit struct{ busy time.Duration }
 
 const (
 	shortestPause = 250 * time.Millisecond
@@ -300,20 +297,13 @@ const (
 )
 
 // pause waits after an answer that took so long and has n instances. It reports
-// whether ctx goes on.
-func (p *pace) pause(ctx context.Context, took time.Duration, n int) bool {
+// whether ctx has not ended.
+func (p *rateLimit) pause(ctx context.Context, took time.Duration, n int) bool {
 	if took > quiet {
 		p.busy = 0
 	} else {
 		p.busy = min(max(2*p.busy, shortestPause), longestPause)
 	}
 	wait := min(max(shortestPause, p.busy, time.Duration(n)*time.Millisecond), longestPause)
-	timer := time.NewTimer(wait/2 + rand.N(wait))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	return backoff.Sleep(ctx, wait/2+rand.N(wait)) == nil
 }

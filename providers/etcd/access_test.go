@@ -12,61 +12,63 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/musterhq/muster/discovery/driver"
-	"github.com/musterhq/muster/internal/testserver"
+	"github.com/musterhq/muster/internal/testing/testserver"
+	"github.com/musterhq/muster/internal/testing/wait"
+	"github.com/musterhq/muster/tlsfiles"
 )
 
 func TestTLS(t *testing.T) {
 	ca := testserver.NewCA(t)
 	server := testserver.StartEtcd(t, testserver.WithTLS(ca))
-	list := func(t *testing.T, c driver.TLS, endpoint string) error {
+	list := func(t *testing.T, c tlsfiles.Config, endpoint string) error {
 		d := open(t, Config{Endpoints: []string{endpoint}, TLS: c})
-		_, err := d.List(within(t), driver.Query{Service: "orders"})
+		_, err := d.List(wait.Context(t), driver.Query{Service: "orders"})
 		return err
 	}
 	for _, form := range []testserver.KeyForm{testserver.PKCS1, testserver.PKCS8, testserver.SEC1} {
 		t.Run(string(form), func(t *testing.T) {
 			cert, key := ca.Issue(t, "client", form)
-			if err := list(t, driver.TLS{CAFile: ca.CAFile, CertFile: cert, KeyFile: key}, server.Endpoint()); err != nil {
+			if err := list(t, tlsfiles.Config{CAFile: ca.CAFile, CertFile: cert, KeyFile: key}, server.Endpoint()); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	cert, key := ca.Issue(t, "client", testserver.PKCS8)
 	t.Run("server name", func(t *testing.T) {
-		if err := list(t, driver.TLS{CAFile: ca.CAFile, CertFile: cert, KeyFile: key, ServerName: "server"}, server.Endpoint()); err != nil {
+		if err := list(t, tlsfiles.Config{CAFile: ca.CAFile, CertFile: cert, KeyFile: key, ServerName: "server"}, server.Endpoint()); err != nil {
 			t.Error(err)
 		}
-		err := list(t, driver.TLS{CAFile: ca.CAFile, CertFile: cert, KeyFile: key, ServerName: "elsewhere"}, server.Endpoint())
+		err := list(t, tlsfiles.Config{CAFile: ca.CAFile, CertFile: cert, KeyFile: key, ServerName: "elsewhere"}, server.Endpoint())
 		if !errors.Is(err, driver.ErrUnavailable) || !strings.Contains(err.Error(), "elsewhere") {
 			t.Errorf("another name: %v, want ErrUnavailable that says so", err)
 		}
 	})
 	t.Run("no certificate", func(t *testing.T) {
-		if err := list(t, driver.TLS{CAFile: ca.CAFile}, server.Endpoint()); !errors.Is(err, driver.ErrDenied) {
+		if err := list(t, tlsfiles.Config{CAFile: ca.CAFile}, server.Endpoint()); !errors.Is(err, driver.ErrDenied) {
 			t.Errorf("%v, want ErrDenied", err)
 		}
 	})
 	t.Run("certificate of a stranger", func(t *testing.T) {
 		cert, key := testserver.NewCA(t).Issue(t, "client", testserver.PKCS8)
-		if err := list(t, driver.TLS{CAFile: ca.CAFile, CertFile: cert, KeyFile: key}, server.Endpoint()); !errors.Is(err, driver.ErrDenied) {
+		if err := list(t, tlsfiles.Config{CAFile: ca.CAFile, CertFile: cert, KeyFile: key}, server.Endpoint()); !errors.Is(err, driver.ErrDenied) {
 			t.Errorf("%v, want ErrDenied", err)
 		}
 	})
 	t.Run("server of a stranger", func(t *testing.T) {
-		err := list(t, driver.TLS{CAFile: testserver.NewCA(t).CAFile, CertFile: cert, KeyFile: key}, server.Endpoint())
+		err := list(t, tlsfiles.Config{CAFile: testserver.NewCA(t).CAFile, CertFile: cert, KeyFile: key}, server.Endpoint())
 		if !errors.Is(err, driver.ErrUnavailable) || !strings.Contains(err.Error(), "certificate") {
 			t.Errorf("%v, want ErrUnavailable that says why", err)
 		}
 	})
 	t.Run("files that become right", func(t *testing.T) {
-		own := driver.TLS{CAFile: filepath.Join(t.TempDir(), "ca.pem"), CertFile: cert, KeyFile: key}
+		own := tlsfiles.Config{CAFile: filepath.Join(t.TempDir(), "ca.pem"), CertFile: cert, KeyFile: key}
 		copyFile(t, testserver.NewCA(t).CAFile, own.CAFile)
 		d := open(t, Config{Endpoints: []string{server.Endpoint()}, TLS: own})
-		if _, err := d.List(within(t), driver.Query{Service: "orders"}); err == nil {
+		if _, err := d.List(wait.Context(t), driver.Query{Service: "orders"}); err == nil {
 			t.Fatal("a server of a stranger was believed")
 		}
 		copyFile(t, ca.CAFile, own.CAFile)
-		ctx := within(t)
+		ctx := wait.Context(t)
 		tick := time.NewTicker(50 * time.Millisecond)
 		defer tick.Stop()
 		for {
@@ -82,7 +84,7 @@ func TestTLS(t *testing.T) {
 		}
 	})
 	t.Run("plain to a server with TLS", func(t *testing.T) {
-		err := list(t, driver.TLS{}, "http://"+server.Addr())
+		err := list(t, tlsfiles.Config{}, "http://"+server.Addr())
 		if !errors.Is(err, driver.ErrUnavailable) {
 			t.Errorf("%v, want ErrUnavailable", err)
 		}
@@ -162,7 +164,7 @@ func TestUserWithTheRoleOfTheReadme(t *testing.T) {
 	server.AddUser("stranger", "secret", "/elsewhere/")
 
 	d := open(t, Config{Endpoints: []string{server.Endpoint()}, Username: "muster", Password: "secret"})
-	if err := everything(within(t), d, "orders", "i1"); err != nil {
+	if err := everything(wait.Context(t), d, "orders", "i1"); err != nil {
 		t.Fatalf("with the role of the README: %v", err)
 	}
 
@@ -180,40 +182,40 @@ func TestUserWithTheRoleOfTheReadme(t *testing.T) {
 			c.config.Endpoints = []string{server.Endpoint()}
 			d := open(t, c.config)
 			q := driver.Query{Service: "orders"}
-			snapshot, err := d.List(within(t), q)
+			snapshot, err := d.List(wait.Context(t), q)
 			if !errors.Is(err, driver.ErrDenied) || snapshot.Instances != nil {
 				t.Errorf("List = %v, %v, want ErrDenied", snapshot, err)
 			}
-			for snapshot, err := range d.Watch(within(t), q, driver.Snapshot{}) {
+			for snapshot, err := range d.Watch(wait.Context(t), q, driver.Snapshot{}) {
 				if !errors.Is(err, driver.ErrDenied) {
 					t.Errorf("Watch yields %v, %v, want ErrDenied", snapshot, err)
 				}
 			}
-			if err := everything(within(t), d, "orders", "i1"); !errors.Is(err, driver.ErrDenied) {
+			if err := everything(wait.Context(t), d, "orders", "i1"); !errors.Is(err, driver.ErrDenied) {
 				t.Errorf("what else there is: %v, want ErrDenied", err)
 			}
 			a := openAuthority(t, d, "orders")
-			for m, err := range a.Observe(within(t)) {
+			for m, err := range a.Observe(wait.Context(t)) {
 				if !errors.Is(err, driver.ErrDenied) {
 					t.Errorf("Observe yields %v, %v, want ErrDenied", m, err)
 				}
 			}
-			if _, err := a.Acquire(within(t), claim("i1")); !errors.Is(err, driver.ErrDenied) {
+			if _, err := a.Acquire(wait.Context(t), claim("i1")); !errors.Is(err, driver.ErrDenied) {
 				t.Errorf("Acquire: %v, want ErrDenied", err)
 			}
-			if _, err := a.Records(within(t), ""); !errors.Is(err, driver.ErrDenied) {
+			if _, err := a.Records(wait.Context(t), ""); !errors.Is(err, driver.ErrDenied) {
 				t.Errorf("Records: %v, want ErrDenied", err)
 			}
 		})
 	}
 
 	t.Run("records of another system", func(t *testing.T) {
-		if _, err := server.Client().RoleGrantPermission(within(t), "muster", "/services/orders/", clientv3.GetPrefixRangeEnd("/services/orders/"),
+		if _, err := server.Client().RoleGrantPermission(wait.Context(t), "muster", "/services/orders/", clientv3.GetPrefixRangeEnd("/services/orders/"),
 			clientv3.PermissionType(clientv3.PermReadWrite)); err != nil {
 			t.Fatal(err)
 		}
 		d := open(t, Config{Endpoints: []string{server.Endpoint()}, Username: "muster", Password: "secret", Format: "registrator", Prefix: "/services"})
-		if err := everything(within(t), d, "orders", "i1"); err != nil {
+		if err := everything(wait.Context(t), d, "orders", "i1"); err != nil {
 			t.Errorf("with the role of the README: %v", err)
 		}
 	})
@@ -222,25 +224,25 @@ func TestUserWithTheRoleOfTheReadme(t *testing.T) {
 func TestUserWhoOnlyReads(t *testing.T) {
 	server := testserver.StartEtcd(t, testserver.WithAuth())
 	server.AddUser("reader", "secret", "/elsewhere/")
-	if _, err := server.Client().RoleGrantPermission(within(t), "reader", "/muster/", clientv3.GetPrefixRangeEnd("/muster/"),
+	if _, err := server.Client().RoleGrantPermission(wait.Context(t), "reader", "/muster/", clientv3.GetPrefixRangeEnd("/muster/"),
 		clientv3.PermissionType(clientv3.PermRead)); err != nil {
 		t.Fatal(err)
 	}
 	d := open(t, Config{Endpoints: []string{server.Endpoint()}, Username: "reader", Password: "secret"})
-	since, err := d.List(within(t), driver.Query{Service: "orders"})
+	since, err := d.List(wait.Context(t), driver.Query{Service: "orders"})
 	if err != nil {
 		t.Fatalf("List: %v", err)
 	}
-	if _, err := server.Client().Put(within(t), "/muster/v1/services/orders/i1", `{"addr":"10.0.0.5:7946"}`); err != nil {
+	if _, err := server.Client().Put(wait.Context(t), "/muster/v1/services/orders/i1", `{"addr":"10.0.0.5:7946"}`); err != nil {
 		t.Fatal(err)
 	}
-	for seen, err := range d.Watch(within(t), driver.Query{Service: "orders"}, since) {
+	for seen, err := range d.Watch(wait.Context(t), driver.Query{Service: "orders"}, since) {
 		if err != nil || len(seen.Instances) != 1 {
 			t.Errorf("Watch yields %v, %v", seen, err)
 		}
 		break
 	}
-	if err := everything(within(t), d, "orders", "i2"); !errors.Is(err, driver.ErrDenied) {
+	if err := everything(wait.Context(t), d, "orders", "i2"); !errors.Is(err, driver.ErrDenied) {
 		t.Errorf("writing: %v, want ErrDenied", err)
 	}
 }
@@ -257,47 +259,47 @@ func TestTokenIsRenewed(t *testing.T) {
 	}
 	write("first")
 	d := open(t, Config{Endpoints: []string{server.Endpoint()}, Username: "muster", PasswordFile: file})
-	s, err := d.OpenSession(within(t), driver.SessionOptions{TTL: time.Minute})
+	s, err := d.OpenSession(wait.Context(t), driver.SessionOptions{TTL: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
 	i := driver.Instance{Service: "orders", InstanceID: "i1", Addr: "10.0.0.5:7946"}
-	if err := s.Register(within(t), i); err != nil {
+	if err := s.Register(wait.Context(t), i); err != nil {
 		t.Fatal(err)
 	}
 
 	t.Run("roles change", func(t *testing.T) {
 		server.AddUser("another", "secret", "/another/")
-		if err := s.Renew(within(t)); err != nil {
+		if err := s.Renew(wait.Context(t)); err != nil {
 			t.Errorf("Renew: %v", err)
 		}
 		server.AddUser("a-third", "secret", "/another/")
-		if err := s.Register(within(t), i); err != nil {
+		if err := s.Register(wait.Context(t), i); err != nil {
 			t.Errorf("Register: %v", err)
 		}
 		server.AddUser("a-fourth", "secret", "/another/")
-		since, err := d.List(within(t), driver.Query{Service: "orders"})
+		since, err := d.List(wait.Context(t), driver.Query{Service: "orders"})
 		if err != nil || len(since.Instances) != 1 {
 			t.Errorf("List: %v, %v", since, err)
 		}
 	})
 	t.Run("password changes", func(t *testing.T) {
-		if _, err := server.Client().UserChangePassword(within(t), "muster", "second"); err != nil {
+		if _, err := server.Client().UserChangePassword(wait.Context(t), "muster", "second"); err != nil {
 			t.Fatal(err)
 		}
 		write("second")
 		server.Restart()
-		reconnected(t, func() error { return s.Renew(within(t)) })
-		reconnected(t, func() error { return s.Register(within(t), i) })
+		reconnected(t, func() error { return s.Renew(wait.Context(t)) })
+		reconnected(t, func() error { return s.Register(wait.Context(t), i) })
 	})
 	t.Run("watch with a token that is gone", func(t *testing.T) {
-		since, err := d.List(within(t), driver.Query{Service: "orders"})
+		since, err := d.List(wait.Context(t), driver.Query{Service: "orders"})
 		if err != nil {
 			t.Fatal(err)
 		}
 		server.Restart()
 		// The first watch may be the one that finds the token gone.
-		eventually(t, "a watch that works", func() bool {
+		wait.For(t, "a watch that works", func() bool {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 			defer cancel()
 			for _, err := range d.Watch(ctx, driver.Query{Service: "orders"}, since) {
@@ -309,7 +311,7 @@ func TestTokenIsRenewed(t *testing.T) {
 			return true // it stood until the context ended
 		})
 	})
-	if err := s.Close(within(t)); err != nil {
+	if err := s.Close(wait.Context(t)); err != nil {
 		t.Errorf("Close: %v", err)
 	}
 }
@@ -318,17 +320,17 @@ func TestTokenIsRenewed(t *testing.T) {
 func TestAuthIsSwitchedOnLater(t *testing.T) {
 	server := testserver.StartEtcd(t)
 	d := open(t, Config{Endpoints: []string{server.Endpoint()}, Username: "root", Password: "secret"})
-	if err := everything(within(t), d, "orders", "i1"); err != nil {
+	if err := everything(wait.Context(t), d, "orders", "i1"); err != nil {
 		t.Fatalf("with authentication off: %v", err)
 	}
 	c := server.Client()
-	_, err1 := c.UserAdd(within(t), "root", "secret")
-	_, err2 := c.UserGrantRole(within(t), "root", "root")
-	_, err3 := c.AuthEnable(within(t))
+	_, err1 := c.UserAdd(wait.Context(t), "root", "secret")
+	_, err2 := c.UserGrantRole(wait.Context(t), "root", "root")
+	_, err3 := c.AuthEnable(wait.Context(t))
 	if err := errors.Join(err1, err2, err3); err != nil {
 		t.Fatal(err)
 	}
-	if err := everything(within(t), d, "orders", "i1"); err != nil {
+	if err := everything(wait.Context(t), d, "orders", "i1"); err != nil {
 		t.Fatalf("with authentication on: %v", err)
 	}
 }

@@ -13,14 +13,14 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/musterhq/muster/discovery/driver"
-	"github.com/musterhq/muster/providers/internal/grants"
+	"github.com/musterhq/muster/providers/etcd/internal/grants"
 )
 
 // DefaultGrantTTL is how long a grant of mastership outlives its last renewal if
 // nothing else is asked for.
 const DefaultGrantTTL = 5 * time.Second
 
-// OpenAuthority opens the authority of one cluster. It talks to nobody.
+// OpenAuthority opens the authority of one cluster. It makes no call.
 func (d *Driver) OpenAuthority(_ context.Context, o driver.AuthorityOptions) (driver.Authority, error) {
 	if o.Cluster == "" {
 		return nil, fmt.Errorf("etcd: %w: authority without a cluster", driver.ErrInvalid)
@@ -29,20 +29,23 @@ func (d *Driver) OpenAuthority(_ context.Context, o driver.AuthorityOptions) (dr
 	if err != nil {
 		return nil, err
 	}
+	if d.closed.Load() {
+		return nil, errClosed("open an authority")
+	}
 	return &authority{
 		driver: d, ttl: ttl, prefix: d.keys.cluster(o.Cluster), records: d.keys.records(o.Cluster), life: grants.NewLifetime(),
 	}, nil
 }
 
-// authority grants mastership by one key, and tells one grant from another by the
+// authority grants mastership by one key, and distinguishes grants by the
 // revision at which that key was written:
 //
 //   - A grant is the transaction that writes the key. It also writes the term, and
 //     fails if the key or the term were written since they were read.
-//   - A grant is over when the key is gone or was written again.
+//   - A grant has ended when the key is gone or was written again.
 //   - An instance that finds the key in its own name is given that grant again only
-//     if it is known here to stand. Otherwise, because an answer was lost or
-//     because it was released in vain, the key is written anew, on a new lease and
+//     if it is known here to be valid. Otherwise, because an answer was lost or
+//     because it was released in vain, the key is written again, on a new lease and
 //     with a higher term. For the revocation of the old lease may still be on its
 //     way, and would end a grant in use.
 type authority struct {
@@ -51,14 +54,15 @@ type authority struct {
 	prefix  string // of the keys of the cluster
 	records string // of the records
 	life    *grants.Lifetime
-	given   grants.Last[token]
+	active  grants.Active[token]
 }
 
 var (
 	_ driver.Authority = (*authority)(nil)
 	_ driver.Store     = (*authority)(nil)
 
-	_ driver.ClaimRehearser = (*authority)(nil)
+	_ driver.StoreWatcher           = (*authority)(nil)
+	_ driver.ClaimPermissionChecker = (*authority)(nil)
 )
 
 // token is what Grant.Token holds.
@@ -72,7 +76,7 @@ func (a *authority) Acquire(ctx context.Context, c driver.Claim) (driver.Grant, 
 	if c.Holder.InstanceID == "" {
 		return driver.Grant{}, fmt.Errorf("etcd: %w: claim without an instance id", driver.ErrInvalid)
 	}
-	if a.life.Over() {
+	if a.life.Ended() {
 		return driver.Grant{}, a.errClosed()
 	}
 	s, err := a.read(ctx)
@@ -86,8 +90,8 @@ func (a *authority) Acquire(ctx context.Context, c driver.Claim) (driver.Grant, 
 	if s.Master != nil && s.Master.InstanceID != c.Holder.InstanceID {
 		return driver.Grant{}, fmt.Errorf("etcd: %w: %s is master with term %d", driver.ErrConflict, s.Master.NodeID, s.Master.Term)
 	}
-	if g, ok := a.standing(s); ok && g.Term > c.MinTerm {
-		return a.again(ctx, g)
+	if g, ok := a.activeGrant(s); ok && g.Term > c.MinTerm {
+		return a.renewActive(ctx, g)
 	}
 	lease, ttl, err := a.driver.grant(ctx, a.ttl)
 	if err != nil {
@@ -101,17 +105,17 @@ func (a *authority) Acquire(ctx context.Context, c driver.Claim) (driver.Grant, 
 		return driver.Grant{}, err
 	}
 	g.ValidFor = ttl
-	a.given.Give(g)
+	a.active.Set(g)
 	return g, nil
 }
 
-// standing returns the grant given here before, if its key is still in place.
-func (a *authority) standing(s state) (driver.Grant, bool) {
-	g, t, ok := a.given.Get()
+// activeGrant returns the grant given here before, if its key is still in place.
+func (a *authority) activeGrant(s state) (driver.Grant, bool) {
+	g, t, ok := a.active.Get()
 	return g, ok && t.revision == s.revisions[grants.MasterKey]
 }
 
-func (a *authority) again(ctx context.Context, g driver.Grant) (driver.Grant, error) {
+func (a *authority) renewActive(ctx context.Context, g driver.Grant) (driver.Grant, error) {
 	again, err := a.Renew(ctx, g)
 	if errors.Is(err, driver.ErrSessionLost) {
 		return driver.Grant{}, fmt.Errorf("etcd: acquire: %w: the grant of term %d has just ended", driver.ErrUnavailable, g.Term)
@@ -163,7 +167,7 @@ func (a *authority) Renew(ctx context.Context, g driver.Grant) (driver.Grant, er
 	if err != nil {
 		return driver.Grant{}, err
 	}
-	if a.life.Over() {
+	if a.life.Ended() {
 		return driver.Grant{}, a.errClosed()
 	}
 	ttl, err := a.driver.keepAlive(ctx, t.lease)
@@ -188,7 +192,10 @@ func (a *authority) Release(ctx context.Context, g driver.Grant) error {
 	if err != nil {
 		return err
 	}
-	a.given.Take(t)
+	a.active.Clear(t)
+	if a.life.Ended() {
+		return a.errClosed()
+	}
 	return a.driver.revoke(ctx, t.lease)
 }
 
@@ -212,7 +219,7 @@ func (a *authority) Observe(ctx context.Context) iter.Seq2[driver.Mastership, er
 		}
 		switch {
 		case done || ctx.Err() != nil:
-		case a.life.Over():
+		case a.life.Ended():
 			yield(driver.Mastership{}, a.errClosed())
 		case err != nil:
 			yield(driver.Mastership{}, err)
@@ -226,10 +233,10 @@ func (a *authority) observeFrom(ctx context.Context, kvs map[string]*mvccpb.KeyV
 	if err != nil {
 		return false, err
 	}
-	if !yield(s.Mastership(s.Master != nil), nil) {
+	if !yield(a.mastership(s), nil) {
 		return true, nil
 	}
-	for events, err := range a.driver.watch(ctx, a.prefix, revision) {
+	for events, err := range a.driver.watch(ctx, a.prefix, clientv3.GetPrefixRangeEnd(a.prefix), revision) {
 		if err != nil {
 			return false, err
 		}
@@ -243,7 +250,7 @@ func (a *authority) observeFrom(ctx context.Context, kvs map[string]*mvccpb.KeyV
 		if s, err = a.parse(kvs); err != nil {
 			return false, err
 		}
-		if !yield(s.Mastership(s.Master != nil), nil) {
+		if !yield(a.mastership(s), nil) {
 			return true, nil
 		}
 	}
@@ -261,21 +268,34 @@ func (a *authority) Close(ctx context.Context) error {
 // revokeLater revokes a lease of which the caller, whose context may have ended,
 // cannot wait to be rid. After its TTL the lease ends anyway.
 func (a *authority) revokeLater(lease clientv3.LeaseID) {
-	a.life.Later(a.ttl, func(ctx context.Context) {
+	a.life.Go(a.ttl, func(ctx context.Context) {
 		_ = a.driver.revoke(ctx, lease) // it expires
 	})
 }
 
 func (a *authority) errClosed() error {
-	return fmt.Errorf("etcd: %w: the authority of %s is closed", driver.ErrInvalid, a.prefix)
+	return fmt.Errorf("etcd: the authority of %s is %w", a.prefix, driver.ErrClosed)
 }
 
-// state is what stands in the keys of a cluster. A master's grant stands as long as the
+// state is what the keys of a cluster hold. A master's grant is valid as long as the
 // key of the master does.
 type state struct {
 	grants.State
 	// The revisions at which the keys were written, 0 for one that is not there.
 	revisions map[string]int64
+	// leased says that the key of the master is on a lease, as that of every grant is.
+	leased bool
+}
+
+// mastership is what s says of it. A key of the master that was put there by hand, as to
+// restore it, is on no lease: no other grant is given, and it never expires.
+func (a *authority) mastership(s state) driver.Mastership {
+	m := s.Mastership(s.Master != nil)
+	if s.Master != nil && !s.leased {
+		m.Warning = fmt.Sprintf("etcd: %s names node %s as master and is on no lease, so that it never expires: somebody has written it by hand; delete it if no node is master, and the next grant has a higher term",
+			a.prefix+grants.MasterKey, s.Master.NodeID)
+	}
+	return m
 }
 
 // unchanged holds as long as no key was written or deleted since the read.
@@ -317,6 +337,7 @@ func (a *authority) parse(kvs map[string]*mvccpb.KeyValue) (state, error) {
 			continue
 		}
 		s.revisions[name] = kv.ModRevision
+		s.leased = s.leased || name == grants.MasterKey && kv.Lease != 0
 		if err := s.Parse(name, kv.Value); err != nil {
 			return state{}, fmt.Errorf("etcd: %w", grants.Unreadable(string(kv.Key), kv.Value, err))
 		}

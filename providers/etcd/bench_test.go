@@ -11,8 +11,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/musterhq/muster/discovery/driver"
-	"github.com/musterhq/muster/internal/testserver"
-	"github.com/musterhq/muster/providers/internal/providertest"
+	"github.com/musterhq/muster/internal/testing/providertest"
+	"github.com/musterhq/muster/internal/testing/testserver"
 )
 
 // Beside a bare put on a lease and the watch of the etcd client. Both write as much.

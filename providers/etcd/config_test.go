@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/discovery/driver"
-	"github.com/musterhq/muster/internal/testserver"
+	"github.com/musterhq/muster/internal/testing/testserver"
+	"github.com/musterhq/muster/internal/testing/wait"
+	"github.com/musterhq/muster/tlsfiles"
 )
 
 func TestConfigNamesWhatIsWrong(t *testing.T) {
@@ -41,7 +43,7 @@ func TestConfigNamesWhatIsWrong(t *testing.T) {
 		{"path", Config{Endpoints: []string{"http://etcd:2379/v3"}}, []string{"endpoints[0]"}},
 		{"the second", Config{Endpoints: []string{"http://etcd:2379", "etcd2"}}, []string{"endpoints[1]"}},
 		{"mixed", Config{Endpoints: []string{"http://a:2379", "https://b:2379"}}, []string{"endpoints[1]"}},
-		{"tls over http", Config{Endpoints: plain, TLS: driver.TLS{CAFile: ca.CAFile}}, []string{"endpoints[0]"}},
+		{"tls over http", Config{Endpoints: plain, TLS: tlsfiles.Config{CAFile: ca.CAFile}}, []string{"endpoints[0]"}},
 		{"user in the URL", Config{Endpoints: []string{"http://root:hunter2@etcd:2379"}}, []string{"endpoints[0]"}},
 		{"relative prefix", Config{Endpoints: plain, Prefix: "muster"}, []string{"prefix"}},
 		{"empty segment", Config{Endpoints: plain, Prefix: "/a//b"}, []string{"prefix"}},
@@ -56,11 +58,11 @@ func TestConfigNamesWhatIsWrong(t *testing.T) {
 		{"two passwords", Config{Endpoints: plain, Username: "muster", Password: "hunter2", PasswordFile: empty}, []string{"password_file"}},
 		{"empty password file", Config{Endpoints: plain, Username: "muster", PasswordFile: empty}, []string{"password_file"}},
 		{"no password file", Config{Endpoints: plain, Username: "muster", PasswordFile: filepath.Join(dir, "none")}, []string{"password_file"}},
-		{"no CA file", Config{Endpoints: secure, TLS: driver.TLS{CAFile: filepath.Join(dir, "none")}}, []string{"tls.ca_file"}},
-		{"CA file without certificate", Config{Endpoints: secure, TLS: driver.TLS{CAFile: empty}}, []string{"tls.ca_file"}},
-		{"certificate alone", Config{Endpoints: secure, TLS: driver.TLS{CertFile: cert}}, []string{"tls.key_file"}},
-		{"key alone", Config{Endpoints: secure, TLS: driver.TLS{KeyFile: key}}, []string{"tls.cert_file"}},
-		{"key of another", Config{Endpoints: secure, TLS: driver.TLS{CertFile: cert, KeyFile: otherKey}}, []string{"tls.key_file"}},
+		{"no CA file", Config{Endpoints: secure, TLS: tlsfiles.Config{CAFile: filepath.Join(dir, "none")}}, []string{"tls.ca_file"}},
+		{"CA file without certificate", Config{Endpoints: secure, TLS: tlsfiles.Config{CAFile: empty}}, []string{"tls.ca_file"}},
+		{"certificate alone", Config{Endpoints: secure, TLS: tlsfiles.Config{CertFile: cert}}, []string{"tls.key_file"}},
+		{"key alone", Config{Endpoints: secure, TLS: tlsfiles.Config{KeyFile: key}}, []string{"tls.cert_file"}},
+		{"key of another", Config{Endpoints: secure, TLS: tlsfiles.Config{CertFile: cert, KeyFile: otherKey}}, []string{"tls.key_file"}},
 		{"everything", Config{Endpoints: []string{"etcd"}, Prefix: "muster", Username: "muster", DialTimeout: -1},
 			[]string{"dial_timeout", "endpoints[0]", "password", "prefix"}},
 	} {
@@ -168,12 +170,12 @@ func TestNewDoesNotWaitForEtcd(t *testing.T) {
 		{Endpoints: []string{"http://127.0.0.1:1"}, Username: "muster", Password: "secret"},
 	} {
 		d := open(t, c)
-		_, err := d.List(within(t), driver.Query{Service: "orders"})
+		_, err := d.List(wait.Context(t), driver.Query{Service: "orders"})
 		if !errors.Is(err, driver.ErrUnavailable) || !strings.Contains(err.Error(), "refused") {
 			t.Errorf("List = %v, want ErrUnavailable and the reason", err)
 		}
 	}
-	if took := time.Since(start); took > bound/2 {
+	if took := time.Since(start); took > wait.Patience/3 {
 		t.Errorf("it took %v", took)
 	}
 }

@@ -5,12 +5,14 @@ import (
 	"sync/atomic"
 	"testing"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
 
 	"github.com/musterhq/muster/discovery/discoverytest"
 	"github.com/musterhq/muster/discovery/driver"
-	"github.com/musterhq/muster/internal/testserver"
-	"github.com/musterhq/muster/providers/internal/providertest"
+	"github.com/musterhq/muster/internal/testing/providertest"
+	"github.com/musterhq/muster/internal/testing/testserver"
+	"github.com/musterhq/muster/internal/testing/wait"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(testserver.Main(m)) }
@@ -19,13 +21,6 @@ var prefixes atomic.Int64
 
 // newPrefix keeps the tests that share a server apart.
 func newPrefix() string { return fmt.Sprintf("/test-%d/muster", prefixes.Add(1)) }
-
-const bound = providertest.Bound
-
-var (
-	within     = providertest.Within
-	eventually = providertest.Eventually
-)
 
 // open returns a driver that is closed with the test.
 func open(t testing.TB, c Config) *Driver {
@@ -48,6 +43,11 @@ func newHarness(t testing.TB, c Config) discoverytest.Harness {
 	c.Endpoints = []string{"http://" + proxy.Addr()}
 	layout := open(t, c).layout
 	h := providertest.Harness(proxy, func(t testing.TB) driver.Driver { return open(t, c) })
+	providertest.Faulty(&h, server.Addr(), func(t testing.TB, addr string) driver.Driver {
+		c := c
+		c.Endpoints = []string{"http://" + addr}
+		return open(t, c)
+	}, []string{"POST /etcdserverpb.KV/Put", "POST /etcdserverpb.KV/Txn"}, []string{"POST /etcdserverpb.Lease/LeaseRevoke"})
 	h.OpenDenied = func(t testing.TB) driver.Driver {
 		server, c := testserver.StartEtcd(t, testserver.WithAuth()), c
 		server.AddUser("stranger", "secret", "/elsewhere/")
@@ -56,25 +56,28 @@ func newHarness(t testing.TB, c Config) discoverytest.Harness {
 	}
 	h.AddGarbage = func(t testing.TB, service string) {
 		for i, value := range []string{"", "garbage", "[]", `{"service":"` + service + `","addr":"0.0.0.0:1"}`} {
-			_, err := server.Client().Put(within(t), layout.Prefix(service)+fmt.Sprint("garbage-", i), value)
+			_, err := server.Client().Put(wait.Context(t), layout.Prefix(service)+fmt.Sprint("garbage-", i), value)
 			providertest.Must(t, "put garbage", err)
 		}
+	}
+	h.Dump = func(t testing.TB) map[string]string {
+		return keysFrom(t, server, c.Prefix, clientv3.GetPrefixRangeEnd(c.Prefix))
 	}
 	h.RemoveRegistration = func(t testing.TB, i driver.Instance) {
 		key, _, err := layout.Encode(i)
 		providertest.Must(t, "find a registration", err)
-		_, err = server.Client().Delete(within(t), key)
+		_, err = server.Client().Delete(wait.Context(t), key)
 		providertest.Must(t, "delete a registration", err)
 	}
 	h.ExpireSession = func(t testing.TB, s driver.Session) {
-		_, err := server.Client().Revoke(within(t), s.(*session).lease)
+		_, err := server.Client().Revoke(wait.Context(t), s.(*session).lease)
 		providertest.Must(t, "revoke a lease", err)
 	}
 	h.Compact = func(t testing.TB) {
 		// Of the revision that it names itself, a compaction keeps the changes.
-		r, err := server.Client().Put(within(t), newPrefix(), "")
+		r, err := server.Client().Put(wait.Context(t), newPrefix(), "")
 		providertest.Must(t, "write", err)
-		_, err = server.Client().Compact(within(t), r.Header.Revision)
+		_, err = server.Client().Compact(wait.Context(t), r.Header.Revision)
 		providertest.Must(t, "compact", err)
 	}
 	return h

@@ -8,12 +8,12 @@
 //
 //   - Every read is linearizable. A list is one range read, so it is whole or an
 //     error; what follows is watched from its revision on.
-//   - A registration hangs on a lease. Only the session that made it, or a later
+//   - A registration is on a lease. Only the session that made it, or a later
 //     one of the same instance, changes or removes it.
 //   - Mastership is one key, on a lease of its own, created in the transaction
 //     that also raises the term. No two transactions grant the same term.
 //   - A broken connection is an error at once. Nothing is tried again here, except
-//     that a token which etcd has forgotten is asked for once more.
+//     that a token which etcd has forgotten is asked for again.
 //
 // What it does not promise: a lease may live longer than its TTL. etcd starts
 // every lease afresh when its leader changes, so that a crashed master may be

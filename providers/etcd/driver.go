@@ -1,11 +1,13 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -16,31 +18,36 @@ import (
 	"google.golang.org/grpc/backoff"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/providers/internal/format"
+	"github.com/musterhq/muster/tlsfiles"
 )
 
 // Driver is a client of one etcd cluster. It implements driver.Driver,
-// driver.Watcher, driver.Cataloger, driver.Registrar, driver.Reducer, driver.Rehearser,
-// driver.Authorizer and driver.Secured; its authorities implement driver.Store.
+// driver.Watcher, driver.Cataloger, driver.Registrar, driver.Normalizer, driver.PermissionChecker,
+// driver.Authorizer, driver.Warner, driver.Identifier and driver.TLSReporter; its authorities
+// implement driver.Store.
 type Driver struct {
 	keys      keys   // of the authority and its records
 	layout    layout // of the registrations
 	client    *clientv3.Client
 	transport *transport
-	secure    *driver.LiveTLS // nil without TLS
+	secure    *tlsfiles.Files // nil without TLS
 	leases    pb.LeaseClient
 	watches   pb.WatchClient
 	closed    atomic.Bool
 }
 
 var (
-	_ driver.Driver     = (*Driver)(nil)
-	_ driver.Watcher    = (*Driver)(nil)
-	_ driver.Cataloger  = (*Driver)(nil)
-	_ driver.Registrar  = (*Driver)(nil)
-	_ driver.Reducer    = (*Driver)(nil)
-	_ driver.Rehearser  = (*Driver)(nil)
-	_ driver.Authorizer = (*Driver)(nil)
-	_ driver.Secured    = (*Driver)(nil)
+	_ driver.Driver            = (*Driver)(nil)
+	_ driver.Watcher           = (*Driver)(nil)
+	_ driver.Cataloger         = (*Driver)(nil)
+	_ driver.Registrar         = (*Driver)(nil)
+	_ driver.Normalizer        = (*Driver)(nil)
+	_ driver.Keyer             = (*Driver)(nil)
+	_ driver.Reviewer          = (*Driver)(nil)
+	_ driver.PermissionChecker = (*Driver)(nil)
+	_ driver.Authorizer        = (*Driver)(nil)
+	_ driver.TLSReporter       = (*Driver)(nil)
 )
 
 // How soon a lost connection is tried again, and how soon one that is silent is
@@ -69,6 +76,7 @@ func New(c Config) (*Driver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("etcd: %w: %w", driver.ErrInvalid, err)
 	}
+	t.clusters.client = client
 	conn := client.ActiveConnection()
 	return &Driver{
 		keys:      newKeys(c.AuthorityPrefix),
@@ -81,7 +89,7 @@ func New(c Config) (*Driver, error) {
 	}, nil
 }
 
-func newClient(c Config, secure *driver.LiveTLS, t *transport) (*clientv3.Client, error) {
+func newClient(c Config, secure *tlsfiles.Files, t *transport) (*clientv3.Client, error) {
 	reconnect := grpc.ConnectParams{
 		Backoff: backoff.Config{
 			BaseDelay:  firstReconnect,
@@ -91,11 +99,13 @@ func newClient(c Config, secure *driver.LiveTLS, t *transport) (*clientv3.Client
 		},
 		MinConnectTimeout: c.DialTimeout,
 	}
-	options := append(t.dialOptions(), grpc.WithConnectParams(reconnect))
+	// gRPC goes through HTTPS_PROXY, to http:// as well, and shows the proxy's address as etcd's.
+	// As in every client of Muster the proxies of the environment are not used.
+	options := append(t.dialOptions(), grpc.WithConnectParams(reconnect), grpc.WithNoProxy())
 	var first *tls.Config // by which the etcd client sees that there is TLS
 	if secure != nil {
-		first = secure.Config()
-		options = append(options, grpc.WithTransportCredentials(newSecureTransport(secure.Config)))
+		first = secure.Current()
+		options = append(options, grpc.WithTransportCredentials(newSecureTransport(secure.Current)))
 	}
 	return clientv3.New(clientv3.Config{
 		Endpoints:            c.Endpoints,
@@ -108,8 +118,13 @@ func newClient(c Config, secure *driver.LiveTLS, t *transport) (*clientv3.Client
 	})
 }
 
-// LiveTLS implements driver.Secured.
-func (d *Driver) LiveTLS() *driver.LiveTLS { return d.secure }
+// TLSState implements driver.TLSReporter.
+func (d *Driver) TLSState() (state driver.TLSState, ok bool) {
+	if d.secure == nil || !d.secure.Follows() {
+		return state, false
+	}
+	return d.secure.Check(), true
+}
 
 // Close closes the connections.
 func (d *Driver) Close() error {
@@ -122,12 +137,16 @@ func (d *Driver) Close() error {
 	return nil
 }
 
-// failed is failed, but for calls after Close, which no retry can mend.
+// failed is failed, but for calls after Close, which no retry can fix.
 func (d *Driver) failed(ctx context.Context, what string, err error) error {
 	if d.closed.Load() {
-		return fmt.Errorf("etcd: %s: %w: the driver is closed", what, driver.ErrInvalid)
+		return errClosed(what)
 	}
 	return failed(ctx, what, err)
+}
+
+func errClosed(what string) error {
+	return fmt.Errorf("etcd: %s: the driver is %w", what, driver.ErrClosed)
 }
 
 // List reads the registrations of q.Service in one linearizable range read: it
@@ -155,7 +174,7 @@ func (d *Driver) Services(ctx context.Context) ([]string, error) {
 	var names []string
 	for _, kv := range r.Kvs { // sorted by key
 		key := string(kv.Key)
-		if name, ok := d.layout.Service(key); ok && !d.keys.owns(key) {
+		if name, ok := d.layout.Service(key); ok && !d.reserved(key) {
 			names = append(names, name)
 		}
 	}
@@ -163,10 +182,23 @@ func (d *Driver) Services(ctx context.Context) ([]string, error) {
 	return slices.Compact(names), nil
 }
 
+// reserved reports whether key is none that a registration may have, whatever its
+// service is called: those of the authority, and where names are kept as they are all that
+// is Muster's own.
+func (d *Driver) reserved(key string) bool {
+	if _, plain := d.layout.(format.KV); plain {
+		return strings.HasPrefix(key, d.keys.root)
+	}
+	return d.keys.owns(key)
+}
+
 // read returns the registrations of service as they stood at a revision, or as
 // they stand now where that is 0, and the revision of etcd.
 func (d *Driver) read(ctx context.Context, service string, at int64) (*registrations, int64, error) {
 	set := d.registrations(service)
+	if set.leaf != "" {
+		return d.readWithLeaf(ctx, set, at)
+	}
 	r, err := d.client.Get(ctx, set.prefix, clientv3.WithPrefix(), clientv3.WithRev(at))
 	if err != nil {
 		return nil, 0, d.failed(ctx, "list "+set.prefix, err)
@@ -177,24 +209,58 @@ func (d *Driver) read(ctx context.Context, service string, at int64) (*registrat
 	return set, r.Header.Revision, nil
 }
 
-// registrations is what stands below the prefix of one service.
+// readWithLeaf reads both at one revision, without what other services have between them.
+func (d *Driver) readWithLeaf(ctx context.Context, set *registrations, at int64) (*registrations, int64, error) {
+	r, err := d.client.Txn(ctx).Then(
+		clientv3.OpGet(set.prefix, clientv3.WithPrefix(), clientv3.WithRev(at)),
+		clientv3.OpGet(set.leaf, clientv3.WithRev(at)),
+	).Commit()
+	if err != nil {
+		return nil, 0, d.failed(ctx, "list "+set.leaf, err)
+	}
+	for _, response := range r.Responses {
+		for _, kv := range response.GetResponseRange().Kvs {
+			set.put(string(kv.Key), kv.Value)
+		}
+	}
+	return set, r.Header.Revision, nil
+}
+
+// registrations is what is below the prefix of one service.
 type registrations struct {
 	service, prefix string
+	leaf            string // the key of the service itself, if a record may stand there
 	layout          layout
-	keys            keys
+	reserved        func(key string) bool
 	instances       map[string]driver.Instance // by key
 	skipped         map[string]error           // by key
 }
 
 func (d *Driver) registrations(service string) *registrations {
-	return &registrations{
-		service: service, prefix: d.layout.Prefix(service), layout: d.layout, keys: d.keys,
+	r := &registrations{
+		service: service, prefix: d.layout.Prefix(service), layout: d.layout, reserved: d.reserved,
 		instances: make(map[string]driver.Instance), skipped: make(map[string]error),
 	}
+	if kv, ok := d.layout.(format.KV); ok {
+		if leaf, has := kv.Leaf(service); has {
+			r.leaf = leaf
+		}
+	}
+	return r
+}
+
+// interval is the least one that has all keys of r, and end is not in it. Where it has those
+// of other services, too, owns tells which are of r.
+func (r *registrations) interval() (from, end string) {
+	return cmp.Or(r.leaf, r.prefix), clientv3.GetPrefixRangeEnd(r.prefix)
+}
+
+func (r *registrations) owns(key string) bool {
+	return strings.HasPrefix(key, r.prefix) || r.leaf != "" && key == r.leaf
 }
 
 func (r *registrations) put(key string, value []byte) {
-	if r.keys.owns(key) {
+	if r.reserved(key) {
 		return // hazelcast's service "muster" would stand around them
 	}
 	i, err := r.layout.Decode(r.service, key, value)
@@ -212,10 +278,13 @@ func (r *registrations) delete(key string) {
 	delete(r.skipped, key)
 }
 
-// snapshot returns the set as it stands. Who reads it sorts it.
+// snapshot returns the set as it is. Readers sort it.
 func (r *registrations) snapshot(revision int64) driver.Snapshot {
 	s := driver.Snapshot{Revision: driver.Revision(revision), Instances: make([]driver.Instance, 0, len(r.instances))}
-	for _, i := range r.instances {
+	for key, i := range r.instances {
+		if key == r.leaf && len(r.instances)+len(r.skipped) > 1 {
+			continue // as for other readers, who look there if nothing is below it
+		}
 		s.Instances = append(s.Instances, i)
 	}
 	for key, reason := range r.skipped {

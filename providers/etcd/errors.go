@@ -19,7 +19,7 @@ import (
 func failed(ctx context.Context, what string, err error) error {
 	code, text := describe(err)
 	if ended := ctx.Err(); ended != nil {
-		// gRPC tells why it could not connect in the text.
+		// gRPC says in the text why it could not connect.
 		return fmt.Errorf("etcd: %s: %w: %w: %s", what, driver.ErrUnavailable, ended, text)
 	}
 	return fmt.Errorf("etcd: %s: %w: %s", what, kind(code, text), text)
@@ -50,6 +50,11 @@ func kind(code codes.Code, text string) error {
 		return driver.ErrDenied
 	case codes.InvalidArgument, codes.OutOfRange:
 		return driver.ErrInvalid
+	case codes.ResourceExhausted:
+		// The client's own bound on a request. Others of this code may pass, as a full disk.
+		if strings.Contains(text, "larger than max") {
+			return driver.ErrInvalid
+		}
 	case codes.NotFound:
 		return driver.ErrNotFound
 	case codes.Unimplemented:

@@ -24,7 +24,8 @@ func Example() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for snapshot := range registry.Watch(ctx, discovery.Query{Service: "orders"}) {
-		for _, i := range snapshot.Instances {
+		instances, _ := snapshot.Instances()
+		for _, i := range instances {
 			fmt.Println(i.Addr, i.Zone, snapshot.Stale)
 		}
 	}

@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -13,9 +14,10 @@ import (
 
 	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/discovery/driver"
-	"github.com/musterhq/muster/internal/faultproxy"
-	"github.com/musterhq/muster/internal/testserver"
-	"github.com/musterhq/muster/providers/internal/grants"
+	"github.com/musterhq/muster/internal/testing/faultproxy"
+	"github.com/musterhq/muster/internal/testing/testserver"
+	"github.com/musterhq/muster/internal/testing/wait"
+	"github.com/musterhq/muster/providers/etcd/internal/grants"
 )
 
 func openAuthority(t testing.TB, d *Driver, cluster string) *authority {
@@ -25,7 +27,7 @@ func openAuthority(t testing.TB, d *Driver, cluster string) *authority {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := a.Close(within(t)); err != nil {
+		if err := a.Close(wait.Context(t)); err != nil {
 			t.Errorf("Close of the authority: %v", err)
 		}
 	})
@@ -41,7 +43,7 @@ func claim(instance string) driver.Claim {
 func reconnected(t testing.TB, call func() error) {
 	t.Helper()
 	var err error
-	eventually(t, "etcd is reached again", func() bool {
+	wait.For(t, "etcd is reached again", func() bool {
 		err = call()
 		return !errors.Is(err, driver.ErrUnavailable)
 	})
@@ -52,29 +54,29 @@ func reconnected(t testing.TB, call func() error) {
 
 func TestGrantedTTLIsReported(t *testing.T) {
 	d := open(t, Config{Endpoints: []string{testserver.SharedEtcd(t).Endpoint()}, Prefix: newPrefix()})
-	s, err := d.OpenSession(within(t), driver.SessionOptions{TTL: time.Millisecond})
+	s, err := d.OpenSession(wait.Context(t), driver.SessionOptions{TTL: time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if s.TTL() != 2*time.Second {
 		t.Errorf("TTL of a session = %v, want the least that etcd grants, 2 s", s.TTL())
 	}
-	s.Close(within(t))
-	opened, err := d.OpenAuthority(within(t), driver.AuthorityOptions{Cluster: "orders", TTL: time.Second})
+	s.Close(wait.Context(t))
+	opened, err := d.OpenAuthority(wait.Context(t), driver.AuthorityOptions{Cluster: "orders", TTL: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer opened.Close(within(t))
-	g, err := opened.Acquire(within(t), claim("i1"))
+	defer opened.Close(wait.Context(t))
+	g, err := opened.Acquire(wait.Context(t), claim("i1"))
 	if err != nil || g.ValidFor != 2*time.Second {
 		t.Errorf("Acquire = %+v, %v, want it valid for 2 s", g, err)
 	}
-	if g, err = opened.Renew(within(t), g); err != nil || g.ValidFor != 2*time.Second {
+	if g, err = opened.Renew(wait.Context(t), g); err != nil || g.ValidFor != 2*time.Second {
 		t.Errorf("Renew = %+v, %v, want it valid for 2 s", g, err)
 	}
-	opened.Release(within(t), g)
+	opened.Release(wait.Context(t), g)
 	for _, o := range []driver.SessionOptions{{TTL: -1}} {
-		if _, err := d.OpenSession(within(t), o); !errors.Is(err, driver.ErrInvalid) {
+		if _, err := d.OpenSession(wait.Context(t), o); !errors.Is(err, driver.ErrInvalid) {
 			t.Errorf("OpenSession(%v) = %v", o, err)
 		}
 	}
@@ -86,32 +88,32 @@ func TestEtcdKilledAndBack(t *testing.T) {
 	server := testserver.StartEtcd(t)
 	d := open(t, Config{Endpoints: []string{server.Endpoint()}})
 	const ttl = 2 * time.Second
-	s, err := d.OpenSession(within(t), driver.SessionOptions{TTL: ttl})
+	s, err := d.OpenSession(wait.Context(t), driver.SessionOptions{TTL: ttl})
 	if err != nil {
 		t.Fatal(err)
 	}
 	i := driver.Instance{Service: "orders", InstanceID: "i1", Addr: "10.0.0.5:7946"}
-	if err := s.Register(within(t), i); err != nil {
+	if err := s.Register(wait.Context(t), i); err != nil {
 		t.Fatal(err)
 	}
 	a := openAuthority(t, d, "orders")
-	g, err := a.Acquire(within(t), claim("i1"))
+	g, err := a.Acquire(wait.Context(t), claim("i1"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	q := driver.Query{Service: "orders"}
-	since, err := d.List(within(t), q)
+	since, err := d.List(wait.Context(t), q)
 	if err != nil {
 		t.Fatal(err)
 	}
 	watching := make(chan error, 2)
 	go func() {
-		for _, err := range d.Watch(within(t), q, since) {
+		for _, err := range d.Watch(wait.Context(t), q, since) {
 			watching <- err
 		}
 	}()
 	go func() {
-		for m, err := range a.Observe(within(t)) {
+		for m, err := range a.Observe(wait.Context(t)) {
 			if err != nil || m.Holder == nil {
 				watching <- err
 			}
@@ -125,54 +127,54 @@ func TestEtcdKilledAndBack(t *testing.T) {
 			if !errors.Is(err, driver.ErrUnavailable) {
 				t.Errorf("a watch while etcd is killed: %v, want ErrUnavailable", err)
 			}
-		case <-time.After(bound):
+		case <-time.After(wait.Patience):
 			t.Fatal("a watch is silent though etcd is gone")
 		}
 	}
 	for down := time.Now(); time.Since(down) < 2*ttl; time.Sleep(50 * time.Millisecond) {
-		for what, err := range map[string]error{"Renew": s.Renew(within(t)), "Register": s.Register(within(t), i)} {
+		for what, err := range map[string]error{"Renew": s.Renew(wait.Context(t)), "Register": s.Register(wait.Context(t), i)} {
 			if !errors.Is(err, driver.ErrUnavailable) || errors.Is(err, driver.ErrSessionLost) {
 				t.Fatalf("%s while etcd is killed: %v, want ErrUnavailable", what, err)
 			}
 		}
-		if _, err := a.Renew(within(t), g); !errors.Is(err, driver.ErrUnavailable) || errors.Is(err, driver.ErrSessionLost) {
+		if _, err := a.Renew(wait.Context(t), g); !errors.Is(err, driver.ErrUnavailable) || errors.Is(err, driver.ErrSessionLost) {
 			t.Fatalf("Renew of the grant while etcd is killed: %v, want ErrUnavailable", err)
 		}
-		if got, err := d.List(within(t), q); !errors.Is(err, driver.ErrUnavailable) {
+		if got, err := d.List(wait.Context(t), q); !errors.Is(err, driver.ErrUnavailable) {
 			t.Fatalf("List while etcd is killed: %v, %v, want ErrUnavailable", got, err)
 		}
 	}
 	server.Restart()
 	start := time.Now()
-	reconnected(t, func() error { return s.Renew(within(t)) })
-	if took := time.Since(start); took > 10*time.Second {
+	reconnected(t, func() error { return s.Renew(wait.Context(t)) })
+	if took := time.Since(start); took > wait.Patience/3 {
 		t.Errorf("%v until etcd was reached again", took)
 	}
 	// etcd has started the leases afresh.
-	if got, err := d.List(within(t), q); err != nil || len(got.Instances) != 1 {
+	if got, err := d.List(wait.Context(t), q); err != nil || len(got.Instances) != 1 {
 		t.Errorf("List once etcd is back: %v, %v", got, err)
 	}
 
 	// Not renewed, both go; what follows is another session and a higher term.
-	eventually(t, "the session ends", func() bool {
-		got, err := d.List(within(t), q)
+	wait.For(t, "the session ends", func() bool {
+		got, err := d.List(wait.Context(t), q)
 		return err == nil && len(got.Instances) == 0
 	})
-	if err := s.Renew(within(t)); !errors.Is(err, driver.ErrSessionLost) {
+	if err := s.Renew(wait.Context(t)); !errors.Is(err, driver.ErrSessionLost) {
 		t.Errorf("Renew of a session that ended: %v, want ErrSessionLost", err)
 	}
-	if err := s.Register(within(t), i); !errors.Is(err, driver.ErrSessionLost) {
+	if err := s.Register(wait.Context(t), i); !errors.Is(err, driver.ErrSessionLost) {
 		t.Errorf("Register on a session that ended: %v, want ErrSessionLost", err)
 	}
 	var next driver.Grant
-	eventually(t, "mastership is free", func() bool {
-		next, err = a.Acquire(within(t), claim("i2"))
+	wait.For(t, "mastership is free", func() bool {
+		next, err = a.Acquire(wait.Context(t), claim("i2"))
 		return err == nil
 	})
 	if next.Term <= g.Term {
 		t.Errorf("term %d after term %d", next.Term, g.Term)
 	}
-	if _, err := a.Renew(within(t), g); !errors.Is(err, driver.ErrSessionLost) {
+	if _, err := a.Renew(wait.Context(t), g); !errors.Is(err, driver.ErrSessionLost) {
 		t.Errorf("Renew of a grant that ended: %v, want ErrSessionLost", err)
 	}
 }
@@ -181,7 +183,7 @@ func TestEtcdKilledAndBack(t *testing.T) {
 func TestEtcdPaused(t *testing.T) {
 	server := testserver.StartEtcd(t)
 	d := open(t, Config{Endpoints: []string{server.Endpoint()}})
-	s, err := d.OpenSession(within(t), driver.SessionOptions{TTL: time.Minute})
+	s, err := d.OpenSession(wait.Context(t), driver.SessionOptions{TTL: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,13 +202,13 @@ func TestEtcdPaused(t *testing.T) {
 		if !errors.Is(err, driver.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%s of an etcd that hangs: %v, want ErrUnavailable for the deadline", what, err)
 		}
-		if took := time.Since(start); took > 5*time.Second {
+		if took := time.Since(start); took > wait.Patience/3 {
 			t.Errorf("%s took %v with a deadline of 100 ms", what, took)
 		}
 	}
 	server.Resume()
-	reconnected(t, func() error { return s.Renew(within(t)) })
-	if err := s.Close(within(t)); err != nil {
+	reconnected(t, func() error { return s.Renew(wait.Context(t)) })
+	if err := s.Close(wait.Context(t)); err != nil {
 		t.Error(err)
 	}
 }
@@ -214,37 +216,37 @@ func TestEtcdPaused(t *testing.T) {
 func TestEtcdWiped(t *testing.T) {
 	server := testserver.StartEtcd(t)
 	d := open(t, Config{Endpoints: []string{server.Endpoint()}})
-	s, err := d.OpenSession(within(t), driver.SessionOptions{TTL: time.Minute})
+	s, err := d.OpenSession(wait.Context(t), driver.SessionOptions{TTL: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
 	i := driver.Instance{Service: "orders", InstanceID: "i1", Addr: "10.0.0.5:7946"}
 	a := openAuthority(t, d, "orders")
-	g, err := a.Acquire(within(t), claim("i1"))
+	g, err := a.Acquire(wait.Context(t), claim("i1"))
 	for n := 0; err == nil && n < 20; n++ { // the wiped etcd stands far behind
-		err = errors.Join(s.Register(within(t), i), s.Deregister(within(t), i))
+		err = errors.Join(s.Register(wait.Context(t), i), s.Deregister(wait.Context(t), i))
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	q := driver.Query{Service: "orders"}
-	since, err := d.List(within(t), q)
+	since, err := d.List(wait.Context(t), q)
 	if err != nil {
 		t.Fatal(err)
 	}
 
 	server.Wipe()
 	server.Restart()
-	reconnected(t, func() error { _, err := d.List(within(t), q); return err })
+	reconnected(t, func() error { _, err := d.List(wait.Context(t), q); return err })
 
-	if err := s.Renew(within(t)); !errors.Is(err, driver.ErrSessionLost) {
+	if err := s.Renew(wait.Context(t)); !errors.Is(err, driver.ErrSessionLost) {
 		t.Errorf("Renew: %v, want ErrSessionLost", err)
 	}
-	if _, err := a.Renew(within(t), g); !errors.Is(err, driver.ErrSessionLost) {
+	if _, err := a.Renew(wait.Context(t), g); !errors.Is(err, driver.ErrSessionLost) {
 		t.Errorf("Renew of the grant: %v, want ErrSessionLost", err)
 	}
 	ended := false
-	for _, err := range d.Watch(within(t), q, since) {
+	for _, err := range d.Watch(wait.Context(t), q, since) {
 		if !errors.Is(err, driver.ErrCompacted) {
 			t.Errorf("a watch from a revision that is yet to come: %v, want ErrCompacted", err)
 		}
@@ -255,7 +257,7 @@ func TestEtcdWiped(t *testing.T) {
 	}
 	c := claim("i1")
 	c.MinTerm, c.ClusterID, c.Known = g.Term, g.ClusterID, true
-	next, err := a.Acquire(within(t), c)
+	next, err := a.Acquire(wait.Context(t), c)
 	if err != nil || next.Term != g.Term+1 || next.ClusterID != g.ClusterID {
 		t.Errorf("Acquire = %+v, %v, want term %d of the same cluster", next, err, g.Term+1)
 	}
@@ -267,14 +269,14 @@ func TestCompactionWhileCutOff(t *testing.T) {
 	proxy := testserver.NewProxy(t, server.Addr())
 	prefix := newPrefix()
 	direct := open(t, Config{Endpoints: []string{server.Endpoint()}, Prefix: prefix})
-	s, err := direct.OpenSession(within(t), driver.SessionOptions{TTL: time.Minute})
+	s, err := direct.OpenSession(wait.Context(t), driver.SessionOptions{TTL: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close(within(t))
+	defer s.Close(wait.Context(t))
 	one := driver.Instance{Service: "orders", InstanceID: "i1", Addr: "10.0.0.5:7946"}
 	two := driver.Instance{Service: "orders", InstanceID: "i2", Addr: "10.0.0.6:7946"}
-	if err := s.Register(within(t), one); err != nil {
+	if err := s.Register(wait.Context(t), one); err != nil {
 		t.Fatal(err)
 	}
 
@@ -285,9 +287,10 @@ func TestCompactionWhileCutOff(t *testing.T) {
 	registry := discovery.New("etcd", d, discovery.Options{})
 	defer registry.Close()
 	var step int
-	for snapshot := range registry.Watch(within(t), discovery.Query{Service: "orders"}) {
+	for snapshot := range registry.Watch(wait.Context(t), discovery.Query{Service: "orders"}) {
 		has := func(i driver.Instance) bool {
-			for _, j := range snapshot.Instances {
+			listed, _ := snapshot.Instances()
+			for _, j := range listed {
 				if j.Key() == i.Key() {
 					return true
 				}
@@ -303,14 +306,14 @@ func TestCompactionWhileCutOff(t *testing.T) {
 				t.Fatalf("the last good set is lost: %+v", snapshot)
 			}
 			step++
-			if err := errors.Join(s.Register(within(t), two), s.Deregister(within(t), one)); err != nil {
+			if err := errors.Join(s.Register(wait.Context(t), two), s.Deregister(wait.Context(t), one)); err != nil {
 				t.Fatal(err)
 			}
-			r, err := server.Client().Get(within(t), "any")
+			r, err := server.Client().Get(wait.Context(t), "any")
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := server.Client().Compact(within(t), r.Header.Revision); err != nil {
+			if _, err := server.Client().Compact(wait.Context(t), r.Header.Revision); err != nil {
 				t.Fatal(err)
 			}
 			proxy.Restore()
@@ -363,39 +366,39 @@ func TestAcquireWhoseAnswerIsLost(t *testing.T) {
 	kv, lease := d.client.KV, d.client.Lease
 	held := &late{Lease: lease, got: make(chan struct{}, 1)}
 	d.client.KV, d.client.Lease = lossy{kv}, held
-	if _, err := a.Acquire(within(t), claim("i1")); !errors.Is(err, driver.ErrUnavailable) {
+	if _, err := a.Acquire(wait.Context(t), claim("i1")); !errors.Is(err, driver.ErrUnavailable) {
 		t.Fatalf("Acquire without an answer: %v, want ErrUnavailable", err)
 	}
 	<-held.got
 	d.client.KV, d.client.Lease = kv, lease
 
-	for m, err := range b.Observe(within(t)) {
+	for m, err := range b.Observe(wait.Context(t)) {
 		if err != nil || m.Holder == nil || m.Holder.InstanceID != "i1" {
 			t.Fatalf("Observe yields %+v, %v, want the grant of which its holder knows nothing", m, err)
 		}
 		break
 	}
-	if _, err := b.Acquire(within(t), claim("i2")); !errors.Is(err, driver.ErrConflict) {
+	if _, err := b.Acquire(wait.Context(t), claim("i2")); !errors.Is(err, driver.ErrConflict) {
 		t.Fatalf("Acquire by another: %v, want ErrConflict", err)
 	}
-	g, err := a.Acquire(within(t), claim("i1"))
+	g, err := a.Acquire(wait.Context(t), claim("i1"))
 	if err != nil || g.Term != 2 {
 		t.Fatalf("Acquire by the same = %+v, %v, want term 2", g, err)
 	}
 	// Now the revocation of the first lease arrives. It ends nothing that is in use.
-	if _, err := lease.Revoke(within(t), held.held[0]); err != nil {
+	if _, err := lease.Revoke(wait.Context(t), held.held[0]); err != nil {
 		t.Fatal(err)
 	}
-	if g, err = a.Renew(within(t), g); err != nil {
+	if g, err = a.Renew(wait.Context(t), g); err != nil {
 		t.Fatalf("Renew after a late revocation: %v", err)
 	}
-	if _, err := b.Acquire(within(t), claim("i2")); !errors.Is(err, driver.ErrConflict) {
+	if _, err := b.Acquire(wait.Context(t), claim("i2")); !errors.Is(err, driver.ErrConflict) {
 		t.Fatalf("Acquire by another: %v, want ErrConflict", err)
 	}
-	if err := a.Release(within(t), g); err != nil {
+	if err := a.Release(wait.Context(t), g); err != nil {
 		t.Fatal(err)
 	}
-	if next, err := b.Acquire(within(t), claim("i2")); err != nil || next.Term != 3 {
+	if next, err := b.Acquire(wait.Context(t), claim("i2")); err != nil || next.Term != 3 {
 		t.Fatalf("Acquire after the release = %+v, %v, want term 3", next, err)
 	}
 }
@@ -418,9 +421,9 @@ func TestAcquireOverABrokenWire(t *testing.T) {
 	}
 	d.client.KV = kv
 	var g driver.Grant
-	eventually(t, "mastership is free again", func() bool {
+	wait.For(t, "mastership is free again", func() bool {
 		var err error
-		g, err = b.Acquire(within(t), claim("i2"))
+		g, err = b.Acquire(wait.Context(t), claim("i2"))
 		return err == nil
 	})
 	// Nothing was granted if the revocation overtook the transaction.
@@ -429,7 +432,7 @@ func TestAcquireOverABrokenWire(t *testing.T) {
 	}
 	proxy.Restore()
 	reconnected(t, func() error {
-		_, err := a.Acquire(within(t), claim("i1"))
+		_, err := a.Acquire(wait.Context(t), claim("i1"))
 		if errors.Is(err, driver.ErrConflict) {
 			return nil
 		}
@@ -447,16 +450,66 @@ func (o onTxn) Txn(ctx context.Context) clientv3.Txn {
 	return o.KV.Txn(ctx)
 }
 
+// A key of the master that was written by hand, as to restore it, is on no lease and never
+// expires: every node says so, until it is deleted.
+func TestMasterKeyWrittenByHand(t *testing.T) {
+	t.Parallel()
+	server := testserver.SharedEtcd(t)
+	d := open(t, Config{Endpoints: []string{server.Endpoint()}, Prefix: newPrefix()})
+	a := openAuthority(t, d, "c")
+	claim := driver.Claim{Holder: driver.Holder{NodeID: "n1", InstanceID: "i1", Addr: "10.0.0.1:1"}, ClusterID: "id"}
+	if _, err := a.Acquire(wait.Context(t), claim); err != nil {
+		t.Fatal(err)
+	}
+	observed := func() driver.Mastership {
+		for m, err := range a.Observe(wait.Context(t)) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			return m
+		}
+		t.Fatal("nothing is observed")
+		return driver.Mastership{}
+	}
+	if m := observed(); m.Holder == nil || m.Warning != "" {
+		t.Errorf("of a grant is observed %+v", m)
+	}
+	key := a.prefix + grants.MasterKey
+	r, err := server.Client().Get(wait.Context(t), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := server.Client().Put(wait.Context(t), key, string(r.Kvs[0].Value)); err != nil {
+		t.Fatal(err)
+	}
+	if m := observed(); m.Holder == nil || !strings.Contains(m.Warning, key) || !strings.Contains(m.Warning, "never expires") {
+		t.Errorf("of what was written by hand is observed %+v", m)
+	}
+	other := driver.Claim{Holder: driver.Holder{NodeID: "n2", InstanceID: "i2", Addr: "10.0.0.2:1"}}
+	if _, err := a.Acquire(wait.Context(t), other); !errors.Is(err, driver.ErrConflict) {
+		t.Errorf("granted beside it: %v", err)
+	}
+	if _, err := server.Client().Delete(wait.Context(t), key); err != nil {
+		t.Fatal(err)
+	}
+	if m := observed(); m.Holder != nil || m.Warning != "" {
+		t.Errorf("of what was deleted is observed %+v", m)
+	}
+	if g, err := a.Acquire(wait.Context(t), other); err != nil || g.Term != 2 {
+		t.Errorf("granted is %+v, %v", g, err)
+	}
+}
+
 func TestMasterKeyDeletedByHand(t *testing.T) {
 	server := testserver.SharedEtcd(t)
 	c := Config{Endpoints: []string{server.Endpoint()}, Prefix: newPrefix()}
 	a, b := openAuthority(t, open(t, c), "orders"), openAuthority(t, open(t, c), "orders")
-	g, err := a.Acquire(within(t), claim("i1"))
+	g, err := a.Acquire(wait.Context(t), claim("i1"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	states := make(chan driver.Mastership, 10)
-	ctx, cancel := context.WithCancel(within(t))
+	ctx, cancel := context.WithCancel(wait.Context(t))
 	defer cancel()
 	var done sync.WaitGroup
 	defer done.Wait()
@@ -472,26 +525,26 @@ func TestMasterKeyDeletedByHand(t *testing.T) {
 	if m := <-states; m.Holder == nil || m.Term != 1 {
 		t.Fatalf("Observe yields %+v", m)
 	}
-	if _, err := server.Client().Delete(within(t), a.prefix+grants.MasterKey); err != nil {
+	if _, err := server.Client().Delete(wait.Context(t), a.prefix+grants.MasterKey); err != nil {
 		t.Fatal(err)
 	}
 	if m := <-states; m.Holder != nil || m.Term != 1 || m.ClusterID != "id-of-i1" {
 		t.Fatalf("Observe yields %+v, want nobody, term 1 and the cluster id", m)
 	}
-	if _, err := a.Renew(within(t), g); !errors.Is(err, driver.ErrSessionLost) {
+	if _, err := a.Renew(wait.Context(t), g); !errors.Is(err, driver.ErrSessionLost) {
 		t.Errorf("Renew: %v, want ErrSessionLost", err)
 	}
-	next, err := b.Acquire(within(t), claim("i2"))
+	next, err := b.Acquire(wait.Context(t), claim("i2"))
 	if err != nil || next.Term != 2 || next.ClusterID != "id-of-i1" {
 		t.Fatalf("Acquire = %+v, %v, want term 2 of the same cluster", next, err)
 	}
-	if _, err := a.Renew(within(t), g); !errors.Is(err, driver.ErrSessionLost) {
+	if _, err := a.Renew(wait.Context(t), g); !errors.Is(err, driver.ErrSessionLost) {
 		t.Errorf("Renew: %v, want ErrSessionLost", err)
 	}
-	if err := a.Release(within(t), g); err != nil {
+	if err := a.Release(wait.Context(t), g); err != nil {
 		t.Errorf("Release: %v", err)
 	}
-	if _, err := b.Renew(within(t), next); err != nil {
+	if _, err := b.Renew(wait.Context(t), next); err != nil {
 		t.Errorf("the release of an old grant ended the new one: %v", err)
 	}
 }
@@ -502,26 +555,26 @@ func TestGarbageInTheKeysOfACluster(t *testing.T) {
 	a := openAuthority(t, open(t, c), "orders")
 	for _, key := range []string{grants.MasterKey, grants.TermKey} {
 		for _, value := range []string{"garbage", "", "{}", "-1", "1.5"} {
-			if _, err := server.Client().Put(within(t), a.prefix+key, value); err != nil {
+			if _, err := server.Client().Put(wait.Context(t), a.prefix+key, value); err != nil {
 				t.Fatal(err)
 			}
-			if g, err := a.Acquire(within(t), claim("i1")); !errors.Is(err, driver.ErrInvalid) {
+			if g, err := a.Acquire(wait.Context(t), claim("i1")); !errors.Is(err, driver.ErrInvalid) {
 				t.Errorf("%s = %q: Acquire = %+v, %v, want ErrInvalid", key, value, g, err)
 			}
-			for m, err := range a.Observe(within(t)) {
+			for m, err := range a.Observe(wait.Context(t)) {
 				if !errors.Is(err, driver.ErrInvalid) {
 					t.Errorf("%s = %q: Observe yields %+v, %v, want ErrInvalid", key, value, m, err)
 				}
 			}
 		}
-		if _, err := server.Client().Delete(within(t), a.prefix+key); err != nil {
+		if _, err := server.Client().Delete(wait.Context(t), a.prefix+key); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := server.Client().Put(within(t), a.prefix+"of-the-future", "garbage"); err != nil {
+	if _, err := server.Client().Put(wait.Context(t), a.prefix+"of-the-future", "garbage"); err != nil {
 		t.Fatal(err)
 	}
-	if g, err := a.Acquire(within(t), claim("i1")); err != nil || g.Term != 1 {
+	if g, err := a.Acquire(wait.Context(t), claim("i1")); err != nil || g.Term != 1 {
 		t.Errorf("Acquire beside a key that is not ours = %+v, %v", g, err)
 	}
 }
@@ -531,11 +584,11 @@ func TestClustersOnOnePrefix(t *testing.T) {
 	server := testserver.SharedEtcd(t)
 	d := open(t, Config{Endpoints: []string{server.Endpoint()}, Prefix: newPrefix()})
 	for _, cluster := range []string{"foo", "foobar", "foo/bar", "foo/", "master"} {
-		if err := everything(within(t), d, cluster, "i1"); err != nil {
+		if err := everything(wait.Context(t), d, cluster, "i1"); err != nil {
 			t.Errorf("%q: %v", cluster, err)
 		}
 		a := openAuthority(t, d, cluster)
-		g, err := a.Acquire(within(t), claim("of "+cluster))
+		g, err := a.Acquire(wait.Context(t), claim("of "+cluster))
 		if err != nil || g.Term != 2 || g.ClusterID != "id" {
 			t.Errorf("%q: Acquire = %+v, %v, want term 2", cluster, g, err)
 		}
@@ -556,7 +609,7 @@ func TestRaceForMastership(t *testing.T) {
 		errs := make([]error, candidates)
 		var race sync.WaitGroup
 		for n, a := range all {
-			race.Go(func() { grants[n], errs[n] = a.Acquire(within(t), claim(string(rune('a'+n)))) })
+			race.Go(func() { grants[n], errs[n] = a.Acquire(wait.Context(t), claim(string(rune('a'+n)))) })
 		}
 		race.Wait()
 		var winner = -1
@@ -576,7 +629,7 @@ func TestRaceForMastership(t *testing.T) {
 		if want := driver.Term(round + 1); grants[winner].Term != want {
 			t.Fatalf("round %d: term %d, want %d", round, grants[winner].Term, want)
 		}
-		if err := all[winner].Release(within(t), grants[winner]); err != nil {
+		if err := all[winner].Release(wait.Context(t), grants[winner]); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -589,25 +642,25 @@ func TestSuccessorsRegistrationStays(t *testing.T) {
 	i := driver.Instance{Service: "orders", InstanceID: "i1", Addr: "10.0.0.5:7946"}
 	var sessions []driver.Session
 	for range 2 {
-		s, err := d.OpenSession(within(t), driver.SessionOptions{})
+		s, err := d.OpenSession(wait.Context(t), driver.SessionOptions{})
 		if err == nil {
-			err = s.Register(within(t), i)
+			err = s.Register(wait.Context(t), i)
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 		sessions = append(sessions, s)
 	}
-	if err := errors.Join(sessions[0].Deregister(within(t), i), sessions[0].Close(within(t)), sessions[0].Close(within(t))); err != nil {
+	if err := errors.Join(sessions[0].Deregister(wait.Context(t), i), sessions[0].Close(wait.Context(t)), sessions[0].Close(wait.Context(t))); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := d.List(within(t), driver.Query{Service: "orders"}); err != nil || len(got.Instances) != 1 {
+	if got, err := d.List(wait.Context(t), driver.Query{Service: "orders"}); err != nil || len(got.Instances) != 1 {
 		t.Errorf("List = %v, %v, want the successor's", got, err)
 	}
-	if err := sessions[0].Renew(within(t)); !errors.Is(err, driver.ErrSessionLost) {
-		t.Errorf("Renew after Close: %v, want ErrSessionLost", err)
+	if err := sessions[0].Renew(wait.Context(t)); !errors.Is(err, driver.ErrClosed) {
+		t.Errorf("Renew after Close: %v, want ErrClosed", err)
 	}
-	if err := sessions[1].Close(within(t)); err != nil {
+	if err := sessions[1].Close(wait.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -618,13 +671,13 @@ func TestWatchThatIsNeverAnswered(t *testing.T) {
 	t.Parallel()
 	proxy := faultproxy.NewHTTP(t, testserver.SharedEtcd(t).Addr())
 	d := open(t, Config{Endpoints: []string{"http://" + proxy.Addr()}, Prefix: newPrefix()})
-	since, err := d.List(within(t), driver.Query{Service: "orders"})
+	since, err := d.List(wait.Context(t), driver.Query{Service: "orders"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	hits := proxy.Inject(faultproxy.Fault{Outcome: faultproxy.Silence, Calls: "POST /etcdserverpb.Watch/Watch"})
 	var got error
-	for _, err := range d.Watch(within(t), driver.Query{Service: "orders"}, since) {
+	for _, err := range d.Watch(wait.Context(t), driver.Query{Service: "orders"}, since) {
 		got = err
 	}
 	if !errors.Is(got, driver.ErrUnavailable) || hits.Count() == 0 {

@@ -16,8 +16,10 @@ import (
 	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/discovery/discoverytest"
 	"github.com/musterhq/muster/discovery/driver"
-	"github.com/musterhq/muster/internal/testserver"
-	"github.com/musterhq/muster/providers/internal/format/formattest"
+	"github.com/musterhq/muster/internal/testing/formattest"
+	"github.com/musterhq/muster/internal/testing/snapshot"
+	"github.com/musterhq/muster/internal/testing/testserver"
+	"github.com/musterhq/muster/internal/testing/wait"
 	"github.com/musterhq/muster/registrar"
 )
 
@@ -36,7 +38,7 @@ func TestFormatsKeepTheContract(t *testing.T) {
 // tree returns what stands below a prefix, without it.
 func tree(t *testing.T, server *testserver.Etcd, prefix string) map[string]string {
 	t.Helper()
-	r, err := server.Client().Get(within(t), prefix+"/", clientv3.WithPrefix())
+	r, err := server.Client().Get(wait.Context(t), prefix+"/", clientv3.WithPrefix())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +51,7 @@ func tree(t *testing.T, server *testserver.Etcd, prefix string) map[string]strin
 
 func put(t *testing.T, server *testserver.Etcd, key, value string) {
 	t.Helper()
-	if _, err := server.Client().Put(within(t), key, value); err != nil {
+	if _, err := server.Client().Put(wait.Context(t), key, value); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -98,11 +100,11 @@ func TestReadsWhatOthersWrote(t *testing.T) {
 			}
 			r := discovery.New("etcd", open(t, c.config), discovery.Options{})
 			defer r.Close()
-			s, err := r.List(within(t), discovery.Query{Service: "svc"})
+			s, err := r.List(wait.Context(t), discovery.Query{Service: "svc"})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(c.want, s.Instances, cmpopts.EquateEmpty()); diff != "" {
+			if diff := cmp.Diff(c.want, snapshot.Instances(s), cmpopts.EquateEmpty()); diff != "" {
 				t.Error(diff)
 			}
 			var skipped []string
@@ -114,7 +116,7 @@ func TestReadsWhatOthersWrote(t *testing.T) {
 				t.Errorf("skipped: %s", diff)
 			}
 			for key := range c.keys {
-				if _, err := server.Client().Delete(within(t), key); err != nil {
+				if _, err := server.Client().Delete(wait.Context(t), key); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -132,7 +134,7 @@ func TestWatchOfWhatOthersWrite(t *testing.T) {
 	put(t, server, prefix+"/svc/a", value("1"))
 	put(t, server, prefix+"/svc/b", value("1")) // one address under two keys
 	put(t, server, prefix+"/svc/c", "malformed")
-	next, stop := iter.Pull(r.Watch(within(t), discovery.Query{Service: "svc"}))
+	next, stop := iter.Pull(r.Watch(wait.Context(t), discovery.Query{Service: "svc"}))
 	defer stop()
 	expect := func(skipped int, want ...string) {
 		t.Helper()
@@ -142,7 +144,7 @@ func TestWatchOfWhatOthersWrite(t *testing.T) {
 				t.Fatalf("the watch never showed %v", want)
 			}
 			var got []string
-			for _, i := range s.Instances {
+			for _, i := range snapshot.Instances(s) {
 				got = append(got, i.Addr)
 			}
 			if slices.Equal(got, want) && len(s.Skipped) == skipped {
@@ -155,7 +157,7 @@ func TestWatchOfWhatOthersWrite(t *testing.T) {
 	expect(1, "127.0.0.1:1", "127.0.0.1:4")
 	// The address stands as long as one of its keys does.
 	for _, key := range []string{"a", "d"} {
-		if _, err := server.Client().Delete(within(t), prefix+"/svc/"+key); err != nil {
+		if _, err := server.Client().Delete(wait.Context(t), prefix+"/svc/"+key); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -164,6 +166,54 @@ func TestWatchOfWhatOthersWrite(t *testing.T) {
 	expect(0, "127.0.0.1:1", "127.0.0.1:3")
 	put(t, server, prefix+"/svc/b", value("2"))
 	expect(0, "127.0.0.1:2", "127.0.0.1:3")
+}
+
+// A record at the key of its service counts if nothing stands below it, as for CoreDNS;
+// what stands beside it is of other services.
+func TestLeafOfSkyDNS(t *testing.T) {
+	server := testserver.SharedEtcd(t)
+	prefix := newPrefix()
+	d := open(t, Config{Endpoints: []string{server.Endpoint()}, Format: formatSkyDNS, Prefix: prefix})
+	registry := discovery.New("etcd", d, discovery.Options{})
+	defer registry.Close()
+	record := func(key, addr string) {
+		t.Helper()
+		host, port, _ := strings.Cut(addr, ":")
+		put(t, server, prefix+"/local/cluster/"+key, `{"host":"`+host+`","port":`+port+`}`)
+	}
+	record("svc", "10.0.0.5:1")
+	record("svc-2/x1", "10.0.0.6:1")
+	record("svc2", "10.0.0.7:1")
+	next, stop := iter.Pull(registry.Watch(wait.Context(t), discovery.Query{Service: "svc"}))
+	defer stop()
+	shows := func(want ...driver.Instance) {
+		t.Helper()
+		for {
+			s, ok := next()
+			if !ok {
+				t.Fatalf("the watch never showed %v", want)
+			}
+			if s.Known && cmp.Equal(want, snapshot.Instances(s), cmpopts.EquateEmpty()) {
+				return
+			}
+		}
+	}
+	shows(driver.Instance{Service: "svc", Addr: "10.0.0.5:1"})
+	record("svc-2/x2", "10.0.0.6:2") // is no change of svc
+	record("svc/x1", "10.0.0.8:1")
+	shows(driver.Instance{Service: "svc", InstanceID: "x1", Addr: "10.0.0.8:1"})
+	if _, err := server.Client().Delete(wait.Context(t), prefix+"/local/cluster/svc/x1"); err != nil {
+		t.Fatal(err)
+	}
+	shows(driver.Instance{Service: "svc", Addr: "10.0.0.5:1"})
+	if _, err := server.Client().Delete(wait.Context(t), prefix+"/local/cluster/svc"); err != nil {
+		t.Fatal(err)
+	}
+	shows()
+	names, err := d.Services(wait.Context(t))
+	if want := []string{"svc-2", "svc2"}; err != nil || !slices.Equal(names, want) {
+		t.Errorf("the services are %v, %v; want %v", names, err, want)
+	}
 }
 
 // What others read, to the byte, of what the registrar keeps: it is registered, moves
@@ -186,8 +236,8 @@ func TestRegistrarInOthersRecords(t *testing.T) {
 			map[string]string{"/orders/" + host + ":n1:7947": "10.0.0.6:7947"},
 		},
 		formatSkyDNS: {
-			map[string]string{"/local/cluster/orders/" + id: `{"host":"10.0.0.5","port":7946}`},
-			map[string]string{"/local/cluster/orders/" + id: `{"host":"10.0.0.6","port":7947}`},
+			map[string]string{"/local/cluster/orders/" + id: `{"host":"10.0.0.5","port":7946,"ttl":2}`},
+			map[string]string{"/local/cluster/orders/" + id: `{"host":"10.0.0.6","port":7947,"ttl":2}`},
 		},
 	} {
 		t.Run(format, func(t *testing.T) {
@@ -199,7 +249,7 @@ func TestRegistrarInOthersRecords(t *testing.T) {
 			shows := func(want map[string]string) {
 				t.Helper()
 				var have map[string]string
-				eventually(t, "the tree", func() bool {
+				wait.For(t, "the tree", func() bool {
 					have = tree(t, server, prefix)
 					for key, value := range have {
 						if before, _, ok := strings.Cut(value, `,"registeredAt"`); ok { // the registrar's, and the last
@@ -212,7 +262,7 @@ func TestRegistrarInOthersRecords(t *testing.T) {
 			if err := r.Set(node); err != nil {
 				t.Fatal(err)
 			}
-			if err := r.Wait(within(t)); err != nil {
+			if err := r.Wait(wait.Context(t)); err != nil {
 				t.Fatal(err)
 			}
 			shows(keys.before)
@@ -223,12 +273,12 @@ func TestRegistrarInOthersRecords(t *testing.T) {
 			}
 			shows(keys.after)
 			for key := range keys.after {
-				if _, err := server.Client().Delete(within(t), prefix+key); err != nil {
+				if _, err := server.Client().Delete(wait.Context(t), prefix+key); err != nil {
 					t.Fatal(err)
 				}
 			}
-			shows(keys.after) // once more
-			if err := r.Stop(within(t)); err != nil {
+			shows(keys.after) // again
+			if err := r.Stop(wait.Context(t)); err != nil {
 				t.Fatal(err)
 			}
 			shows(map[string]string{})
@@ -242,17 +292,17 @@ func TestDeregisterUnderTheFormerKey(t *testing.T) {
 	server := testserver.SharedEtcd(t)
 	prefix := newPrefix()
 	d := open(t, Config{Endpoints: []string{server.Endpoint()}, Format: formatHazelcast, Prefix: prefix})
-	s, err := d.OpenSession(within(t), driver.SessionOptions{})
+	s, err := d.OpenSession(wait.Context(t), driver.SessionOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close(within(t))
+	defer s.Close(wait.Context(t))
 	i := driver.Instance{Service: "orders", InstanceID: "i1", Addr: "10.0.0.5:7946"}
-	if err := s.Register(within(t), i); err != nil {
+	if err := s.Register(wait.Context(t), i); err != nil {
 		t.Fatal(err)
 	}
 	i.Addr = "0.0.0.0:7946"
-	if err := s.Deregister(within(t), i); err != nil {
+	if err := s.Deregister(wait.Context(t), i); err != nil {
 		t.Fatal(err)
 	}
 	if left := tree(t, server, prefix); len(left) > 0 {
@@ -266,11 +316,11 @@ func TestKeyThatPassesToAnother(t *testing.T) {
 	server := testserver.SharedEtcd(t)
 	prefix := newPrefix()
 	d := open(t, Config{Endpoints: []string{server.Endpoint()}, Format: formatHazelcast, Prefix: prefix})
-	s, err := d.OpenSession(within(t), driver.SessionOptions{})
+	s, err := d.OpenSession(wait.Context(t), driver.SessionOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close(within(t))
+	defer s.Close(wait.Context(t))
 	at := func(id, addr string) driver.Instance {
 		return driver.Instance{Service: "orders", InstanceID: id, Addr: addr}
 	}
@@ -278,7 +328,7 @@ func TestKeyThatPassesToAnother(t *testing.T) {
 		at("a", "10.0.0.5:1"), at("b", "10.0.0.5:2"),
 		at("b", "10.0.0.5:1"), at("a", "10.0.0.5:3"), // both move, one to where the other was
 	} {
-		if err := s.Register(within(t), i); err != nil {
+		if err := s.Register(wait.Context(t), i); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -289,7 +339,7 @@ func TestKeyThatPassesToAnother(t *testing.T) {
 	if diff := cmp.Diff(want, tree(t, server, prefix)); diff != "" {
 		t.Error(diff)
 	}
-	if err := s.Deregister(within(t), at("a", "10.0.0.5:1")); err != nil {
+	if err := s.Deregister(wait.Context(t), at("a", "10.0.0.5:1")); err != nil {
 		t.Fatal(err)
 	}
 	delete(want, "/orders/orders-10.0.0.5-10.0.0.5-3")
@@ -312,12 +362,12 @@ func TestSuccessorWithTheSameKey(t *testing.T) {
 			}
 			var sessions []driver.Session
 			for _, id := range []string{first, second} {
-				s, err := open(t, config).OpenSession(within(t), driver.SessionOptions{TTL: time.Minute})
+				s, err := open(t, config).OpenSession(wait.Context(t), driver.SessionOptions{TTL: time.Minute})
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer s.Close(within(t))
-				if err := s.Register(within(t), instance(id)); err != nil {
+				defer s.Close(wait.Context(t))
+				if err := s.Register(wait.Context(t), instance(id)); err != nil {
 					t.Fatal(err)
 				}
 				sessions = append(sessions, s)
@@ -326,16 +376,16 @@ func TestSuccessorWithTheSameKey(t *testing.T) {
 			if len(stands) != 1 {
 				t.Fatalf("there is %v, want one key", stands)
 			}
-			if err := sessions[0].Deregister(within(t), instance(first)); err != nil {
+			if err := sessions[0].Deregister(wait.Context(t), instance(first)); err != nil {
 				t.Fatal(err)
 			}
-			if err := sessions[0].Close(within(t)); err != nil {
+			if err := sessions[0].Close(wait.Context(t)); err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(stands, tree(t, server, prefix)); diff != "" {
 				t.Errorf("after the first has gone: %s", diff)
 			}
-			if err := sessions[1].Close(within(t)); err != nil {
+			if err := sessions[1].Close(wait.Context(t)); err != nil {
 				t.Fatal(err)
 			}
 			if left := tree(t, server, prefix); len(left) > 0 {

@@ -6,7 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
-	"github.com/musterhq/muster/providers/internal/format/formattest"
+	"github.com/musterhq/muster/internal/testing/formattest"
 )
 
 // FuzzInstance holds of anything below the prefix of a service: it is an error that says

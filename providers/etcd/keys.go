@@ -9,7 +9,7 @@ import (
 // see each other's keys.
 const version = "v1"
 
-// keys knows where everything stands that is Muster's own:
+// keys makes Muster's own keys:
 //
 //	<prefix>/v1/services/<service>/<instance>   a registration
 //	<prefix>/v1/clusters/<cluster>/master       who is master

@@ -5,19 +5,20 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/providers/internal/format"
 )
 
-// layout is how registrations stand in etcd: in Muster's own way, or as records of
+// layout is how registrations are kept in etcd: in Muster's own way, or as records of
 // another system.
 type layout interface {
 	// Prefix returns what the keys of the registrations of service start with.
 	Prefix(service string) string
 	// Root returns what the keys of all registrations start with.
 	Root() string
-	// Service returns the service at whose registration a key stands, and false for
+	// Service returns the service whose registration has a key, and false for
 	// another key.
 	Service(key string) (string, bool)
 	// Encode returns the key and the value of a registration.
@@ -97,10 +98,35 @@ func (l musterLayout) Decode(service, key string, value []byte) (driver.Instance
 	return i, i.Validate()
 }
 
-// Reduce returns what another system's record keeps of i. Muster's own keeps all.
-func (d *Driver) Reduce(i driver.Instance) driver.Instance {
+// written is the layout of what a session with a TTL writes.
+func written(l layout, ttl time.Duration) layout {
+	if kv, ok := l.(format.KV); ok {
+		return kv.WithTTL(ttl)
+	}
+	return l
+}
+
+// RecordKey returns the key of i where it follows from less than service and id, as in other
+// systems' records. In Muster's own layout each has a key of its own.
+func (d *Driver) RecordKey(i driver.Instance) string {
 	if kv, ok := d.layout.(format.KV); ok {
-		return kv.Reduce(i)
+		return kv.RecordKey(i)
+	}
+	return ""
+}
+
+// Review says which readers of another system's records do not find i. Muster's find all.
+func (d *Driver) Review(i driver.Instance) error {
+	if kv, ok := d.layout.(format.KV); ok {
+		return kv.Review(i)
+	}
+	return nil
+}
+
+// Normalize returns what another system's record keeps of i. Muster's own keeps all.
+func (d *Driver) Normalize(i driver.Instance) driver.Instance {
+	if kv, ok := d.layout.(format.KV); ok {
+		return kv.Normalize(i)
 	}
 	return i
 }

@@ -11,7 +11,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/musterhq/muster/discovery/driver"
-	"github.com/musterhq/muster/internal/testserver"
+	"github.com/musterhq/muster/internal/testing/testserver"
+	"github.com/musterhq/muster/internal/testing/wait"
 )
 
 // What stands in etcd is read by programs of other versions: a change here is a
@@ -21,11 +22,11 @@ func TestLayout(t *testing.T) {
 	prefix := newPrefix()
 	d := open(t, Config{Endpoints: []string{server.Endpoint()}, Prefix: prefix})
 
-	s, err := d.OpenSession(within(t), driver.SessionOptions{})
+	s, err := d.OpenSession(wait.Context(t), driver.SessionOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close(within(t))
+	defer s.Close(wait.Context(t))
 	for _, i := range []driver.Instance{
 		{Service: "orders", InstanceID: "i1", Addr: "10.0.0.5:7946"},
 		{
@@ -34,12 +35,12 @@ func TestLayout(t *testing.T) {
 			Version: "1.4", RegisteredAt: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC),
 		},
 	} {
-		if err := s.Register(within(t), i); err != nil {
+		if err := s.Register(wait.Context(t), i); err != nil {
 			t.Fatal(err)
 		}
 	}
 	a := openAuthority(t, d, "orders")
-	g, err := a.Acquire(within(t), driver.Claim{
+	g, err := a.Acquire(wait.Context(t), driver.Claim{
 		Holder:    driver.Holder{NodeID: "n1", InstanceID: "i1", Addr: "10.0.0.5:7946", AppAddrs: map[string]string{"http": "10.0.0.5:8080"}},
 		MinTerm:   41,
 		ClusterID: "c1",
@@ -47,12 +48,12 @@ func TestLayout(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer a.Release(within(t), g)
-	if _, err := a.Set(within(t), "releases/db", []byte("7"), 0); err != nil {
+	defer a.Release(wait.Context(t), g)
+	if _, err := a.Set(wait.Context(t), "releases/db", []byte("7"), 0); err != nil {
 		t.Fatal(err)
 	}
 
-	r, err := server.Client().Get(within(t), strings.TrimSuffix(prefix, "muster"), clientv3.WithPrefix())
+	r, err := server.Client().Get(wait.Context(t), strings.TrimSuffix(prefix, "muster"), clientv3.WithPrefix())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,7 +36,7 @@ func (d *Driver) grant(ctx context.Context, ttl time.Duration) (clientv3.LeaseID
 }
 
 // keepAlive extends a lease and returns its TTL, or an error that wraps
-// driver.ErrSessionLost where there is no such lease.
+// driver.ErrSessionLost if there is no such lease.
 //
 // The etcd client's KeepAliveOnce is not used: while etcd is away it tries again
 // without a pause until the context ends.

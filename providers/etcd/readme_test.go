@@ -9,7 +9,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/decode"
 )
 
 // The configuration in the README is read, and the table there names each key that
@@ -29,7 +29,7 @@ func TestReadmeNamesTheConfiguration(t *testing.T) {
 	if err := yaml.Unmarshal([]byte(block), &file); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := driver.DecodeConfig(Provider{}, file.Provider.Etcd); err != nil {
+	if err := decode.Section(Provider{}.NewConfig(), file.Provider.Etcd); err != nil {
 		t.Errorf("the example is not valid: %v", err)
 	}
 

@@ -20,7 +20,7 @@ import (
 // With what is read afresh now and then that makes one request in 5.4 s for an idle node.
 const DefaultSessionTTL = 36 * time.Second
 
-// OpenSession makes a lease, for registrations to hang on.
+// OpenSession makes a lease, on which the registrations are put.
 func (d *Driver) OpenSession(ctx context.Context, o driver.SessionOptions) (driver.Session, error) {
 	ttl, err := checkTTL(o.TTL, DefaultSessionTTL)
 	if err != nil {
@@ -30,11 +30,12 @@ func (d *Driver) OpenSession(ctx context.Context, o driver.SessionOptions) (driv
 	if err != nil {
 		return nil, err
 	}
-	return &session{driver: d, lease: lease, ttl: granted, written: make(map[string]string)}, nil
+	return &session{driver: d, layout: written(d.layout, granted), lease: lease, ttl: granted, written: make(map[string]string)}, nil
 }
 
 type session struct {
 	driver *Driver
+	layout layout
 	lease  clientv3.LeaseID
 	ttl    time.Duration
 
@@ -42,14 +43,15 @@ type session struct {
 
 	mu      sync.Mutex
 	written map[string]string // what this session has put: values by key
-	closed  bool              // it is over, by Close or found lost
+	gone    bool              // the lease is, of which etcd need not be told again
+	closed  bool
 }
 
 func (s *session) TTL() time.Duration { return s.ttl }
 
 func (s *session) Renew(ctx context.Context) error {
-	if s.over() {
-		return s.lost()
+	if err := s.over(); err != nil {
+		return err
 	}
 	_, err := s.driver.keepAlive(ctx, s.lease)
 	if errors.Is(err, driver.ErrSessionLost) {
@@ -64,12 +66,15 @@ func (s *session) Register(ctx context.Context, i driver.Instance) error {
 	if err := i.Validate(); err != nil {
 		return fmt.Errorf("etcd: register: %w", err)
 	}
-	key, value, err := s.driver.layout.Encode(i)
+	key, value, err := s.layout.Encode(i)
 	if err != nil {
 		return fmt.Errorf("etcd: register: %w", err)
 	}
-	if s.over() {
-		return s.lost()
+	if s.driver.reserved(key) {
+		return fmt.Errorf("etcd: register: %w: %s is among the keys of authorities, which are below %s; give the service another name", driver.ErrInvalid, key, s.driver.keys.root)
+	}
+	if err := s.over(); err != nil {
+		return err
 	}
 	s.keys.Add(i, key)
 	if err := s.put(ctx, key, value); err != nil {
@@ -78,10 +83,10 @@ func (s *session) Register(ctx context.Context, i driver.Instance) error {
 	return s.remove(ctx, s.keys.Former(i, key))
 }
 
-// put makes the registration stand as it should, and on this session.
+// put writes the registration, on this session, unless it is there.
 func (s *session) put(ctx context.Context, key, value string) error {
 	if s.wrote(key) == value {
-		switch stands, err := s.stands(ctx, key, value); {
+		switch stands, err := s.isRegistered(ctx, key, value); {
 		case err != nil:
 			return err
 		case stands:
@@ -101,9 +106,9 @@ func (s *session) put(ctx context.Context, key, value string) error {
 	return nil
 }
 
-// stands reports whether the registration is there, as it should be and on this
+// isRegistered reports whether the registration is there, as it should be and on this
 // session.
-func (s *session) stands(ctx context.Context, key, value string) (bool, error) {
+func (s *session) isRegistered(ctx context.Context, key, value string) (bool, error) {
 	r, err := s.driver.client.Get(ctx, key)
 	if err != nil {
 		return false, s.driver.failed(ctx, "read "+key, err)
@@ -114,7 +119,10 @@ func (s *session) stands(ctx context.Context, key, value string) (bool, error) {
 // Deregister removes the key of i, also if this session knows of none: an answer
 // that was lost may have been of a registration that comes after all.
 func (s *session) Deregister(ctx context.Context, i driver.Instance) error {
-	key, _, err := s.driver.layout.Encode(i)
+	if err := s.over(); errors.Is(err, driver.ErrClosed) {
+		return err
+	}
+	key, _, err := s.layout.Encode(i)
 	if err != nil {
 		key = "" // not valid any more, but maybe under a former key
 	}
@@ -122,48 +130,62 @@ func (s *session) Deregister(ctx context.Context, i driver.Instance) error {
 }
 
 // remove deletes those keys that are on this session. A successor may have put one
-// there anew, on its own.
+// there again, on its own. One that cannot be deleted keeps none of the others.
 func (s *session) remove(ctx context.Context, keys []string) error {
+	var errs []error
 	for _, key := range keys {
-		_, err := s.driver.client.Txn(ctx).
-			If(clientv3.Compare(clientv3.LeaseValue(key), "=", s.lease)).
-			Then(clientv3.OpDelete(key)).
-			Commit()
-		if err != nil {
-			return s.driver.failed(ctx, "deregister "+key, err)
-		}
-		s.keys.Remove(key)
-		s.mu.Lock()
-		delete(s.written, key)
-		s.mu.Unlock()
+		errs = append(errs, s.removeOne(ctx, key))
 	}
+	return errors.Join(errs...)
+}
+
+func (s *session) removeOne(ctx context.Context, key string) error {
+	_, err := s.driver.client.Txn(ctx).
+		If(clientv3.Compare(clientv3.LeaseValue(key), "=", s.lease)).
+		Then(clientv3.OpDelete(key)).
+		Commit()
+	if err != nil {
+		return s.driver.failed(ctx, "deregister "+key, err)
+	}
+	s.keys.Remove(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.written, key)
 	return nil
 }
 
 // Close revokes the lease, which removes all keys on it in one step. Where etcd
 // cannot be reached it may be called again.
 func (s *session) Close(ctx context.Context) error {
-	if s.over() {
-		return nil
+	if s.over() == nil {
+		if err := s.driver.revoke(ctx, s.lease); err != nil {
+			return err
+		}
 	}
-	if err := s.driver.revoke(ctx, s.lease); err != nil {
-		return err
-	}
-	s.end()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gone, s.closed = true, true
 	return nil
 }
 
-// end records that the lease is gone, of which etcd need not be told again.
+// end records that the lease is gone. The registrar opens another session, and registers there.
 func (s *session) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.closed = true
+	s.gone = true
 }
 
-func (s *session) over() bool {
+// over says why nothing can be done on the session any more, or nil.
+func (s *session) over() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.closed
+	switch {
+	case s.closed:
+		return fmt.Errorf("etcd: the session of lease %x is %w", s.lease, driver.ErrClosed)
+	case s.gone:
+		return s.lost()
+	}
+	return nil
 }
 
 func (s *session) wrote(key string) string {

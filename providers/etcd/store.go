@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"fmt"
+	"iter"
 	"strings"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -14,7 +15,7 @@ import (
 // The revision of a record is that at which its key was written last.
 
 func (a *authority) Get(ctx context.Context, key string) (driver.Record, error) {
-	if err := checkRecordKey(key); err != nil {
+	if err := a.checkKey(key); err != nil {
 		return driver.Record{}, err
 	}
 	r, err := a.driver.client.Get(ctx, a.records+key)
@@ -28,7 +29,7 @@ func (a *authority) Get(ctx context.Context, key string) (driver.Record, error) 
 }
 
 func (a *authority) Set(ctx context.Context, key string, value []byte, prev driver.Revision) (driver.Revision, error) {
-	if err := checkRecordKey(key); err != nil {
+	if err := a.checkKey(key); err != nil {
 		return 0, err
 	}
 	if len(value) > driver.MaxRecordSize {
@@ -49,7 +50,7 @@ func (a *authority) Set(ctx context.Context, key string, value []byte, prev driv
 }
 
 func (a *authority) Delete(ctx context.Context, key string, prev driver.Revision) error {
-	if err := checkRecordKey(key); err != nil {
+	if err := a.checkKey(key); err != nil {
 		return err
 	}
 	at := a.records + key
@@ -71,15 +72,61 @@ func (a *authority) Delete(ctx context.Context, key string, prev driver.Revision
 }
 
 func (a *authority) Records(ctx context.Context, prefix string) ([]driver.Record, error) {
+	if a.life.Ended() {
+		return nil, a.errClosed()
+	}
 	r, err := a.driver.client.Get(ctx, a.records+prefix, clientv3.WithPrefix())
 	if err != nil {
 		return nil, a.driver.failed(ctx, "get records "+prefix, err)
 	}
-	all := make([]driver.Record, len(r.Kvs))
-	for i, kv := range r.Kvs {
+	return a.all(r.Kvs), nil
+}
+
+// WatchRecords reads, and reads again at each change after that.
+func (a *authority) WatchRecords(ctx context.Context, prefix string) iter.Seq2[[]driver.Record, error] {
+	return func(yield func([]driver.Record, error) bool) {
+		inner, cancel := a.life.Bind(ctx)
+		defer cancel()
+		from := a.records + prefix
+		revision, done, err := a.yieldRecords(inner, prefix, yield)
+		if err == nil && !done {
+			for events, failure := range a.driver.watch(inner, from, clientv3.GetPrefixRangeEnd(from), revision) {
+				if err = failure; err != nil {
+					break
+				}
+				if last(events) <= revision {
+					continue // the last reading has it
+				}
+				if revision, done, err = a.yieldRecords(inner, prefix, yield); done || err != nil {
+					break
+				}
+			}
+		}
+		switch {
+		case done || ctx.Err() != nil:
+		case a.life.Ended():
+			yield(nil, a.errClosed())
+		case err != nil:
+			yield(nil, err)
+		}
+	}
+}
+
+// yieldRecords reports whether the consumer has had enough.
+func (a *authority) yieldRecords(ctx context.Context, prefix string, yield func([]driver.Record, error) bool) (revision int64, done bool, err error) {
+	r, err := a.driver.client.Get(ctx, a.records+prefix, clientv3.WithPrefix())
+	if err != nil {
+		return 0, false, a.driver.failed(ctx, "get records "+prefix, err)
+	}
+	return r.Header.Revision, !yield(a.all(r.Kvs), nil), nil
+}
+
+func (a *authority) all(kvs []*mvccpb.KeyValue) []driver.Record {
+	all := make([]driver.Record, len(kvs))
+	for i, kv := range kvs {
 		all[i] = a.record(kv)
 	}
-	return all, nil
+	return all
 }
 
 func (a *authority) record(kv *mvccpb.KeyValue) driver.Record {
@@ -90,7 +137,11 @@ func (a *authority) record(kv *mvccpb.KeyValue) driver.Record {
 	}
 }
 
-func checkRecordKey(key string) error {
+// checkKey says why no record can be asked for at key.
+func (a *authority) checkKey(key string) error {
+	if a.life.Ended() {
+		return a.errClosed()
+	}
 	if key == "" {
 		return fmt.Errorf("etcd: %w: record without a key", driver.ErrInvalid)
 	}

@@ -9,7 +9,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
-	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/secret"
 )
 
 // transport adds to each call what this driver wants of it:
@@ -19,17 +19,20 @@ import (
 //   - The member that answers must know a leader. One that is cut off from the
 //     others would leave watches silent.
 //   - It carries the token of the user, if there is one.
+//   - Its answer is of the cluster in use.
 //
 // The etcd client could log in by itself, but it does so already in New, which
 // then fails while etcd is down; and again for each stream, of which every renewal
 // of a lease is one, at the price of a bcrypt hash on the server each time.
 type transport struct {
 	username string
-	password func() (driver.Secret, error)
+	password func() (secret.String, error)
 
 	// login is held while a token is fetched; a channel, so that waiting for it
 	// ends with the context.
 	login chan struct{}
+
+	clusters clusters
 
 	mu    sync.Mutex
 	known bool
@@ -39,8 +42,9 @@ type transport struct {
 func newTransport(c Config) *transport {
 	return &transport{
 		username: c.Username,
-		password: func() (driver.Secret, error) { return c.Password.Or(c.PasswordFile) },
+		password: func() (secret.String, error) { return c.Password.Or(c.PasswordFile) },
 		login:    make(chan struct{}, 1),
+		clusters: clusters{all: c.Endpoints, seen: make(map[string]uint64)},
 	}
 }
 
@@ -61,24 +65,31 @@ func (t *transport) unary(ctx context.Context, method string, req, reply any, co
 		return err
 	}
 	err = invoke(signed, method, req, reply, conn, opts...)
-	if t.username == "" || !stale(err) {
+	if t.username != "" && stale(err) {
+		t.forget(token)
+		if signed, _, err = t.sign(ctx, conn); err != nil {
+			return err
+		}
+		err = invoke(signed, method, req, reply, conn, opts...)
+	}
+	if err != nil || method == pb.Maintenance_Status_FullMethodName {
 		return err
 	}
-	t.forget(token)
-	if signed, _, err = t.sign(ctx, conn); err != nil {
-		return err
-	}
-	return invoke(signed, method, req, reply, conn, opts...)
+	return t.clusters.check(ctx, reply)
 }
 
-// stream cannot tell here that a token is stale: the answer comes later. Whoever
+// stream cannot know here that a token is stale: the answer comes later. A caller that
 // reads it calls forgetIfStale.
 func (t *transport) stream(ctx context.Context, d *grpc.StreamDesc, conn *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	signed, _, err := t.sign(ctx, conn)
 	if err != nil {
 		return nil, err
 	}
-	return open(signed, d, conn, method, append(opts, grpc.WaitForReady(false))...)
+	s, err := open(signed, d, conn, method, append(opts, grpc.WaitForReady(false))...)
+	if err != nil {
+		return nil, err
+	}
+	return checkedStream{s, &t.clusters}, nil
 }
 
 // sign returns a context for one call, and the token that it carries.

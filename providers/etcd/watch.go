@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -20,7 +20,7 @@ import (
 	"github.com/musterhq/muster/discovery/driver"
 )
 
-// Watch applies to since what is told of changes after since.Revision.
+// Watch applies to since the changes after since.Revision.
 func (d *Driver) Watch(ctx context.Context, q driver.Query, since driver.Snapshot) iter.Seq2[driver.Snapshot, error] {
 	return func(yield func(driver.Snapshot, error) bool) {
 		if q.Service == "" {
@@ -34,10 +34,15 @@ func (d *Driver) Watch(ctx context.Context, q driver.Query, since driver.Snapsho
 			}
 			return
 		}
-		for events, err := range d.watch(ctx, set.prefix, int64(since.Revision)) {
+		from, end := set.interval()
+		for events, err := range d.watch(ctx, from, end, int64(since.Revision)) {
 			if err != nil {
 				yield(driver.Snapshot{}, err)
 				return
+			}
+			events = slices.DeleteFunc(events, func(e *mvccpb.Event) bool { return !set.owns(string(e.Kv.Key)) })
+			if len(events) == 0 {
+				continue
 			}
 			for _, e := range events {
 				if e.Type == mvccpb.Event_DELETE {
@@ -55,7 +60,7 @@ func (d *Driver) Watch(ctx context.Context, q driver.Query, since driver.Snapsho
 
 // resume returns the set of since by its keys. Those of Muster follow from the
 // instances. Those of other systems do not, as who writes them may choose them:
-// there the set is read once more, as it stood at that revision.
+// there the set is read again, as it stood at that revision.
 func (d *Driver) resume(ctx context.Context, service string, since driver.Snapshot) (*registrations, error) {
 	own, ok := d.layout.(musterLayout)
 	if !ok {
@@ -76,20 +81,20 @@ func (d *Driver) resume(ctx context.Context, service string, since driver.Snapsh
 // the header of their response, which may be ahead of what was sent so far.
 func last(events []*mvccpb.Event) int64 { return events[len(events)-1].Kv.ModRevision }
 
-// watch yields the changes of keys that start with prefix after a revision, those
+// watch yields the changes of keys from one, and before end, after a revision, those
 // of one revision together. An error ends it and comes last; the end of ctx ends
 // it without one.
 //
-// The watcher of the etcd client is not used: it connects again by itself, for
-// ever and silently, so that nobody learns that what he sees is old; and to a
-// server whose data was lost it waits until the revision has been reached again.
-func (d *Driver) watch(ctx context.Context, prefix string, after int64) iter.Seq2[[]*mvccpb.Event, error] {
+// The watcher of the etcd client is not used. It reconnects by itself, indefinitely and silently,
+// so that its user does not learn that what it sees is old. And with a server whose data was lost
+// it waits until the revision has been reached again.
+func (d *Driver) watch(ctx context.Context, from, end string, after int64) iter.Seq2[[]*mvccpb.Event, error] {
 	return func(yield func([]*mvccpb.Event, error) bool) {
-		streaming, end := context.WithCancelCause(ctx)
-		defer end(nil)
-		silent := time.AfterFunc(openTimeout, func() { end(errNotOpened) })
+		streaming, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		silent := time.AfterFunc(openTimeout, func() { cancel(errNotOpened) })
 		defer silent.Stop()
-		stream, err := d.openWatch(streaming, prefix, after)
+		stream, err := d.openWatch(streaming, from, end, after)
 		for err == nil {
 			var r *pb.WatchResponse
 			if r, err = stream.Recv(); err == nil {
@@ -111,26 +116,26 @@ func (d *Driver) watch(ctx context.Context, prefix string, after int64) iter.Seq
 				// The caller lists and watches again, and has another token then.
 				err = status.Error(codes.Unavailable, "token refused: "+err.Error())
 			}
-			err = d.failed(ctx, "watch "+prefix, err)
+			err = d.failed(ctx, "watch "+from, err)
 		}
 		yield(nil, err)
 	}
 }
 
 // openTimeout bounds the time until etcd says that it watches. A watch that was lost on
-// the way looks like one of which there is nothing to tell.
+// the way looks like one without changes.
 const openTimeout = 10 * time.Second
 
 var errNotOpened = fmt.Errorf("etcd does not say within %v that it watches", openTimeout)
 
-func (d *Driver) openWatch(ctx context.Context, prefix string, after int64) (pb.Watch_WatchClient, error) {
+func (d *Driver) openWatch(ctx context.Context, from, end string, after int64) (pb.Watch_WatchClient, error) {
 	stream, err := d.watches.Watch(ctx, grpc.MaxCallRecvMsgSize(math.MaxInt32))
 	if err != nil {
 		return nil, err
 	}
 	err = stream.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: &pb.WatchCreateRequest{
-		Key:           []byte(prefix),
-		RangeEnd:      []byte(clientv3.GetPrefixRangeEnd(prefix)),
+		Key:           []byte(from),
+		RangeEnd:      []byte(end),
 		StartRevision: after + 1,
 	}}})
 	if err != nil {
@@ -157,7 +162,7 @@ func (d *Driver) checkWatch(r *pb.WatchResponse, after int64) error {
 		return rpctypes.Error(status.Error(codes.Unknown, text))
 	case r.Created && r.Header.GetRevision() < after:
 		// etcd was wiped or restored: it would wait until it has reached that
-		// revision anew.
+		// revision again.
 		return fmt.Errorf("etcd: watch: %w: %d, etcd is at %d and has lost data", driver.ErrCompacted, after, r.Header.GetRevision())
 	}
 	return nil

@@ -1,41 +1,58 @@
 package static
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/hint"
 	"github.com/musterhq/muster/providers/static/internal/quorum"
+	"github.com/musterhq/muster/providers/static/internal/voter"
 )
 
 // OpenAuthority opens the authority of the voters, which are the entries of the
 // list and the file. Where the provider has neither, there are no voters and so
 // no authority: the error wraps driver.ErrUnsupported.
 //
-// This node is the voter o.Voter, or else the one at o.Self.Addr or at one of
-// o.Aliases. A node that is not listed learns who is master, and can use the store,
-// but is never granted. The result is also a driver.Store.
+// This node is the voter o.Voter, or else the entry that is o.Self.Addr or one of
+// o.Aliases, or whose name leads to this node. A node that is not listed, or whose name
+// does not resolve yet, learns who is master, and can use the store, but is not granted.
+// The result is also a driver.Store, a driver.VoterReporter and a driver.Founder. It
+// blocks on the look-up of names, for 3 s at most.
 func (d *Driver) OpenAuthority(ctx context.Context, o driver.AuthorityOptions) (driver.Authority, error) {
 	if err := d.usable(); err != nil {
 		return nil, err
 	}
 	if len(d.config.Peers) == 0 && d.config.File == "" {
-		return nil, fmt.Errorf("%w: peers: no voters are listed, and addresses found in DNS do not vote; list the voters in peers or in file", driver.ErrUnsupported)
+		return nil, fmt.Errorf("%w: provider.static.peers: no voters are listed, and addresses found in DNS do not vote; list the voters in peers or in file", driver.ErrUnsupported)
 	}
 	self, key := o.Voter, "node.voter"
+	var identify func(context.Context) (string, error)
 	if self == "" {
-		self, key = d.listedAs(o.Self.Addr, o.Aliases), "node.advertise"
+		key = "node.advertise"
+		identify = func(ctx context.Context) (string, error) { return d.identify(ctx, o.Self.Addr, o.Aliases) }
+		entry, err := identify(ctx)
+		if errors.Is(err, driver.ErrInvalid) {
+			return nil, err
+		}
+		// A name that does not resolve yet may be this node's: it is looked for again.
+		self = cmp.Or(entry, o.Self.Addr)
 	}
-	canonical, problem := parseAddr(self)
+	canonical, problem, how := parseAddr(self)
 	if problem != "" {
-		return nil, fmt.Errorf("%w: %s: %q: %s", driver.ErrInvalid, key, self, problem)
+		return nil, hint.With(fmt.Errorf("%w: %s: %q: %s", driver.ErrInvalid, key, self, problem), how)
 	}
-	a, err := quorum.Open(ctx, quorum.Config{
+	a, err := quorum.Open(ctx, voter.Config{
 		Cluster: o.Cluster,
 		Self:    canonical,
+
+		Identify:      identify,
+		IdentifyEvery: d.config.Refresh,
+
 		Voters:  d.voters,
 		TTL:     o.TTL,
 		DataDir: voterDir(o.DataDir),
@@ -49,22 +66,7 @@ func (d *Driver) OpenAuthority(ctx context.Context, o driver.AuthorityOptions) (
 }
 
 // TTLBounds implements driver.TTLBounder.
-func (d *Driver) TTLBounds() (shortest, longest time.Duration) { return quorum.MinTTL, quorum.MaxTTL }
-
-// listedAs returns which of the addresses of this node is among the voters, or addr
-// where none is.
-func (d *Driver) listedAs(addr string, aliases []string) string {
-	voters, err := d.voters()
-	if err != nil {
-		return addr
-	}
-	for _, a := range append([]string{addr}, aliases...) {
-		if slices.Contains(voters, driver.CanonicalAddr(a)) {
-			return a
-		}
-	}
-	return addr
-}
+func (d *Driver) TTLBounds() (shortest, longest time.Duration) { return voter.MinTTL, voter.MaxTTL }
 
 // voterDir is the part of the node's directory that is the voter's.
 func voterDir(dataDir string) string {
@@ -82,11 +84,11 @@ func (d *Driver) voters() ([]string, error) {
 		return nil, err
 	}
 	if len(addrs) == 0 {
-		return nil, fmt.Errorf("%w: file: %q: lists no voter; write one HOST:PORT on each line", driver.ErrInvalid, d.config.File)
+		return nil, fmt.Errorf("%w: provider.static.file: %q: lists no voter; write one HOST:PORT on each line", driver.ErrInvalid, d.config.File)
 	}
 	var voters []string
 	for _, addr := range distinct(addrs) {
-		canonical, _ := parseAddr(addr)
+		canonical, _, _ := parseAddr(addr)
 		voters = append(voters, canonical)
 	}
 	return voters, nil

@@ -15,8 +15,8 @@ import (
 
 	"github.com/musterhq/muster/discovery/discoverytest"
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/testing/testnet"
 	"github.com/musterhq/muster/providers/static"
-	"github.com/musterhq/muster/providers/static/internal/fabric"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -63,6 +63,21 @@ func harness(t testing.TB) discoverytest.Harness {
 			write(t, path, b.String())
 			return shown
 		},
+		Dump: func(t testing.TB) map[string]string {
+			all := make(map[string]string)
+			files, err := os.ReadDir(filepath.Dir(path))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range files {
+				text, err := os.ReadFile(filepath.Join(filepath.Dir(path), f.Name()))
+				if err != nil {
+					t.Fatal(err)
+				}
+				all[f.Name()] = string(text)
+			}
+			return all
+		},
 		Stop: func(t testing.TB) {
 			if err := os.Rename(path, aside); err != nil {
 				t.Fatal(err)
@@ -81,13 +96,13 @@ func harness(t testing.TB) discoverytest.Harness {
 func TestAuthorityConformance(t *testing.T) {
 	discoverytest.RunAuthority(t, func(t testing.TB) discoverytest.Harness {
 		h := harness(t)
-		f := fabric.New()
+		f := testnet.New()
 		var addrs []string
 		h.GrantTTL = 500 * time.Millisecond
 		h.Stop = func(testing.TB) { f.Cut(addrs, addrs, true) }
 		h.Start = func(testing.TB) { f.Heal() }
-		h.OpenAuthorities = func(t testing.TB, cluster string, n int, ttl time.Duration) []discoverytest.Candidate {
-			candidates := openAuthorities(t, f, cluster, n, ttl)
+		h.OpenAuthorities = func(t testing.TB, cluster string, ttls []time.Duration) []discoverytest.Candidate {
+			candidates := openAuthorities(t, f, cluster, ttls)
 			for _, c := range candidates {
 				addrs = append(addrs, c.Holder.Addr)
 			}
@@ -97,11 +112,11 @@ func TestAuthorityConformance(t *testing.T) {
 	})
 }
 
-func openAuthorities(t testing.TB, f *fabric.Fabric, cluster string, n int, ttl time.Duration) []discoverytest.Candidate {
+func openAuthorities(t testing.TB, f *testnet.Net, cluster string, ttls []time.Duration) []discoverytest.Candidate {
 	var peers []string
-	var nodes []*fabric.Node
-	for range n {
-		node := f.Node(t, "127.0.0.1:0")
+	var nodes []*testnet.Node
+	for range ttls {
+		node := f.Node(t)
 		t.Cleanup(node.Close)
 		nodes = append(nodes, node)
 		peers = append(peers, node.Addr())
@@ -115,7 +130,7 @@ func openAuthorities(t testing.TB, f *fabric.Fabric, cluster string, n int, ttl 
 			AppAddrs: map[string]string{"http": "10.0.0.5:8080"},
 		}
 		a, err := d.OpenAuthority(context.Background(), driver.AuthorityOptions{
-			Cluster: cluster, Self: self, TTL: ttl, DataDir: t.TempDir(), Network: node, Logger: slog.New(slog.DiscardHandler),
+			Cluster: cluster, Self: self, TTL: ttls[i], DataDir: t.TempDir(), Network: node, Logger: slog.New(slog.DiscardHandler),
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -24,34 +24,35 @@ type name struct {
 }
 
 // parseName returns the parts of an entry of Config.DNS, or what is wrong with it.
-func parseName(s string) (n name, problem string) {
+func parseName(s string) (n name, problem, hint string) {
 	if strings.HasPrefix(s, "_") {
 		labels := strings.Split(strings.TrimSuffix(s, "."), ".")
 		if len(labels) < 3 || !strings.HasPrefix(labels[1], "_") || strings.Contains(s, ":") {
-			return n, "is no name of SRV records; write _SERVICE._PROTO.NAME, such as _muster._tcp.example.org, without a port"
+			return n, "is no name of SRV records", "write _SERVICE._PROTO.NAME, such as _muster._tcp.example.org, without a port"
 		}
-		return name{srv: s}, ""
+		return name{srv: s}, "", ""
 	}
 	if err := driver.ValidateAddr(s); err != nil {
-		return n, why(s)
+		problem, hint = why(s)
+		return n, problem, hint
 	}
 	host, port, _ := net.SplitHostPort(s)
-	return name{host: host, port: port}, ""
+	return name{host: host, port: port}, "", ""
 }
 
-// lookUp returns the addresses that entry, which is dns[index], stands for.
+// lookUp returns the addresses of entry, which is dns[index].
 func lookUp(ctx context.Context, r Resolver, index int, entry string) ([]string, error) {
-	n, problem := parseName(entry)
+	n, problem, hint := parseName(entry)
 	if problem != "" {
-		return nil, &driver.ConfigError{Key: fmt.Sprintf("dns[%d]", index), Value: entry, Problem: problem}
+		return nil, &driver.ConfigError{Key: fmt.Sprintf("dns[%d]", index), Value: entry, Problem: problem, Hint: hint}
 	}
 	unresolvable := func(err error) error {
-		mend := "check the name and the name server"
+		hint := "check the name and the name server"
 		var dnsErr *net.DNSError
 		if errors.As(err, &dnsErr) && dnsErr.IsNotFound {
-			mend = "there is no such name, or none yet; check it"
+			hint = "there is no such name, or none yet; check it"
 		}
-		return fmt.Errorf("%w: dns[%d]: %q: unresolvable name: %v; %s", driver.ErrUnavailable, index, entry, err, mend)
+		return fmt.Errorf("%w: dns[%d]: %q: unresolvable name: %v; %s", driver.ErrUnavailable, index, entry, err, hint)
 	}
 	var addrs []string
 	if n.srv == "" {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/hint"
 )
 
 // Name is the one under which the provider is registered.
@@ -20,21 +22,41 @@ type provider struct{}
 
 func (provider) NewConfig() any { return &Config{Refresh: DefaultRefresh} }
 
+func (provider) Check(config any) (driver.Abilities, error) {
+	can := driver.AbilitiesOf((*Driver)(nil))
+	c, err := configOf(config)
+	if err != nil {
+		return can, err
+	}
+	return can, c.Validate()
+}
+
 func (provider) Open(config any) (driver.Driver, error) {
-	c, ok := config.(*Config)
-	if !ok {
-		return nil, fmt.Errorf("%w: configuration of type %T, want *static.Config", driver.ErrInvalid, config)
+	c, err := configOf(config)
+	if err != nil {
+		return nil, err
 	}
 	return New(*c)
 }
 
-// Driver is a driver.Driver, driver.Watcher and driver.Authorizer.
+func configOf(config any) (*Config, error) {
+	c, ok := config.(*Config)
+	if !ok {
+		return nil, fmt.Errorf("%w: configuration of type %T, want *static.Config", driver.ErrInvalid, config)
+	}
+	return c, nil
+}
+
+// Driver is a driver.Driver, driver.Watcher, driver.Authorizer and driver.Locator.
 type Driver struct {
 	config Config
 
 	// Resolver looks names up. It may be replaced before the first use. Default:
 	// net.DefaultResolver.
 	Resolver Resolver
+	// Interfaces lists the addresses of this host. It may be replaced before the first
+	// use. Nil: those of the system.
+	Interfaces func() ([]netip.Addr, error)
 
 	mu       sync.Mutex
 	closed   bool
@@ -46,6 +68,7 @@ var (
 	_ driver.Driver     = (*Driver)(nil)
 	_ driver.Watcher    = (*Driver)(nil)
 	_ driver.Authorizer = (*Driver)(nil)
+	_ driver.Locator    = (*Driver)(nil)
 )
 
 // New returns the driver for c. Its error joins *driver.ConfigError values, and
@@ -105,10 +128,10 @@ func (d *Driver) listed() ([]string, error) {
 	if d.config.File == "" {
 		return addrs, nil
 	}
-	more, problem := readFile(d.config.File)
+	more, problem, how := readFile(d.config.File)
 	if problem != "" {
-		// Not ErrInvalid, which would be final: the next edit may mend it.
-		return nil, fmt.Errorf("%w: file: %q: %s", driver.ErrUnavailable, d.config.File, problem)
+		// Not ErrInvalid, which would be final: the next edit may fix it.
+		return nil, hint.With(fmt.Errorf("%w: file: %q: %s", driver.ErrUnavailable, d.config.File, problem), how)
 	}
 	return append(addrs, more...), nil
 }
@@ -118,7 +141,7 @@ func distinct(addrs []string) []string {
 	seen := make(map[string]bool, len(addrs))
 	out := make([]string, 0, len(addrs))
 	for _, addr := range addrs {
-		if canonical, _ := parseAddr(addr); !seen[canonical] {
+		if canonical, _, _ := parseAddr(addr); !seen[canonical] {
 			seen[canonical] = true
 			out = append(out, addr)
 		}
@@ -143,7 +166,7 @@ func (d *Driver) usable() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
-		return fmt.Errorf("%w: driver is closed: %w", driver.ErrUnavailable, net.ErrClosed)
+		return fmt.Errorf("the driver is %w", driver.ErrClosed)
 	}
 	return nil
 }

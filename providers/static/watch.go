@@ -12,13 +12,14 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/backoff"
 )
 
 // settleTime is how long a file is left alone after a change was reported: an
 // editor that writes in place makes several, with half a file in between.
 const settleTime = 50 * time.Millisecond
 
-// Watch yields the set each time that it changes. It is told of changes to the
+// Watch yields the set each time that it changes. It learns of changes to the
 // file by the system, and looks for itself at each refresh, which is all there is
 // for names. A file that is broken, or a name that cannot be resolved, ends the
 // sequence with the error.
@@ -35,7 +36,7 @@ func (d *Driver) Watch(ctx context.Context, q driver.Query, since driver.Snapsho
 			now, err := d.List(ctx, q)
 			if err != nil && ctx.Err() == nil {
 				// Perhaps caught half-written: look again before making a noise.
-				if !sleep(ctx, 2*settleTime) {
+				if backoff.Sleep(ctx, 2*settleTime) != nil {
 					return
 				}
 				listed, _ = d.listed()
@@ -70,7 +71,7 @@ func (d *Driver) awaitChange(ctx context.Context, changed <-chan struct{}, liste
 		case <-refresh.C:
 			return true
 		case <-changed:
-			if !sleep(ctx, settleTime) {
+			if backoff.Sleep(ctx, settleTime) != nil {
 				return false
 			}
 			// The directory may be a busy one, and names are not to be looked up for
@@ -85,7 +86,7 @@ func (d *Driver) awaitChange(ctx context.Context, changed <-chan struct{}, liste
 }
 
 // fileChanges returns a channel that is sent to when the file may have changed,
-// until ctx ends. It is nil, and the timer alone must do, where there is no file
+// until ctx ends. It is nil, and the timer alone must do, if there is no file
 // or the system cannot watch it.
 //
 // The directory is watched and not the file: a rename over the file, or a swap of
@@ -129,16 +130,4 @@ func (d *Driver) fileChanges(ctx context.Context, wg *sync.WaitGroup) <-chan str
 		}
 	})
 	return changed
-}
-
-// sleep waits for t and reports whether ctx is still alive.
-func sleep(ctx context.Context, t time.Duration) bool {
-	timer := time.NewTimer(t)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

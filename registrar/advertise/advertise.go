@@ -29,7 +29,7 @@ type Detector interface {
 	Name() string
 	// Detect returns where the port that is bound to can be dialled from outside.
 	// It makes one attempt. An error that wraps ErrNotApplicable says that the
-	// detector has no business here, and ErrHostNetwork besides that no network lies
+	// detector has no business here, and ErrHostNetwork also that no network lies
 	// between this process and its host; any other means that it should know the
 	// address and does not. auto goes on after either.
 	Detect(ctx context.Context, bound netip.AddrPort) (Address, error)
@@ -60,8 +60,13 @@ type Options struct {
 	// own, which leads nowhere from outside of it.
 	AllowInternal bool
 
-	// HostIP is the address of the host, for metadata that tells only its port.
+	// HostIP is the address of the host, for metadata that tells only its port; of several
+	// addresses that a metadata source names it is the one that is taken.
 	HostIP netip.Addr
+
+	// Hint is what the error of auto says to do where an address within a container is all
+	// that was found. Default: by the keys of the configuration and the variables.
+	Hint string
 
 	// Used is what an earlier Explain has found and is in use: it is kept for as long
 	// as it is as good as any other, and Watch begins with it as if it had yielded it.
@@ -83,7 +88,7 @@ type Options struct {
 	LookupEnv func(key string) (string, bool)
 	Environ   func() []string
 	// Isolated says in what container with a network of its own an interface is, and
-	// nothing where others can reach it.
+	// nothing if others can reach it.
 	Isolated func(iface string) string
 }
 
@@ -91,6 +96,7 @@ func (o Options) withDefaults() Options {
 	o.Interval = cmp.Or(o.Interval, 30*time.Second)
 	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
 	o.StepTimeout = cmp.Or(o.StepTimeout, defaultStepTimeout)
+	o.HostIP = o.HostIP.Unmap()
 	if o.Interfaces == nil {
 		o.Interfaces = systemInterfaces
 	}
@@ -118,7 +124,8 @@ func (o Options) withDefaults() Options {
 // An error that wraps driver.ErrInvalid is a *driver.ConfigError and stays until
 // the setting is changed; one that wraps ErrNoAddress may pass. Resolve blocks on
 // the resolver of names, on detectors and on metadata services, for as long as ctx
-// allows.
+// allows. The text of an error is one line, but for auto, where it has one for each step that
+// has something to say, the cause first.
 func Resolve(ctx context.Context, spec string, bound netip.AddrPort, o Options) (Address, error) {
 	e := Explain(ctx, spec, bound, o)
 	return e.Address, e.Err
@@ -135,7 +142,7 @@ func Explain(ctx context.Context, spec string, bound netip.AddrPort, o Options) 
 	return e
 }
 
-// Validate reports whether spec has a valid form, so far as can be told without
+// Validate reports whether spec has a valid form, so far as can be seen without
 // the network: names are not resolved and interfaces not looked at. The errors
 // are those of Resolve.
 func Validate(spec string, o Options) error {

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/musterhq/muster/internal/hint"
 )
 
 // Outcome is how a step of the chain has ended.
@@ -39,15 +41,17 @@ const (
 type Step struct {
 	Name    string
 	Outcome Outcome
-	// Addr is the HOST:PORT that was found, empty where none was.
+	// Addr is the HOST:PORT that was found, empty if none was.
 	Addr string
-	// Reason says how it was found or why not, in a few words for people.
+	// Reason says how it was found or why not, in a few words for people. It ends with Hint.
 	Reason string
+	// Hint says how to fix what is wrong, if that is known.
+	Hint string
 }
 
 // Explanation is an address and how it was come by.
 type Explanation struct {
-	// Address is zero where none was found.
+	// Address is zero if none was found.
 	Address
 	// Steps are those that were asked, in their order. Where an address was found, the
 	// last one has found it, unless Err says why it is not taken.
@@ -60,11 +64,11 @@ type Explanation struct {
 func (e Explanation) String() string {
 	parts := make([]string, len(e.Steps))
 	for i, s := range e.Steps {
-		told := s.Addr
+		reported := s.Addr
 		if s.Outcome != Found {
-			told = strings.ReplaceAll(string(s.Outcome), "_", " ")
+			reported = strings.ReplaceAll(string(s.Outcome), "_", " ")
 		}
-		parts[i] = fmt.Sprintf("%s: %s (%s)", s.Name, told, s.Reason)
+		parts[i] = fmt.Sprintf("%s: %s (%s)", s.Name, reported, s.Reason)
 	}
 	return strings.Join(parts, "; ")
 }
@@ -95,10 +99,10 @@ func ask(ctx context.Context, spec string, steps []step, bound netip.AddrPort, o
 				return candidate{}, append(asked, failed(s, problem)), problem
 			}
 			if s.inside && !o.AllowInternal && !hostNetwork {
-				err = inside(spec, best, asked, o)
+				err = inside(spec, best, o)
 			}
 			if err == nil {
-				asked = append(asked, Step{s.name, Found, best.addr.String(), best.source})
+				asked = append(asked, Step{Name: s.name, Outcome: Found, Addr: best.addr.String(), Reason: best.source})
 				return best, asked, stays(spec, asked, used)
 			}
 		}
@@ -109,7 +113,7 @@ func ask(ctx context.Context, spec string, steps []step, bound netip.AddrPort, o
 		}
 		last = err
 	}
-	return candidate{}, asked, blame(spec, last, asked)
+	return candidate{}, asked, blame(spec, last, asked, o)
 }
 
 func (s step) ask(ctx context.Context, bound netip.AddrPort, bounded bool, o Options) ([]candidate, error) {
@@ -133,64 +137,91 @@ func choose(found []candidate, used string) candidate {
 	return best
 }
 
-// unsound returns what only another setting can mend.
+// unsound returns what only another setting can fix.
 func unsound(spec string, c candidate, bound netip.AddrPort, o Options) error {
 	if problem := unusable(c.addr.Addr()); problem != "" {
-		return invalid(spec, "%s; %s", problem, forms(o))
+		return invalid(spec, problem, forms(o))
 	}
 	if c.addr.Port() == 0 {
-		return invalid(spec, "the bound address %v has no port; listen before the address is resolved", bound)
+		return invalid(spec, fmt.Sprintf("the bound address %v has no port", bound), "listen before the address is resolved")
 	}
 	return nil
 }
 
 // failed is the step of err.
 func failed(s step, err error) Step {
+	problem, hint := split(err)
+	outcome := Failed
 	if errors.Is(err, ErrNotApplicable) {
-		return Step{Name: s.name, Outcome: NotApplicable, Reason: reason(err)}
+		outcome = NotApplicable
 	}
-	return Step{Name: s.name, Outcome: Failed, Reason: reason(err)}
+	return Step{Name: s.name, Outcome: outcome, Reason: joined(problem, hint), Hint: hint}
 }
 
 // inside returns why an address of an interface leads nowhere from outside, which the
-// steps before did not make good. Why no detector did is told even where it does not
-// apply: that there is no engine to ask may be what is to be mended.
-func inside(spec string, c candidate, asked []Step, o Options) error {
+// steps before did not make good.
+func inside(spec string, c candidate, o Options) error {
 	where := o.Isolated(c.iface)
 	if where == "" {
 		return nil
 	}
-	problem := fmt.Sprintf("%v is an address within %s, and nothing says at which address of its host others reach it", c.addr, where)
-	detector := func(name string) bool {
-		return slices.ContainsFunc(o.Detectors, func(d Detector) bool { return d.Name() == name })
+	hint := o.Hint
+	if hint == "" {
+		hint = "publish the port, write HOST:PORT or set " + EnvAddr + ", or set detect.require_external: false where all others are in that network"
 	}
-	said := told(asked, func(s Step) bool { return s.Outcome == Failed || detector(s.Name) })
-	return &noAddress{spec, problem + said + "; publish the port, write HOST:PORT or set " + EnvAddr +
-		", or set detect.require_external: false where all others are in that network", errInside}
+	return &noAddress{spec, fmt.Sprintf("%v is an address within %s, and nothing says at which address of its host others reach it", c.addr, where), hint, errInside}
 }
 
-// errInside marks the error of inside, which has told all.
+// errInside marks the error of inside.
 var errInside = errors.New("an address within a container")
 
-// blame adds to the error of the last step what has failed before it.
-func blame(spec string, last error, asked []Step) error {
-	var n *noAddress
-	said := told(asked[:len(asked)-1], func(s Step) bool { return s.Outcome == Failed })
-	if errors.Is(last, errInside) || said == "" || !errors.As(last, &n) {
-		return last
-	}
-	return &noAddress{spec, n.problem + said, n}
+// unfound is the error of a chain of which no step has found an address: a line for each
+// step that has something to say, as Explain tells them, and the cause first.
+type unfound struct {
+	spec  string
+	lines []string
+	hint  string // of the first line
+	cause error  // of the last step
 }
 
-// told lists what some of the steps have said.
-func told(asked []Step, which func(Step) bool) string {
-	var b strings.Builder
-	for _, s := range asked {
-		if which(s) {
-			fmt.Fprintf(&b, "; %s: %s", s.Name, s.Reason)
+func (e *unfound) Error() string {
+	return fmt.Sprintf("%s: %q: %s", Key, e.spec, strings.Join(e.lines, "\n"))
+}
+
+// Hint is that of the cause, which is the first line.
+func (e *unfound) Hint() string { return e.hint }
+
+func (e *unfound) Is(target error) bool { return target == ErrNoAddress }
+
+func (e *unfound) Unwrap() error { return e.cause }
+
+// blame returns the error of a chain whose last step has failed with last. A step that
+// should have known the address and did not is the cause; the last one, which is there for
+// want of a better, comes after those. Why a detector does not apply is reported behind it, where
+// an address within a container is all there is: that there is no engine to ask may be what
+// is to be put right.
+func blame(spec string, last error, asked []Step, o Options) error {
+	before, final := asked[:len(asked)-1], asked[len(asked)-1]
+	e := &unfound{spec: spec, cause: last}
+	say := func(s Step) {
+		if len(e.lines) == 0 {
+			e.hint = s.Hint
+		}
+		e.lines = append(e.lines, s.Name+": "+s.Reason)
+	}
+	for _, s := range before {
+		if s.Outcome == Failed {
+			say(s)
 		}
 	}
-	return b.String()
+	say(final)
+	for _, s := range before {
+		isDetector := slices.ContainsFunc(o.Detectors, func(d Detector) bool { return d.Name() == s.Name })
+		if s.Outcome == NotApplicable && isDetector && errors.Is(last, errInside) {
+			say(s)
+		}
+	}
+	return e
 }
 
 // stays returns why what the last step has found does not take the place of the
@@ -203,27 +234,27 @@ func stays(spec string, asked []Step, used Explanation) error {
 	winner := used.Steps[len(used.Steps)-1].Name
 	for _, s := range asked[:len(asked)-1] {
 		if s.Name == winner {
-			return &noAddress{spec, fmt.Sprintf("%s, which has found %s, does not find it again: %s; it stays until %s finds another",
-				winner, used.Addr, s.Reason, winner), nil}
+			return &noAddress{spec, fmt.Sprintf("%s, which has found %s, does not find it again: %s", winner, used.Addr, s.Reason), fmt.Sprintf("it stays until %s finds another", winner), nil}
 		}
 	}
 	return nil
 }
 
-// reason is the heart of an error of a step, without what all of them repeat.
-func reason(err error) string {
+// split returns the problem of an error of a step, without what all of them repeat, and the hint.
+func split(err error) (problem, how string) {
 	var n *noAddress
 	if errors.As(err, &n) {
-		return n.problem
+		return n.problem, n.hint
 	}
 	if c := asConfigError(err); c != nil {
-		return c.Problem
+		return c.Problem, c.Hint
 	}
-	text := err.Error()
+	problem, how = hint.Split(err)
+	problem = strings.Join(strings.Fields(problem), " ")
 	if errors.Is(err, ErrNotApplicable) {
-		text = strings.TrimPrefix(text, ErrNotApplicable.Error()+": ")
+		problem = strings.TrimPrefix(problem, ErrNotApplicable.Error()+": ")
 	}
-	return text
+	return problem, how
 }
 
 // notHere is the error of a step that has no business here.

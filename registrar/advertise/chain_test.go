@@ -29,14 +29,15 @@ var (
 
 func TestExplain(t *testing.T) {
 	tests := []struct {
-		name  string
-		host  host
-		spec  string
-		bound string
-		allow bool
-		want  string   // the address
-		steps []string // name, outcome and address
-		err   []string
+		name   string
+		host   host
+		spec   string
+		bound  string
+		hostIP string
+		allow  bool
+		want   string   // the address
+		steps  []string // name, outcome and address
+		err    []string
 	}{
 		{name: "an ordinary host", spec: "auto", host: host{interfaces: server, detectors: []Detector{noContainer}}, want: "192.0.2.7:7946",
 			steps: []string{"config not_applicable", "env not_applicable", "bind not_applicable", "docker not_applicable",
@@ -63,7 +64,7 @@ func TestExplain(t *testing.T) {
 		{name: "and where nothing has failed", spec: "auto", host: host{interfaces: eth0, container: true},
 			err: []string{"172.17.0.2", "a container (eth0)", "publish the port"}},
 		{name: "and where there is nobody to ask", spec: "auto", host: host{interfaces: eth0, container: true, detectors: []Detector{noContainer}},
-			err: []string{"172.17.0.2", "; docker: not in a container; publish the port"}},
+			err: []string{`"auto": interface: 172.17.0.2`, "; publish the port", "\ndocker: not in a container"}},
 		{name: "and bound to its address", spec: "auto", bound: "172.17.0.2:7946", host: host{interfaces: eth0, container: true},
 			err: []string{"172.17.0.2", "a container (eth0)"}},
 		{name: "unless that is allowed", spec: "auto", allow: true, host: host{interfaces: eth0, container: true, detectors: []Detector{unpublished}}, want: "172.17.0.2:7946"},
@@ -97,6 +98,24 @@ func TestExplain(t *testing.T) {
 		{name: "Nomad has two for one", spec: "auto", host: host{interfaces: eth0, container: true, env: map[string]string{
 			"NOMAD_HOST_ADDR_a": "192.0.2.1:25001", "NOMAD_PORT_a": "7946", "NOMAD_HOST_ADDR_b": "192.0.2.1:25002", "NOMAD_PORT_b": "7946"}},
 			err: []string{"several ports of Nomad", "a (7946), b (7946)"}},
+		{name: "Nomad has two for one, of which one is at the host's address", spec: "auto", hostIP: "192.0.2.9", host: host{interfaces: eth0, container: true, env: map[string]string{
+			"NOMAD_HOST_ADDR_a": "192.0.2.1:25001", "NOMAD_PORT_a": "7946", "NOMAD_HOST_ADDR_b": "192.0.2.9:25002", "NOMAD_PORT_b": "7946"}}, want: "192.0.2.9:25002"},
+		{name: "Nomad has one of either family", spec: "auto", host: host{interfaces: eth0, container: true, env: map[string]string{
+			"NOMAD_HOST_ADDR_a": "[2001:db8::9]:25001", "NOMAD_PORT_a": "7946", "NOMAD_HOST_ADDR_b": "192.0.2.9:25002", "NOMAD_PORT_b": "7946"}}, want: "192.0.2.9:25002"},
+		{name: "Nomad has one of either family, and the host is IPv6", spec: "auto", hostIP: "2001:db8::1", host: host{interfaces: eth0, container: true, env: map[string]string{
+			"NOMAD_HOST_ADDR_a": "[2001:db8::9]:25001", "NOMAD_PORT_a": "7946", "NOMAD_HOST_ADDR_b": "192.0.2.9:25002", "NOMAD_PORT_b": "7946"}}, want: "[2001:db8::9]:25001"},
+		{name: "Nomad has all addresses of either family", spec: "auto", hostIP: "2001:db8::1", host: host{interfaces: eth0, container: true, env: map[string]string{
+			"NOMAD_HOST_ADDR_a": "[::]:25001", "NOMAD_PORT_a": "7946", "NOMAD_HOST_ADDR_b": "0.0.0.0:25002", "NOMAD_PORT_b": "7946"}}, want: "[2001:db8::1]:25001"},
+		{name: "Nomad has all addresses, and the host is IPv4", spec: "auto", hostIP: "192.0.2.9", host: host{interfaces: eth0, container: true, env: map[string]string{
+			"NOMAD_HOST_ADDR_a": "[::]:25001", "NOMAD_PORT_a": "7946", "NOMAD_HOST_ADDR_b": "0.0.0.0:25002", "NOMAD_PORT_b": "7946"}}, want: "192.0.2.9:25002"},
+		{name: "Nomad has all addresses of IPv6 alone, and the host is IPv4", spec: "auto", hostIP: "192.0.2.9", host: host{interfaces: eth0, container: true, env: map[string]string{
+			"NOMAD_HOST_ADDR_a": "[::]:25001", "NOMAD_PORT_a": "7946"}}, err: []string{`NOMAD_HOST_ADDR_a="[::]:25001" is no address that others can dial; set detect.host_ip to one of the host of that family`}},
+		{name: "Nomad has one that is wrong beside another", spec: "auto", host: host{interfaces: eth0, container: true, env: map[string]string{
+			"NOMAD_HOST_ADDR_a": "0.0.0.0:25001", "NOMAD_PORT_a": "7946", "NOMAD_HOST_ADDR_b": "192.0.2.1:25002", "NOMAD_PORT_b": "7946"}}, want: "192.0.2.1:25002"},
+		{name: "a port without its host", spec: "auto", host: host{interfaces: server, env: map[string]string{EnvPort: "7000"}},
+			err: []string{`MUSTER_ADVERTISE_PORT="7000" says a port, and MUSTER_ADVERTISE_ADDR no host for it; set MUSTER_ADVERTISE_ADDR to HOST:PORT, or take MUSTER_ADVERTISE_PORT out`}},
+		{name: "a port without its host, which is asked for", spec: "env", host: host{interfaces: server, env: map[string]string{EnvPort: "7000", EnvAddr: "  "}}, err: []string{"says a port"}},
+		{name: "a port that is empty", spec: "auto", host: host{interfaces: server, env: map[string]string{EnvPort: " "}}, want: "192.0.2.7:7946"},
 		{name: "Nomad has no address", spec: "auto", host: host{interfaces: eth0, container: true, env: map[string]string{
 			"NOMAD_HOST_ADDR_a": "0.0.0.0:25001", "NOMAD_PORT_a": "7946"}}, err: []string{"NOMAD_HOST_ADDR_a", "0.0.0.0:25001"}},
 	}
@@ -104,8 +123,11 @@ func TestExplain(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			o := tt.host.options()
 			o.AllowInternal = tt.allow
-			var told []Explanation
-			o.Explained = func(e Explanation) { told = append(told, e) }
+			if tt.hostIP != "" {
+				o.HostIP = netip.MustParseAddr(tt.hostIP)
+			}
+			var reported []Explanation
+			o.Explained = func(e Explanation) { reported = append(reported, e) }
 			bound := tt.bound
 			if bound == "" {
 				bound = "0.0.0.0:7946"
@@ -129,8 +151,49 @@ func TestExplain(t *testing.T) {
 			if tt.steps != nil && !slices.Equal(steps, tt.steps) {
 				t.Errorf("steps %q\nwant  %q", steps, tt.steps)
 			}
-			if len(told) != 1 || !cmp.Equal(told[0].Steps, e.Steps) {
-				t.Errorf("handed %+v to Explained", told)
+			if len(reported) != 1 || !cmp.Equal(reported[0].Steps, e.Steps) {
+				t.Errorf("handed %+v to Explained", reported)
+			}
+		})
+	}
+}
+
+// The error of a chain has a line for each step that has something to say, and the cause
+// first: what should have known the address and did not.
+func TestErrorsHaveTheCauseFirst(t *testing.T) {
+	const inside = "interface: 172.17.0.2:7946 is an address within a container (eth0), and nothing says at which address of its host others reach it; "
+	const hint = "publish the port, write HOST:PORT or set MUSTER_ADVERTISE_ADDR, or set detect.require_external: false where all others are in that network"
+	torn := fakeDetector{name: "registry", err: fmt.Errorf("provider consul:\n  connection refused")}
+	absent := fakeDetector{name: "registry", err: fmt.Errorf("%w: detect.registry.tag is not set", ErrNotApplicable)}
+	for _, tt := range []struct {
+		name string
+		host host
+		hint string
+		want []string
+	}{
+		{"two have failed", host{interfaces: eth0, container: true, detectors: []Detector{unpublished, torn}}, "",
+			[]string{"docker: port 7946/tcp is not published", "registry: provider consul: connection refused", inside + hint}},
+		{"one has failed and one does not apply", host{interfaces: eth0, container: true, detectors: []Detector{unpublished, absent}}, "",
+			[]string{"docker: port 7946/tcp is not published", inside + hint, "registry: detect.registry.tag is not set"}},
+		{"none has failed", host{interfaces: eth0, container: true, detectors: []Detector{noContainer, absent}}, "",
+			[]string{inside + hint, "docker: not in a container", "registry: detect.registry.tag is not set"}},
+		{"none is there, and the program says what to do", host{interfaces: eth0, container: true}, "give it a detector", []string{inside + "give it a detector"}},
+		{"no interface", host{interfaces: []Interface{lo}, detectors: []Detector{unpublished, absent}}, "", []string{"docker: port 7946/tcp is not published",
+			"interface: no interface of this host has an address that others can dial; bring up a network, write HOST:PORT, or bind to 127.0.0.1 if one host is enough"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			o := tt.host.options()
+			o.Hint = tt.hint
+			e := Explain(t.Context(), "auto", netip.MustParseAddrPort("0.0.0.0:7946"), o)
+			want := `node.advertise: "auto": ` + strings.Join(tt.want, "\n")
+			if e.Err == nil || e.Err.Error() != want || !errors.Is(e.Err, ErrNoAddress) {
+				t.Fatalf("%v\nwant %s", e.Err, want)
+			}
+			for _, line := range tt.want { // as the doctor prints them
+				name, reason, _ := strings.Cut(line, ": ")
+				if !slices.ContainsFunc(e.Steps, func(s Step) bool { return s.Name == name && s.Reason == reason }) {
+					t.Errorf("no step %s says %q: %+v", name, reason, e.Steps)
+				}
 			}
 		})
 	}
@@ -180,7 +243,7 @@ func TestAddressOfAStepStays(t *testing.T) {
 	}
 	docker.found, docker.err = Address{Addr: "192.0.2.1:32769"}, nil
 	if e := Explain(t.Context(), "auto", bound, o); e.Addr != "192.0.2.1:32769" {
-		t.Errorf("mapped anew: %q, %v", e.Addr, e.Err)
+		t.Errorf("mapped again: %q, %v", e.Addr, e.Err)
 	}
 
 	docker.found, docker.err = Address{}, errors.New("connection refused")
@@ -204,9 +267,9 @@ func TestNetworkOfTheHost(t *testing.T) {
 	if e.Err != nil || !strings.HasSuffix(e.Addr, ":7946") || e.Steps[len(e.Steps)-1].Name != StepInterface {
 		t.Errorf("found %q, %v", e.Addr, e.Err)
 	}
-	told := Step{Name: "docker", Outcome: NotApplicable, Reason: "the port is the host's own: this container has the network of the host"}
-	if !slices.Contains(e.Steps, told) {
-		t.Errorf("steps %+v, want %+v among them", e.Steps, told)
+	reported := Step{Name: "docker", Outcome: NotApplicable, Reason: "the port is the host's own: this container has the network of the host"}
+	if !slices.Contains(e.Steps, reported) {
+		t.Errorf("steps %+v, want %+v among them", e.Steps, reported)
 	}
 	detector.err = fmt.Errorf("%w: no socket", ErrNotApplicable)
 	if e := Explain(t.Context(), "auto", bound, host{interfaces: eth0, container: true, detectors: []Detector{detector}}.options()); e.Err == nil {
@@ -240,6 +303,13 @@ func TestECS(t *testing.T) {
 		{"ContainerPort":7946,"Protocol":"udp","HostPort":49155,"HostIp":"0.0.0.0"},
 		{"ContainerPort":8080,"Protocol":"tcp","HostPort":49153,"HostIp":"0.0.0.0"},
 		{"ContainerPort":7946,"Protocol":"tcp","HostPort":49154,"HostIp":"0.0.0.0"}]}`
+	const dual = `{"Networks":[{"NetworkMode":"bridge"}],"Ports":[
+		{"ContainerPort":7946,"Protocol":"tcp","HostPort":49160,"HostIp":"::"},
+		{"ContainerPort":7946,"Protocol":"tcp","HostPort":49154,"HostIp":"0.0.0.0"}]}`
+	const several = `{"Networks":[{"NetworkMode":"bridge"}],"Ports":[
+		{"ContainerPort":7946,"Protocol":"tcp","HostPort":49160,"HostIp":"2001:db8::9"},
+		{"ContainerPort":7946,"Protocol":"tcp","HostPort":49161,"HostIp":"192.0.2.9"},
+		{"ContainerPort":7946,"Protocol":"tcp","HostPort":49162,"HostIp":"192.0.2.1"}]}`
 	for _, tt := range []struct {
 		name, answer string
 		status       int
@@ -252,6 +322,17 @@ func TestECS(t *testing.T) {
 		{name: "awsvpc, IPv6", answer: awsvpc, bound: "[2001:db8:5::106]:7946", want: "[2001:db8:5::106]:7946"},
 		{name: "bridge", answer: bridge, hostIP: "192.0.2.1", want: "192.0.2.1:49154"},
 		{name: "bridge, bound to an address", answer: strings.ReplaceAll(bridge, "0.0.0.0", "192.0.2.9"), want: "192.0.2.9:49154"},
+		{name: "awsvpc, at the host's address", answer: awsvpc, hostIP: "2001:db8:5::106", bound: "[::]:7946", want: "[2001:db8:5::106]:7946"},
+		{name: "awsvpc, of the family of the host's", answer: awsvpc, hostIP: "2001:db8:5::1", bound: "[::]:7946", want: "[2001:db8:5::106]:7946"},
+		{name: "bridge, both families at ports of their own", answer: dual, hostIP: "192.0.2.1", want: "192.0.2.1:49154"},
+		{name: "bridge, both families, and the host is IPv6", answer: dual, hostIP: "2001:db8::1", want: "[2001:db8::1]:49160"},
+		{name: "bridge, IPv6 alone", answer: strings.ReplaceAll(bridge, "0.0.0.0", "::"), hostIP: "192.0.2.1", err: "ecs: port 7946 of the task of ECS is mapped at [::]:49154 alone, and detect.host_ip 192.0.2.1 is not of that family"},
+		{name: "bridge, IPv4 alone, and the host is IPv6", answer: bridge, hostIP: "2001:db8::1", err: "is mapped at 0.0.0.0:49154 alone"},
+		{name: "bridge, several addresses", answer: several, hostIP: "192.0.2.9", want: "192.0.2.9:49161"},
+		{name: "bridge, several addresses, and none is the host's", answer: several, want: "192.0.2.1:49162"},
+		{name: "bridge, several addresses, and the host is IPv6", answer: several, hostIP: "2001:db8::1", want: "[2001:db8::9]:49160"},
+		{name: "bridge, loopback alone", answer: strings.ReplaceAll(bridge, "0.0.0.0", "127.0.0.1"), hostIP: "192.0.2.1", err: "no port mapping of 7946/tcp that others reach"},
+		{name: "bridge, no address is all", answer: strings.ReplaceAll(bridge, "0.0.0.0", ""), hostIP: "2001:db8::1", want: "[2001:db8::1]:49154"},
 		{name: "bridge without the host", answer: bridge, err: "ecs: port 7946 of the task of ECS is port 49154 of its host, whose address is not told; set detect.host_ip"},
 		{name: "bridge without mapping", answer: `{"Networks":[{"NetworkMode":"bridge"}]}`, hostIP: "192.0.2.1", err: "no port mapping of 7946/tcp"},
 		{name: "not JSON", answer: "hello", err: "not the JSON of a container"},

@@ -3,8 +3,8 @@
 // The address that a node listens on is seldom the one to publish: 0.0.0.0 is no
 // address at all, a host has several interfaces, a name moves. [Resolve] turns
 // the setting node.advertise into one IP:PORT and says how it knows; [Explain] says
-// besides what each step on the way has answered; [Watch] does it again and again, and
-// tells of changes.
+// and what each step on the way has answered; [Watch] does it again and again, and
+// reports changes.
 //
 // The forms of the setting:
 //
@@ -13,7 +13,8 @@
 //	                is not optional: a word without one could be a mistyped form.
 //	env             the variable MUSTER_ADVERTISE_ADDR, which is HOST:PORT, or a
 //	                host alone, IPv6 with or without brackets. A host alone takes
-//	                the port from MUSTER_ADVERTISE_PORT, or else the bound one.
+//	                the port from MUSTER_ADVERTISE_PORT, or else the bound one. That
+//	                variable alone is refused: a port without its host says nothing.
 //	interface:NAME  the first address of an interface, IPv4 before IPv6, with the
 //	                bound port.
 //	the name of a [Detector] in [Options].Detectors, such as docker
@@ -22,10 +23,11 @@
 //
 //   - The result can be published. 0.0.0.0, ::, port 0, multicast and broadcast
 //     addresses are refused. So are IPv6 link-local addresses, with a zone or
-//     without: the zone belongs to whoever dials, so such an address means nothing
+//     without: the zone belongs to the host that dials, so such an address means nothing
 //     to another host.
 //   - No answer is a guess that hides a failure: where nothing fits there is an
-//     error, on one line, that names the setting, its value and the mend.
+//     error that names the setting, its value and the hint: on one line, or of auto
+//     on one for each step that has failed, the cause first.
 //   - An address within a container whose network is its own is not advertised by
 //     auto, unless [Options].AllowInternal says that all others are in it too.
 //   - The choice is deterministic, and [Watch] keeps to an address for as long as
@@ -48,6 +50,7 @@
 //	                its own address, which all pods reach
 //	ecs             the task metadata endpoint, version 4
 //	nomad           the address of the port of Nomad that leads to the bound one
+//	                (of several the one at [Options].HostIP, else of its family, else IPv4)
 //	interface       the specific address that is bound to, or else the best of this host
 //
 // A step has found the address, is not applicable, or has failed, with a reason. One

@@ -1,6 +1,7 @@
 package advertise
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -47,7 +49,7 @@ func ecs(spec string, o Options) method {
 		}
 		c, err := ecsMetadata(ctx, endpoint)
 		if err != nil {
-			return nil, &noAddress{spec, fmt.Sprintf("the task metadata of ECS cannot be read: %v", err), err}
+			return nil, &noAddress{spec, fmt.Sprintf("the task metadata of ECS cannot be read: %v", err), "", err}
 		}
 		return c.candidates(spec, bound, o)
 	}
@@ -63,32 +65,73 @@ func (c ecsContainer) candidates(spec string, bound netip.AddrPort, o Options) (
 			for _, text := range append(n.IPv4Addresses, n.IPv6Addresses...) {
 				if a, err := netip.ParseAddr(text); err == nil && unusable(a) == "" && serves(bound.Addr(), a) {
 					found = append(found, candidate{
-						addr: netip.AddrPortFrom(a, bound.Port()), rank: familyRank(a), source: "task of ECS, network mode awsvpc",
+						addr: netip.AddrPortFrom(a, bound.Port()), rank: hostRank(o.HostIP, a), source: "task of ECS, network mode awsvpc",
 					})
 				}
 			}
 			if len(found) == 0 {
-				return nil, &noAddress{spec, fmt.Sprintf("the task metadata of ECS has no address that a listener on %v serves; bind to [::]", bound), nil}
+				return nil, &noAddress{spec, fmt.Sprintf("the task metadata of ECS has no address that a listener on %v serves", bound), "bind to [::]", nil}
 			}
 			byRank(found)
 			return found, nil
 		}
 	}
+	var bindings []netip.AddrPort
 	for _, p := range c.Ports {
 		if p.ContainerPort != bound.Port() || p.HostPort == 0 || p.Protocol != "" && p.Protocol != "tcp" {
 			continue
 		}
-		host := o.HostIP
-		if a, err := netip.ParseAddr(p.HostIP); err == nil && unusable(a) == "" && !a.IsLoopback() {
-			host = a
+		hosts := []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} // if none is said
+		if p.HostIP != "" {
+			a, err := netip.ParseAddr(p.HostIP)
+			if a = a.Unmap(); err != nil || a.IsLoopback() || !a.IsUnspecified() && unusable(a) != "" {
+				continue
+			}
+			hosts = []netip.Addr{a}
 		}
-		if !host.IsValid() {
-			return nil, &noAddress{spec, fmt.Sprintf("port %d of the task of ECS is port %d of its host, whose address is not told; set detect.host_ip to it",
-				bound.Port(), p.HostPort), nil}
+		for _, a := range hosts {
+			bindings = append(bindings, netip.AddrPortFrom(a, p.HostPort))
 		}
-		return []candidate{{addr: netip.AddrPortFrom(host, p.HostPort), source: fmt.Sprintf("task of ECS, port mapping of %d/tcp", bound.Port())}}, nil
 	}
-	return nil, &noAddress{spec, fmt.Sprintf("the task of ECS has no port mapping of %d/tcp; add it to portMappings", bound.Port()), nil}
+	source := fmt.Sprintf("task of ECS, port mapping of %d/tcp", bound.Port())
+	found := atHost(bindings, o.HostIP, source)
+	switch {
+	case len(found) > 0:
+		return found, nil
+	case len(bindings) == 0:
+		return nil, &noAddress{spec, fmt.Sprintf("the task of ECS has no port mapping of %d/tcp that others reach", bound.Port()), "add it to portMappings", nil}
+	case o.HostIP.IsValid():
+		return nil, &noAddress{spec, fmt.Sprintf("port %d of the task of ECS is mapped at %v alone, and detect.host_ip %v is not of that family", bound.Port(), bindings[0], o.HostIP), "set it to an address that is", nil}
+	}
+	return nil, &noAddress{spec, fmt.Sprintf("port %d of the task of ECS is port %d of its host, whose address is not told", bound.Port(), bindings[0].Port()), "set detect.host_ip to it", nil}
+}
+
+// atHost returns the bindings at which a port of the host is reached, best first. Those of all
+// addresses are at the address of the host, if it is of their family: what listens on 0.0.0.0
+// does not answer at an IPv6 address, nor the reverse. The one at the host's own address
+// comes first, then those of its family, then IPv4.
+func atHost(bindings []netip.AddrPort, host netip.Addr, source string) []candidate {
+	var found []candidate
+	for _, p := range bindings {
+		if p.Addr().IsUnspecified() {
+			if !host.IsValid() || host.Is4() != p.Addr().Is4() {
+				continue
+			}
+			p = netip.AddrPortFrom(host, p.Port())
+		}
+		found = append(found, candidate{addr: p, rank: hostRank(host, p.Addr()), source: source})
+	}
+	slices.SortFunc(found, func(a, b candidate) int { return cmp.Or(cmp.Compare(a.rank, b.rank), a.addr.Compare(b.addr)) })
+	return found
+}
+
+// hostRank is lower the nearer an address is to that of the host, if that is known.
+func hostRank(host, a netip.Addr) int {
+	rank := familyRank(a)
+	if host.IsValid() {
+		rank += boolRank(a != host)<<2 | boolRank(a.Is4() != host.Is4())<<1
+	}
+	return rank
 }
 
 // ecsMetadata makes one request.

@@ -26,23 +26,35 @@ var (
 )
 
 // invalid is an error that stays until someone changes the setting.
-func invalid(spec, format string, args ...any) error {
-	return &driver.ConfigError{Key: Key, Value: spec, Problem: fmt.Sprintf(format, args...)}
+func invalid(spec, problem, hint string) error {
+	return &driver.ConfigError{Key: Key, Value: spec, Problem: problem, Hint: hint}
 }
 
 // noAddress is an error that may pass. It reads like a ConfigError.
 type noAddress struct {
 	spec, problem string
-	cause         error // may be nil
+	hint          string // may be empty
+	cause         error  // may be nil
 }
 
 func (e *noAddress) Error() string {
-	return fmt.Sprintf("%s: %q: %s", Key, e.spec, e.problem)
+	return fmt.Sprintf("%s: %q: %s", Key, e.spec, joined(e.problem, e.hint))
 }
+
+// Hint says how to fix it, as far as that is known.
+func (e *noAddress) Hint() string { return e.hint }
 
 func (e *noAddress) Is(target error) bool { return target == ErrNoAddress }
 
 func (e *noAddress) Unwrap() error { return e.cause }
+
+// joined is the text of a problem with its hint.
+func joined(problem, hint string) string {
+	if hint == "" {
+		return problem
+	}
+	return problem + "; " + hint
+}
 
 // asConfigError returns the ConfigError in err, or nil.
 func asConfigError(err error) *driver.ConfigError {

@@ -118,11 +118,11 @@ func best(spec string, bound netip.AddrPort, o Options) ([]candidate, error) {
 		}
 	}
 	if len(found) == 0 {
-		mend := "bring up a network, write HOST:PORT, or bind to 127.0.0.1 if one host is enough"
+		hint := "bring up a network, write HOST:PORT, or bind to 127.0.0.1 if one host is enough"
 		if unserved != nil {
-			mend = fmt.Sprintf("%s cannot be reached through a listener on %v: bind to [::], or write HOST:PORT", strings.Join(unserved, ", "), bound)
+			hint = fmt.Sprintf("%s cannot be reached through a listener on %v: bind to [::], or write HOST:PORT", strings.Join(unserved, ", "), bound)
 		}
-		return nil, &noAddress{spec, "no interface of this host has an address that others can dial; " + mend, nil}
+		return nil, &noAddress{spec, "no interface of this host has an address that others can dial", hint, nil}
 	}
 	byRank(found)
 	return found, nil
@@ -137,11 +137,11 @@ func byInterface(spec, name string, o Options) method {
 		}
 		at := slices.IndexFunc(all, func(i Interface) bool { return i.Name == name })
 		if at < 0 {
-			return nil, &noAddress{spec, fmt.Sprintf("there is no interface %s; this host has %s", name, describe(all)), nil}
+			return nil, &noAddress{spec, fmt.Sprintf("there is no interface %s", name), fmt.Sprintf("this host has %s", describe(all)), nil}
 		}
 		i := all[at]
 		if !i.Up {
-			return nil, &noAddress{spec, fmt.Sprintf("interface %s is down; bring it up or name another: %s", name, describe(all)), nil}
+			return nil, &noAddress{spec, fmt.Sprintf("interface %s is down", name), fmt.Sprintf("bring it up or name another: %s", describe(all)), nil}
 		}
 		var found []candidate
 		for _, a := range i.Addrs {
@@ -158,7 +158,7 @@ func byInterface(spec, name string, o Options) method {
 			})
 		}
 		if len(found) == 0 {
-			return nil, &noAddress{spec, fmt.Sprintf("interface %s has no address that others can dial through a listener on %v; bind to [::] or name another: %s", name, bound, describe(all)), nil}
+			return nil, &noAddress{spec, fmt.Sprintf("interface %s has no address that others can dial through a listener on %v", name, bound), fmt.Sprintf("bind to [::] or name another: %s", describe(all)), nil}
 		}
 		byRank(found)
 		return found, nil
@@ -169,7 +169,7 @@ func byInterface(spec, name string, o Options) method {
 func interfaces(spec string, o Options) ([]Interface, error) {
 	all, err := o.Interfaces()
 	if err != nil {
-		return nil, &noAddress{spec, fmt.Sprintf("the interfaces of this host cannot be listed (%v); write HOST:PORT", err), err}
+		return nil, &noAddress{spec, fmt.Sprintf("the interfaces of this host cannot be listed (%v)", err), "write HOST:PORT", err}
 	}
 	all = slices.Clone(all)
 	slices.SortStableFunc(all, func(a, b Interface) int {

@@ -9,14 +9,16 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/musterhq/muster/internal/within"
 )
 
 // byName resolves a name each time that it is asked.
 func byName(spec, host string, port uint16, source string, o Options) method {
 	return func(ctx context.Context, bound netip.AddrPort) ([]candidate, error) {
-		addrs, err := o.Resolver.LookupNetIP(ctx, "ip", host)
+		addrs, err := within.Call(ctx, func(ctx context.Context) ([]netip.Addr, error) { return o.Resolver.LookupNetIP(ctx, "ip", host) })
 		if err != nil {
-			return nil, &noAddress{spec, fmt.Sprintf("the name %s cannot be resolved (%s); correct it or write an IP address", host, lookupProblem(err)), err}
+			return nil, &noAddress{spec, fmt.Sprintf("the name %s cannot be resolved (%s)", host, lookupProblem(err)), "correct it or write an IP address", err}
 		}
 		var found []candidate
 		var refused []string
@@ -41,7 +43,7 @@ func byName(spec, host string, port uint16, source string, o Options) method {
 				slices.Sort(refused)
 				problem = "resolves only to " + strings.Join(refused, ", ") + ", which no other host can dial"
 			}
-			return nil, &noAddress{spec, fmt.Sprintf("the name %s %s; correct it in DNS or /etc/hosts, or write an IP address", host, problem), nil}
+			return nil, &noAddress{spec, fmt.Sprintf("the name %s %s", host, problem), "correct it in DNS or /etc/hosts, or write an IP address", nil}
 		}
 		// Answers come in any order.
 		slices.SortFunc(found, func(a, b candidate) int { return a.addr.Addr().Compare(b.addr.Addr()) })

@@ -20,7 +20,7 @@ func kubernetes(spec string, o Options) method {
 			}
 			a, err := netip.ParseAddr(value)
 			if err != nil || unusable(a.Unmap()) != "" {
-				return nil, &noAddress{spec, name + "=" + quote(value) + " is no address that others can dial; set it from status.podIP", nil}
+				return nil, &noAddress{spec, name + "=" + quote(value) + " is no address that others can dial", "set it from status.podIP", nil}
 			}
 			return []candidate{{addr: netip.AddrPortFrom(a.Unmap(), bound.Port()), source: name + " of the pod"}}, nil
 		}
@@ -39,7 +39,7 @@ func kubernetes(spec string, o Options) method {
 // in the environment: the host's address and port, and the port within.
 func nomad(spec string, o Options) method {
 	return func(_ context.Context, bound netip.AddrPort) ([]candidate, error) {
-		ports := nomadPorts(o.Environ())
+		ports := nomadPorts(o.Environ(), o.HostIP)
 		if len(ports) == 0 {
 			return nil, notHere("no port of Nomad in the environment")
 		}
@@ -49,12 +49,14 @@ func nomad(spec string, o Options) method {
 				fitting = append(fitting, p)
 			}
 		}
-		if len(fitting) != 1 {
-			return nil, &noAddress{spec, nomadProblem(ports, fitting, bound.Port()), nil}
+		best := nearest(fitting, o.HostIP)
+		if len(best) != 1 {
+			problem, hint := nomadProblem(ports, fitting, bound.Port())
+			return nil, &noAddress{spec, problem, hint, nil}
 		}
-		p := fitting[0]
+		p := best[0]
 		if p.err != "" {
-			return nil, &noAddress{spec, p.err, nil}
+			return nil, &noAddress{spec, p.err, "set detect.host_ip to one of the host of that family, or write HOST:PORT", nil}
 		}
 		return []candidate{{addr: p.host, source: "port " + p.label + " of Nomad, " + p.variable}}, nil
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/within"
 )
 
 // The variables that the form env reads.
@@ -22,7 +23,7 @@ const (
 const interfacePrefix = "interface:"
 
 // knownDetectors are the names that Muster's own detectors have, so that one that
-// is missing from the program can be told from a misspelt word.
+// is missing from the program can be distinguished from a misspelt word.
 var knownDetectors = []string{"docker", "registry"}
 
 // parse turns a spec into the steps that it names: one, or with auto the chain.
@@ -44,13 +45,13 @@ func parseForm(spec string, o Options) (name string, find method, err error) {
 	case form == "env":
 		name = StepEnv
 		if find, err = parseEnv(spec, o); err == nil && find == nil {
-			err = invalid(spec, "the environment variable %s is not set; set it to HOST:PORT or to a host", EnvAddr)
+			err = invalid(spec, fmt.Sprintf("the environment variable %s is not set", EnvAddr), "set it to HOST:PORT or to a host")
 		}
 		return name, find, err
 	case strings.HasPrefix(form, interfacePrefix):
 		wanted := strings.TrimPrefix(form, interfacePrefix)
 		if wanted == "" {
-			return name, nil, invalid(spec, "names no interface; write it after the colon, as in interface:eth0")
+			return name, nil, invalid(spec, "names no interface", "write it after the colon, as in interface:eth0")
 		}
 		return StepInterface, byInterface(spec, wanted, o), nil
 	default:
@@ -60,7 +61,7 @@ func parseForm(spec string, o Options) (name string, find method, err error) {
 			}
 		}
 		if slices.Contains(knownDetectors, form) {
-			return form, nil, invalid(spec, "no detector of this name is linked in; %s", forms(o))
+			return form, nil, invalid(spec, "no detector of this name is linked in", fmt.Sprintf("a program hands it to the node, as node.Config.Detectors; %s", forms(o)))
 		}
 		find, err = parseHostPort(spec, form, o)
 		return name, find, err
@@ -79,21 +80,21 @@ func forms(o Options) string {
 
 func parseHostPort(spec, form string, o Options) (method, error) {
 	if strings.Contains(form, "://") {
-		return nil, invalid(spec, "is a URL; write HOST:PORT alone")
+		return nil, invalid(spec, "is a URL", "write HOST:PORT alone")
 	}
 	if a, ok := bareIP(form); ok {
-		return nil, invalid(spec, "has no port; write %s", net.JoinHostPort(a.String(), "7946"))
+		return nil, invalid(spec, "has no port", fmt.Sprintf("write %s", net.JoinHostPort(a.String(), "7946")))
 	}
 	host, port, err := net.SplitHostPort(form)
 	if err != nil {
-		return nil, invalid(spec, "is no known form; %s", forms(o))
+		return nil, invalid(spec, "is no known form", forms(o))
 	}
 	if host == "" {
-		return nil, invalid(spec, "has no host; write auto to have it found, or HOST:PORT")
+		return nil, invalid(spec, "has no host", "write auto to have it found, or HOST:PORT")
 	}
 	n, err := parsePort(port)
 	if err != nil {
-		return nil, invalid(spec, "%v", err)
+		return nil, invalid(spec, err.Error(), "")
 	}
 	return byHost(spec, host, n, "", o)
 }
@@ -123,7 +124,7 @@ func byHost(spec, host string, port uint16, via string, o Options) (method, erro
 	if a, err := netip.ParseAddr(host); err == nil {
 		a = a.Unmap()
 		if problem := unusable(a); problem != "" {
-			return nil, invalid(spec, "%s; name an address of this host, or write auto", problem)
+			return nil, invalid(spec, problem, "name an address of this host, or write auto")
 		}
 		source := "configured"
 		if via != "" {
@@ -134,7 +135,7 @@ func byHost(spec, host string, port uint16, via string, o Options) (method, erro
 		}, nil
 	}
 	if problem := badName(host); problem != "" {
-		return nil, invalid(spec, "host %q %s; want an IP address or a name", host, problem)
+		return nil, invalid(spec, fmt.Sprintf("host %q %s", host, problem), "want an IP address or a name")
 	}
 	source := "name " + host
 	if via != "" {
@@ -175,10 +176,16 @@ func withPort(a netip.Addr, port uint16, bound netip.AddrPort) netip.AddrPort {
 }
 
 // parseEnv reads the environment, which does not change while the process runs. It
-// returns nil where nothing is set.
+// returns nil if nothing is set.
 func parseEnv(spec string, o Options) (method, error) {
 	value, _ := o.LookupEnv(EnvAddr)
+	separate, _ := o.LookupEnv(EnvPort)
+	separate = strings.TrimSpace(separate)
 	if value = strings.TrimSpace(value); value == "" {
+		if separate != "" {
+			return nil, invalid(spec, fmt.Sprintf("%s=%q says a port, and %s no host for it", EnvPort, separate, EnvAddr),
+				fmt.Sprintf("set %s to HOST:PORT, or take %s out", EnvAddr, EnvPort))
+		}
 		return nil, nil
 	}
 	host, port := value, ""
@@ -187,18 +194,16 @@ func parseEnv(spec string, o Options) (method, error) {
 	} else if strings.Contains(value, ":") {
 		var err error
 		if host, port, err = net.SplitHostPort(value); err != nil {
-			return nil, invalid(spec, "%s=%q: want HOST:PORT or a host alone", EnvAddr, value)
+			return nil, invalid(spec, fmt.Sprintf("%s=%q: want HOST:PORT or a host alone", EnvAddr, value), "")
 		}
 		if port == "" {
-			return nil, invalid(spec, "%s=%q: the port is missing after the colon", EnvAddr, value)
+			return nil, invalid(spec, fmt.Sprintf("%s=%q: the port is missing after the colon", EnvAddr, value), "")
 		}
 	}
-	separate, _ := o.LookupEnv(EnvPort)
-	separate = strings.TrimSpace(separate)
 	via := EnvAddr
 	switch {
 	case port != "" && separate != "" && port != separate:
-		return nil, invalid(spec, "%s=%q and %s=%q name different ports; set only one of them", EnvAddr, value, EnvPort, separate)
+		return nil, invalid(spec, fmt.Sprintf("%s=%q and %s=%q name different ports", EnvAddr, value, EnvPort, separate), "set only one of them")
 	case port == "" && separate != "":
 		port, via = separate, EnvAddr+" and "+EnvPort
 	}
@@ -206,14 +211,14 @@ func parseEnv(spec string, o Options) (method, error) {
 	if port != "" {
 		var err error
 		if n, err = parsePort(port); err != nil {
-			return nil, invalid(spec, "%s: %v", via, err)
+			return nil, invalid(spec, fmt.Sprintf("%s: %v", via, err), "")
 		}
 	}
 	find, err := byHost(spec, host, n, via, o)
 	if err != nil {
 		var wrong *driver.ConfigError
 		if errors.As(err, &wrong) {
-			return nil, invalid(spec, "%s=%q: %s", EnvAddr, value, wrong.Problem)
+			return nil, invalid(spec, fmt.Sprintf("%s=%q: %s", EnvAddr, value, wrong.Problem), wrong.Hint)
 		}
 		return nil, err
 	}
@@ -227,9 +232,10 @@ func byDetector(spec string, d Detector, o Options) method {
 		found, err := find(ctx, bound)
 		switch {
 		case errors.Is(err, ErrNotApplicable):
-			return nil, &noAddress{spec, fmt.Sprintf("%v; %s", err, forms(o)), err}
+			return nil, &noAddress{spec, err.Error(), forms(o), err}
 		case err != nil:
-			return nil, &noAddress{spec, fmt.Sprintf("detector %s: %s", d.Name(), reason(err)), err}
+			problem, hint := split(err)
+			return nil, &noAddress{spec, fmt.Sprintf("detector %s: %s", d.Name(), problem), hint, err}
 		}
 		return found, nil
 	}
@@ -238,18 +244,18 @@ func byDetector(spec string, d Detector, o Options) method {
 // detect asks a detector, and believes only what others can dial.
 func detect(spec string, d Detector) method {
 	return func(ctx context.Context, bound netip.AddrPort) ([]candidate, error) {
-		found, err := d.Detect(ctx, bound)
+		found, err := within.Call(ctx, func(ctx context.Context) (Address, error) { return d.Detect(ctx, bound) })
 		if err != nil {
 			return nil, err
 		}
 		addr, err := netip.ParseAddrPort(found.Addr)
 		if err != nil || addr.Port() == 0 || unusable(addr.Addr().Unmap()) != "" {
-			return nil, &noAddress{spec, fmt.Sprintf("%q was found, which nobody can dial; write HOST:PORT", found.Addr), nil}
+			return nil, &noAddress{spec, fmt.Sprintf("%q was found, which nobody can dial", found.Addr), "write HOST:PORT", nil}
 		}
 		source := found.Source
 		if source == "" {
 			source = "detector " + d.Name()
 		}
-		return []candidate{{addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()), source: source}}, nil
+		return []candidate{{addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()), source: source, name: found.Name}}, nil
 	}
 }

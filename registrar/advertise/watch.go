@@ -6,7 +6,6 @@ import (
 	"iter"
 	"math/rand/v2"
 	"net/netip"
-	"time"
 
 	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/internal/backoff"
@@ -25,7 +24,7 @@ import (
 //
 // Until a first address is known, failed attempts are repeated sooner than the
 // interval. The sequence ends when ctx does, or after it has yielded an error
-// that only another setting can mend, one that wraps driver.ErrInvalid.
+// that only another setting can fix, one that wraps driver.ErrInvalid.
 //
 // Resolutions happen between two calls of yield, in the caller's goroutine.
 func Watch(ctx context.Context, spec string, bound netip.AddrPort, o Options) iter.Seq2[Address, error] {
@@ -69,20 +68,9 @@ func Watch(ctx context.Context, spec string, bound netip.AddrPort, o Options) it
 			if last.Addr == "" {
 				wait = min(wait, retry.Next())
 			}
-			if sleep(ctx, wait) != nil {
+			if backoff.Sleep(ctx, wait) != nil {
 				return
 			}
 		}
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }

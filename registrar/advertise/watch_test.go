@@ -99,9 +99,9 @@ func TestWatch(t *testing.T) {
 		z.set(notFound) // the last address stands
 		time.Sleep(time.Minute)
 		expect("10.0.0.5:7946", true)
-		quiet() // the same failure is told once
+		quiet() // the same failure is reported once
 
-		z.set(nil, "127.0.1.1") // another failure is told
+		z.set(nil, "127.0.1.1") // another failure is reported
 		time.Sleep(time.Minute)
 		expect("10.0.0.5:7946", true)
 

@@ -31,7 +31,7 @@ func NewProbe(c declared.Check, addr string) (Probe, error) {
 		return nil, fmt.Errorf("%w: a check of a service at %q: %w", driver.ErrInvalid, addr, err)
 	}
 	c = c.WithDefaults()
-	at := declared.Place{Host: host, Port: port}
+	at := declared.HostPort{Host: host, Port: port}
 	switch {
 	case c.HTTP != "":
 		return httpProbe(c, at, "http", c.HTTP), nil
@@ -48,7 +48,7 @@ func NewProbe(c declared.Check, addr string) (Probe, error) {
 }
 
 // target is what a check of a connection dials.
-func target(at declared.Place, s string) string {
+func target(at declared.HostPort, s string) string {
 	if s == "true" {
 		return at.Addr()
 	}
@@ -90,7 +90,7 @@ func reason(what string, output []byte) error {
 	return errors.New(what)
 }
 
-func httpProbe(c declared.Check, at declared.Place, scheme, target string) Probe {
+func httpProbe(c declared.Check, at declared.HostPort, scheme, target string) Probe {
 	address := at.Fill(target)
 	if strings.HasPrefix(target, "/") {
 		address = scheme + "://" + at.Addr() + at.Fill(target)

@@ -21,10 +21,10 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/testing/wait"
 	"github.com/musterhq/muster/registrar/declared"
+	"github.com/musterhq/muster/secret"
 )
-
-const patience = 30 * time.Second
 
 // probe makes one attempt and returns what it says.
 func probe(t *testing.T, c declared.Check, addr string) string {
@@ -33,7 +33,7 @@ func probe(t *testing.T, c declared.Check, addr string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), wait.Patience)
 	defer cancel()
 	if err := p(ctx); err != nil {
 		return err.Error()
@@ -86,7 +86,7 @@ func TestHTTP(t *testing.T) {
 	secure.StartTLS()
 	defer secure.Close()
 	addr := plain.Listener.Addr().String()
-	header := map[string]driver.Secret{"X-Key": "#MYIP", "Host": "web.example"}
+	header := map[string]secret.String{"X-Key": "#MYIP", "Host": "web.example"}
 
 	for _, c := range []declared.Check{
 		{HTTP: "/ok", Header: header},
@@ -187,18 +187,14 @@ func TestScriptThatHangs(t *testing.T) {
 	ended := make(chan error)
 	go func() { ended <- p(ctx) }()
 	started := func() bool { _, err := os.Stat(file); return err == nil }
-	for deadline := time.Now().Add(patience); !started(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the program was not started")
-		}
-	}
+	wait.For(t, "the program is started", started)
 	cancel()
 	select {
 	case err := <-ended:
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("it returned %v", err)
 		}
-	case <-time.After(patience):
+	case <-time.After(wait.Patience):
 		t.Fatal("the attempt does not end")
 	}
 	if runtime.GOOS != "linux" {
@@ -212,11 +208,7 @@ func TestScriptThatHangs(t *testing.T) {
 		stat, err := os.ReadFile("/proc/" + strings.TrimSpace(string(pid)) + "/stat")
 		return err == nil && !strings.Contains(string(stat), ") Z ") // nobody may be there to reap it
 	}
-	for deadline := time.Now().Add(patience); lives(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("what the program has started lives on")
-		}
-	}
+	wait.For(t, "what the program has started ends with it", func() bool { return !lives() })
 }
 
 func TestProbeOfNothing(t *testing.T) {

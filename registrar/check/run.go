@@ -5,13 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/musterhq/muster/internal/latest"
+	"github.com/musterhq/muster/internal/alarm"
+	"github.com/musterhq/muster/internal/watch"
 	"github.com/musterhq/muster/registrar/declared"
 )
 
@@ -20,7 +22,7 @@ type Status struct {
 	Service declared.Service
 	// Up says that the service is to be registered.
 	Up bool
-	// Since is when Up became what it is, zero where it has none.
+	// Since is when Up became what it is, zero if it has none.
 	Since time.Time
 	// Checked says that its check was attempted at least once, or that it has none.
 	Checked bool
@@ -30,31 +32,36 @@ type Status struct {
 	Passes, Failures uint64
 }
 
+// checkFails has the service as its subject, which is not registered meanwhile.
+var checkFails = alarm.Kind{Name: "check_fails", Raised: "check fails", Cleared: "check no longer fails"}
+
 // Runner checks services.
 type Runner struct {
 	services []declared.Service
 	address  func() string
 	log      *slog.Logger
+
+	alarms   *alarm.Set
 	newProbe func(declared.Check, string) (Probe, error) // NewProbe, but for tests
-	changed  latest.Value[[]Status]
+	changed  watch.Value[struct{}]
 
 	mu     sync.Mutex
 	status []Status
 }
 
 // NewRunner returns a Runner of services that Validate finds nothing wrong with. Address
-// returns the address of this host, for those that name none; it is asked anew for each
+// returns the address of this host, for those that name none; it is asked again for each
 // attempt. A nil logger writes nothing.
 func NewRunner(services []declared.Service, address func() string, logger *slog.Logger) *Runner {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	r := &Runner{services: services, address: address, log: logger, newProbe: NewProbe}
+	r := &Runner{services: services, address: address, log: logger, alarms: alarm.New(logger), newProbe: NewProbe}
 	for _, s := range services {
 		always := !s.Check.Enabled()
 		r.status = append(r.status, Status{Service: s, Up: always, Checked: always})
 	}
-	r.changed.Store(slices.Clone(r.status))
+	r.changed.Store(struct{}{})
 	return r
 }
 
@@ -65,12 +72,15 @@ func (r *Runner) Status() []Status {
 	return slices.Clone(r.status)
 }
 
-// Changed holds the status each time that a service has come up or gone down.
-func (r *Runner) Changed() *latest.Value[[]Status] { return &r.changed }
+// Changes yields now and each time that what Status returns has changed, until ctx ends: a
+// service was checked first, or has come up or gone down. A listener that is slow misses
+// changes, but never the last.
+func (r *Runner) Changes(ctx context.Context) iter.Seq[struct{}] { return r.changed.Watch(ctx) }
 
 // Run makes the checks until ctx ends, and waits for the attempts under way.
 func (r *Runner) Run(ctx context.Context) {
 	var checks sync.WaitGroup
+	defer r.alarms.Close()
 	defer checks.Wait()
 	for n, s := range r.services {
 		if s.Check.Enabled() {
@@ -140,15 +150,16 @@ func (r *Runner) record(n int, err error, up, down bool) {
 	case !s.Up && up:
 		s.Up, s.Since = true, time.Now()
 		r.log.Info("check passes", "service", name)
+		r.alarms.Clear(checkFails, name)
 	case s.Up && down:
 		s.Up, s.Since = false, time.Now()
-		r.log.Warn("check fails, the service is withdrawn", "service", name, "error", err)
+		r.alarms.Raise(checkFails, name, "registered", false, "error", err)
 	case first && err != nil:
-		r.log.Warn("check fails, the service is not registered", "service", name, "error", err)
+		r.alarms.Raise(checkFails, name, "registered", false, "error", err)
 	default:
 		if !first {
 			return
 		}
 	}
-	r.changed.Store(slices.Clone(r.status))
+	r.changed.Store(struct{}{})
 }

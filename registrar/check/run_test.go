@@ -53,7 +53,22 @@ func (o *outcome) probe(_ declared.Check, addr string) (Probe, error) {
 	}, nil
 }
 
-func running(t *testing.T, c declared.Check, test func(r *Runner, o *outcome)) {
+// followed is a Runner and what those who follow it were told last.
+type followed struct {
+	*Runner
+	mu       sync.Mutex
+	reported []Status
+}
+
+func (f *followed) follow(ctx context.Context) {
+	for range f.Changes(ctx) {
+		f.mu.Lock()
+		f.reported = f.Status()
+		f.mu.Unlock()
+	}
+}
+
+func running(t *testing.T, c declared.Check, test func(r *followed, o *outcome)) {
 	synctest.Test(t, func(t *testing.T) {
 		o := new(outcome)
 		ip := "10.0.0.5"
@@ -63,23 +78,28 @@ func running(t *testing.T, c declared.Check, test func(r *Runner, o *outcome)) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); r.Run(ctx) }()
-		test(r, o)
+		f := &followed{Runner: r}
+		following := make(chan struct{})
+		go func() { defer close(following); f.follow(ctx) }()
+		test(f, o)
 		cancel()
 		<-done
+		<-following
 	})
 }
 
 // up wants the checked service to be up or not.
-func up(t *testing.T, r *Runner, want bool) Status {
+func up(t *testing.T, r *followed, want bool) Status {
 	t.Helper()
 	synctest.Wait()
 	all := r.Status()
 	if !all[0].Up || all[1].Up != want {
 		t.Fatalf("%+v, want up to be %v", all, want)
 	}
-	newest, _ := r.Changed().Load()
-	if newest[1].Up != want {
-		t.Fatalf("told %+v, want up to be %v", newest, want)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.reported[1].Up != want {
+		t.Fatalf("told %+v, want up to be %v", r.reported, want)
 	}
 	return all[1]
 }
@@ -87,7 +107,7 @@ func up(t *testing.T, r *Runner, want bool) Status {
 var errDown = errors.New("down")
 
 func TestRiseAndFall(t *testing.T) {
-	running(t, declared.Check{Interval: 10 * time.Second, Rise: 2, Fall: 3}, func(r *Runner, o *outcome) {
+	running(t, declared.Check{Interval: 10 * time.Second, Rise: 2, Fall: 3}, func(r *followed, o *outcome) {
 		up(t, r, false)
 		o.await(1)
 		up(t, r, false)
@@ -99,7 +119,7 @@ func TestRiseAndFall(t *testing.T) {
 			t.Error("it does not say that an attempt has failed")
 		}
 		o.set(nil)
-		o.await(1) // which starts the count anew
+		o.await(1) // which starts the count again
 		o.set(errDown)
 		o.await(2)
 		up(t, r, true)
@@ -117,7 +137,7 @@ func TestRiseAndFall(t *testing.T) {
 }
 
 func TestIntervalsAreSpread(t *testing.T) {
-	running(t, declared.Check{Interval: 10 * time.Second}, func(r *Runner, o *outcome) {
+	running(t, declared.Check{Interval: 10 * time.Second}, func(r *followed, o *outcome) {
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
 		if n := len(o.tries); n < 54 || n > 67 {
@@ -136,7 +156,7 @@ func TestIntervalsAreSpread(t *testing.T) {
 }
 
 func TestAttemptThatHangs(t *testing.T) {
-	running(t, declared.Check{Interval: 10 * time.Second, Timeout: 2 * time.Second, Fall: 1}, func(r *Runner, o *outcome) {
+	running(t, declared.Check{Interval: 10 * time.Second, Timeout: 2 * time.Second, Fall: 1}, func(r *followed, o *outcome) {
 		time.Sleep(firstWithin)
 		up(t, r, true)
 		o.mu.Lock()

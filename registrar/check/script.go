@@ -15,7 +15,7 @@ import (
 // open.
 const scriptGrace = time.Second
 
-func scriptProbe(argv []string, at declared.Place) Probe {
+func scriptProbe(argv []string, at declared.HostPort) Probe {
 	args := make([]string, len(argv))
 	for i, arg := range argv {
 		args[i] = at.Fill(arg)

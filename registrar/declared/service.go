@@ -16,6 +16,7 @@ import (
 
 	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/secret"
 )
 
 // Service is something that is no container and is to be registered.
@@ -34,8 +35,8 @@ type Service struct {
 	Check Check `yaml:"check"`
 }
 
-// Check is what is checked of a service, and how often. One of HTTP, HTTPS, TCP, GRPC and Script is set, or
-// nothing at all.
+// Check is what is checked of a service, and how often. One of HTTP, HTTPS, TCP, GRPC and Script is
+// set, or nothing at all.
 //
 // In these, and in the values of Header, #MYIP and $SERVICE_IP stand for the host of the
 // service, and #MYPORT and $SERVICE_PORT for its port.
@@ -45,7 +46,7 @@ type Check struct {
 	HTTP   string                   `yaml:"http" usage:"URL, or a path on the service, that answers with a status of the 2xx"`
 	HTTPS  string                   `yaml:"https" usage:"the same over TLS"`
 	Method string                   `yaml:"method" usage:"method of the HTTP request"`
-	Header map[string]driver.Secret `yaml:"header" usage:"header of the HTTP request"`
+	Header map[string]secret.String `yaml:"header" usage:"header of the HTTP request"`
 
 	// TCP is a HOST:PORT that accepts a connection; "true" stands for the service's own.
 	TCP string `yaml:"tcp" usage:"HOST:PORT that accepts a connection; true for the service's own"`
@@ -145,60 +146,60 @@ func (s Service) Addr(ip string) string {
 // below s.
 func (s Service) Validate() []error {
 	var errs []error
-	bad := func(key, value, problem string) {
-		errs = append(errs, &driver.ConfigError{Key: key, Value: value, Problem: problem})
+	bad := func(key, value, problem, hint string) {
+		errs = append(errs, &driver.ConfigError{Key: key, Value: value, Problem: problem, Hint: hint})
 	}
 	if s.Name == "" {
-		bad("name", "", "missing; write the name under which the service is found, as name: web")
+		bad("name", "", "missing", "write the name under which the service is found, as name: web")
 	}
-	if strings.ContainsAny(s.Name, " \t\n") {
-		bad("name", s.Name, "has white space; write letters, digits, '-', '_' and '.'")
+	if driver.ValidateName(s.Name) != nil {
+		bad("name", s.Name, "has white space or control characters", "write letters, digits, '-', '_' and '.'")
 	}
-	if strings.ContainsAny(s.ID, " \t\n/") {
-		bad("id", s.ID, "has white space or a slash; write letters, digits, '-', '_', '.' and ':'")
+	if driver.ValidateName(s.ID) != nil || strings.Contains(s.ID, "/") {
+		bad("id", s.ID, "has white space, control characters or a slash", "write letters, digits, '-', '_', '.' and ':'")
 	}
-	if problem := addressProblem(s.Address); problem != "" {
-		bad("address", s.Address, problem)
+	if problem, hint := addressProblem(s.Address); problem != "" {
+		bad("address", s.Address, problem, hint)
 	}
 	for i, tag := range s.Tags {
 		if tag == "" {
-			bad(fmt.Sprintf("tags[%d]", i), "", "an empty tag; write it or take it out")
+			bad(fmt.Sprintf("tags[%d]", i), "", "an empty tag", "write it or take it out")
 		}
 	}
 	return append(errs, s.Check.validate()...)
 }
 
-func addressProblem(addr string) string {
+func addressProblem(addr string) (problem, hint string) {
 	if addr == "" {
-		return "missing; write HOST:PORT, or :PORT for one of this host"
+		return "missing", "write HOST:PORT, or :PORT for one of this host"
 	}
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		return "not an address; write HOST:PORT, with IPv6 in brackets, or :PORT for one of this host"
+		return "not an address", "write HOST:PORT, with IPv6 in brackets, or :PORT for one of this host"
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return "not a port; write a number from 1 to 65535"
+		return "not a port", "write a number from 1 to 65535"
 	}
 	if host == "" {
-		return ""
+		return "", ""
 	}
 	if ip, err := netip.ParseAddr(host); err == nil && ip.IsUnspecified() {
-		return "nobody can dial it; leave the host out for the address of this host, as :" + port
+		return "nobody can dial it", "leave the host out for the address of this host, as :" + port
 	}
 	if driver.ValidateAddr(addr) != nil || strings.ContainsAny(host, " \t/@") {
-		return "not a host; write HOST:PORT, without a scheme or a path"
+		return "not a host", "write HOST:PORT, without a scheme or a path"
 	}
-	return ""
+	return "", ""
 }
 
 func (c Check) validate() []error {
 	var errs []error
-	bad := func(key, value, problem string) {
-		errs = append(errs, &driver.ConfigError{Key: "check." + key, Value: value, Problem: problem})
+	bad := func(key, value, problem, hint string) {
+		errs = append(errs, &driver.ConfigError{Key: "check." + key, Value: value, Problem: problem, Hint: hint})
 	}
 	kinds := c.kinds()
 	if len(kinds) > 1 {
-		bad(kinds[1], "", "a second check beside check."+kinds[0]+"; keep one of them")
+		bad(kinds[1], "", "a second check beside check."+kinds[0], "keep one of them")
 	}
 	if len(kinds) == 0 {
 		for _, set := range []struct {
@@ -209,7 +210,7 @@ func (c Check) validate() []error {
 			{"rise", c.Rise != 0}, {"fall", c.Fall != 0}, {"tls_skip_verify", c.TLSSkipVerify}, {"grpc_tls", c.GRPCTLS},
 		} {
 			if set.set {
-				bad(set.key, "", "of a check that checks nothing; write one of http, https, tcp, grpc and script beside it")
+				bad(set.key, "", "of a check that checks nothing", "write one of http, https, tcp, grpc and script beside it")
 			}
 		}
 	}
@@ -218,22 +219,22 @@ func (c Check) validate() []error {
 			continue
 		}
 		// The placeholders are filled in as they will be, a port being a number.
-		parsed, err := url.Parse(Place{"127.0.0.1", "80"}.Fill(u.value))
+		parsed, err := url.Parse(HostPort{"127.0.0.1", "80"}.Fill(u.value))
 		if err != nil || parsed.Scheme != u.key || parsed.Host == "" {
-			bad(u.key, u.value, "neither a path nor a URL; write one that starts with / or with "+u.key+"://")
+			bad(u.key, u.value, "neither a path nor a URL", "write one that starts with / or with "+u.key+"://")
 		}
 	}
 	for _, t := range []struct{ key, value string }{{"tcp", c.TCP}, {"grpc", c.GRPC}} {
 		if t.value == "" || t.value == "true" {
 			continue
 		}
-		target, _, _ := strings.Cut(Place{"127.0.0.1", "80"}.Fill(t.value), "/")
+		target, _, _ := strings.Cut(HostPort{"127.0.0.1", "80"}.Fill(t.value), "/")
 		if err := driver.ValidateAddr(target); err != nil {
-			bad(t.key, t.value, "not an address; write HOST:PORT, with IPv6 in brackets, or true for that of the service")
+			bad(t.key, t.value, "not an address", "write HOST:PORT, with IPv6 in brackets, or true for that of the service")
 		}
 	}
 	if len(c.Script) > 0 && c.Script[0] == "" {
-		bad("script", "", "names no program; write it and its arguments, as [/usr/bin/check, --port, $SERVICE_PORT]")
+		bad("script", "", "names no program", "write it and its arguments, as [/usr/bin/check, --port, $SERVICE_PORT]")
 	}
 	for _, d := range []struct {
 		key   string
@@ -241,7 +242,7 @@ func (c Check) validate() []error {
 		least time.Duration
 	}{{"interval", c.Interval, leastInterval}, {"timeout", c.Timeout, time.Millisecond}} {
 		if d.value != 0 && d.value < d.least {
-			bad(d.key, d.value.String(), fmt.Sprintf("too short; write %v or more", d.least))
+			bad(d.key, d.value.String(), "too short", fmt.Sprintf("write %v or more", d.least))
 		}
 	}
 	for _, n := range []struct {
@@ -249,18 +250,18 @@ func (c Check) validate() []error {
 		value int
 	}{{"rise", c.Rise}, {"fall", c.Fall}} {
 		if n.value < 0 {
-			bad(n.key, strconv.Itoa(n.value), "negative; write how many attempts in a row, from 1")
+			bad(n.key, strconv.Itoa(n.value), "negative", "write how many attempts in a row, from 1")
 		}
 	}
 	return errs
 }
 
-// Place is where a service is.
-type Place struct{ Host, Port string }
+// HostPort is the address of a service.
+type HostPort struct{ Host, Port string }
 
-// Fill puts the place where s asks for it, an IPv6 address in brackets where a port
+// Fill puts the address where s asks for it, an IPv6 address in brackets where a port
 // follows it.
-func (p Place) Fill(s string) string {
+func (p HostPort) Fill(s string) string {
 	joined := p.Host
 	if strings.Contains(p.Host, ":") {
 		joined = "[" + p.Host + "]"
@@ -273,4 +274,4 @@ func (p Place) Fill(s string) string {
 }
 
 // Addr is HOST:PORT.
-func (p Place) Addr() string { return net.JoinHostPort(p.Host, p.Port) }
+func (p HostPort) Addr() string { return net.JoinHostPort(p.Host, p.Port) }

@@ -8,8 +8,12 @@ import (
 	"testing"
 	"testing/fstest"
 
-	"github.com/musterhq/muster/internal/testdocker"
+	"github.com/musterhq/muster/internal/testing/testdocker"
+	"github.com/musterhq/muster/internal/testing/wait"
+	"github.com/musterhq/muster/registrar/docker/engine"
 )
+
+const whereami = "github.com/musterhq/muster/internal/testing/images/whereami"
 
 // found is what the program whereami prints.
 type found struct {
@@ -24,7 +28,7 @@ type found struct {
 func readFound(t *testing.T, c *testdocker.Container, n int) found {
 	t.Helper()
 	var f found
-	testdocker.Eventually(t, func() error {
+	wait.NoError(t, func() error {
 		lines := strings.Split(strings.TrimSpace(c.Log()), "\n")
 		if len(lines) < n {
 			return fmt.Errorf("container %s has printed %q", c.Name, lines)
@@ -77,7 +81,12 @@ func TestDetectorInContainers(t *testing.T) {
 		e.Docker("network", "connect", netB, c.ID)
 		c.Start()
 		f := readFound(t, c, 1)
-		if want := min(e.Gateway(netA), e.Gateway(netB)) + hostPort(c); f.Addr != want {
+		// The lower address, and not the one that comes first as a text: 172.9 before 172.18.
+		lower := netip.MustParseAddr(e.Gateway(netA))
+		if other := netip.MustParseAddr(e.Gateway(netB)); other.Less(lower) {
+			lower = other
+		}
+		if want := lower.String() + hostPort(c); f.Addr != want {
 			t.Errorf("found %+v, want %s", f, want)
 		}
 	})
@@ -153,13 +162,13 @@ func TestDetectorInContainers(t *testing.T) {
 	t.Run("no permission", func(t *testing.T) {
 		f := readFound(t, e.Run(testdocker.Options{Image: e.Build(whereami), Socket: true, Flags: []string{"-p", "0:7946", "--user", "4711:4711"}}, "detect"), 1)
 		if f.NotApplicable || !strings.Contains(f.Error, "access denied") || !strings.Contains(f.Error, "--group-add") {
-			t.Errorf("found %+v, want the mend", f)
+			t.Errorf("found %+v, want the hint", f)
 		}
 	})
 	t.Run("a socket that was missing", func(t *testing.T) {
 		f := readFound(t, e.Run(testdocker.Options{Image: e.Build(whereami), Flags: []string{"-p", "0:7946", "-v", "/var/run/docker.sock"}}, "detect"), 1)
 		if f.NotApplicable || !strings.Contains(f.Error, "it is a directory") {
-			t.Errorf("found %+v, want the mend", f)
+			t.Errorf("found %+v, want the hint", f)
 		}
 	})
 }
@@ -192,13 +201,13 @@ func TestDetectorFindsTheNewPortAfterARestart(t *testing.T) {
 func BenchmarkDetect(b *testing.B) {
 	e := testdocker.Require(b)
 	c := e.Run(testdocker.Options{Image: e.Build(whereami), Flags: []string{"-p", "0:7946"}}, "wait")
-	p := fakePlace(fstest.MapFS{"proc/self/mountinfo": {Data: []byte("1 1 1:1 /containers/" + c.ID + "/hostname /etc/hostname rw - ext4 x rw\n")}}, "", nil)
+	p := fakeEnvironment(fstest.MapFS{"proc/self/mountinfo": {Data: []byte("1 1 1:1 /containers/" + c.ID + "/hostname /etc/hostname rw - ext4 x rw\n")}}, "", nil)
 	for b.Loop() {
-		cl, err := New(Config{})
+		cl, err := engine.New(engine.Config{})
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, err := NewDetector(DetectorOptions{Engine: cl, place: &p}).Detect(b.Context(), netip.MustParseAddrPort("0.0.0.0:7946")); err != nil {
+		if _, err := NewDetector(DetectorOptions{Engine: cl, environment: &p}).Detect(b.Context(), netip.MustParseAddrPort("0.0.0.0:7946")); err != nil {
 			b.Fatal(err)
 		}
 		cl.Close()

@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/testing/fakeengine"
 	"github.com/musterhq/muster/registrar/advertise"
+	"github.com/musterhq/muster/registrar/docker/engine"
 )
 
 // names are those that a test's resolver knows.
@@ -32,14 +34,14 @@ func mountedAs(id string) fstest.MapFS {
 
 // publishedAt returns a container on a user network, with port 7946 published at
 // places such as "0.0.0.0:32768".
-func publishedAt(places ...string) Container {
-	c := Container{ID: idA, Name: "/web", State: State{Running: true}}
+func publishedAt(places ...string) engine.Container {
+	c := engine.Container{ID: idA, Name: "/web", State: engine.State{Running: true}}
 	c.HostConfig.NetworkMode = "blue"
-	c.NetworkSettings.Networks = map[string]Endpoint{"blue": {NetworkID: "n1", IPAddress: "172.18.0.2", IPPrefixLen: 16, Gateway: "172.18.0.1"}}
-	c.NetworkSettings.Ports = map[string][]Binding{}
+	c.NetworkSettings.Networks = map[string]engine.Endpoint{"blue": {NetworkID: "n1", IPAddress: "172.18.0.2", IPPrefixLen: 16, Gateway: "172.18.0.1"}}
+	c.NetworkSettings.Ports = map[string][]engine.Binding{}
 	for _, p := range places {
 		host, port, _ := cutLast(p, ":")
-		c.NetworkSettings.Ports["7946/tcp"] = append(c.NetworkSettings.Ports["7946/tcp"], Binding{HostIP: text(host), HostPort: text(port)})
+		c.NetworkSettings.Ports["7946/tcp"] = append(c.NetworkSettings.Ports["7946/tcp"], engine.Binding{HostIP: host, HostPort: port})
 	}
 	return c
 }
@@ -51,25 +53,25 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	return s, "", false
 }
 
-func with(c Container, change func(*Container)) Container { change(&c); return c }
+func with(c engine.Container, change func(*engine.Container)) engine.Container { change(&c); return c }
 
 var (
-	bridgeNet     = map[string]Network{"n1": {Driver: "bridge"}}
-	errNotThere   = fmt.Errorf("docker: %w", ErrNoEngine)
+	bridgeNet     = map[string]engine.Network{"n1": {Driver: "bridge"}}
+	errNotThere   = fmt.Errorf("docker: %w", engine.ErrNoEngine)
 	errDenied     = fmt.Errorf("docker: %w: permission denied; run as root", driver.ErrDenied)
 	errUnreadable = fmt.Errorf("docker: %w: the answer is not that of an engine", driver.ErrInvalid)
 )
 
 func TestDetector(t *testing.T) {
-	macvlan := func(c *Container) {
-		c.NetworkSettings.Networks["lan"] = Endpoint{NetworkID: "n2", IPAddress: "192.168.7.20", IPPrefixLen: 24, Gateway: "192.168.7.1"}
+	macvlan := func(c *engine.Container) {
+		c.NetworkSettings.Networks["lan"] = engine.Endpoint{NetworkID: "n2", IPAddress: "192.168.7.20", IPPrefixLen: 24, Gateway: "192.168.7.1"}
 	}
-	networks := func(driver string) map[string]Network {
-		return map[string]Network{"n1": {Driver: "bridge"}, "n2": {Driver: driver}}
+	networks := func(driver string) map[string]engine.Network {
+		return map[string]engine.Network{"n1": {Driver: "bridge"}, "n2": {Driver: driver}}
 	}
 	for _, tc := range []struct {
 		name   string
-		c      Container
+		c      engine.Container
 		engine knownContainers
 		hostIP string
 		root   fstest.MapFS
@@ -89,17 +91,17 @@ func TestDetector(t *testing.T) {
 		{name: "host_ip of a family that is not published", c: publishedAt(":::7"), hostIP: "10.0.0.5", err: driver.ErrNotFound, text: `detect.host_ip: "10.0.0.5": port 7946 of this container is published at [::]:7 alone; name an address of that family, or run it with -p 0.0.0.0:7946:7946`},
 		{name: "host_ip that is none", c: publishedAt("0.0.0.0:7"), hostIP: "0.0.0.0", err: driver.ErrNotFound, text: `detect.host_ip: "0.0.0.0": other hosts cannot dial it`},
 		{name: "one that is wrong spoils no other", c: publishedAt("nowhere:1", "10.0.0.5:http", "0.0.0.0:99999", "fe80::1:5", "0.0.0.0:7"), hostIP: "10.0.0.5", want: "10.0.0.5:7"},
-		{name: "all are wrong", c: publishedAt("nowhere:1", "10.0.0.5:http"), err: driver.ErrNotFound, text: `address "nowhere" of the host is none; port "http" of the host is none`},
+		{name: "all are wrong", c: publishedAt("nowhere:1", "10.0.0.5:http"), err: driver.ErrNotFound, text: `HostIp: "nowhere": no address; want an IP such as 192.168.1.102; HostPort: "http": no port`},
 		{name: "not yet", c: publishedAt("0.0.0.0:0"), err: driver.ErrNotFound, text: "wait for the engine"},
 		{name: "loopback alone", c: publishedAt("127.0.0.1:32768", "::1:32768"), err: driver.ErrNotFound, text: "published at 127.0.0.1:32768 alone, which only the host itself reaches; run it with -p 7946:7946, or set node.advertise"},
 		{name: "loopback and another", c: publishedAt("127.0.0.1:1", "10.0.0.5:2"), want: "10.0.0.5:2"},
 		{name: "not published", c: publishedAt(), err: driver.ErrNotFound, text: "port 7946 of this container is not published; run it with -p 7946:7946, or set node.advertise, or detect.require_external: false"},
-		{name: "exposed and not published", c: with(publishedAt(), func(c *Container) { c.NetworkSettings.Ports["7946/tcp"] = nil }), err: driver.ErrNotFound, text: "is not published"},
-		{name: "UDP alone", c: with(publishedAt(), func(c *Container) {
-			c.NetworkSettings.Ports["7946/udp"] = []Binding{{HostIP: "0.0.0.0", HostPort: "7946"}}
+		{name: "exposed and not published", c: with(publishedAt(), func(c *engine.Container) { c.NetworkSettings.Ports["7946/tcp"] = nil }), err: driver.ErrNotFound, text: "is not published"},
+		{name: "UDP alone", c: with(publishedAt(), func(c *engine.Container) {
+			c.NetworkSettings.Ports["7946/udp"] = []engine.Binding{{HostIP: "0.0.0.0", HostPort: "7946"}}
 		}), err: driver.ErrNotFound, text: "is published for UDP alone; run it with -p 7946:7946, which is TCP"},
-		{name: "another port", c: with(publishedAt(), func(c *Container) {
-			c.NetworkSettings.Ports["80/tcp"] = []Binding{{HostIP: "10.0.0.5", HostPort: "80"}}
+		{name: "another port", c: with(publishedAt(), func(c *engine.Container) {
+			c.NetworkSettings.Ports["80/tcp"] = []engine.Binding{{HostIP: "10.0.0.5", HostPort: "80"}}
 		}), err: driver.ErrNotFound, text: "is not published"},
 
 		// Which address of the host.
@@ -110,16 +112,16 @@ func TestDetector(t *testing.T) {
 		{name: "through a tunnel", c: publishedAt("0.0.0.0:7"), engine: knownContainers{host: "tcp://127.0.0.1:2375"}, want: "172.18.0.1:7"},
 		{name: "a proxy beside this container", c: publishedAt("0.0.0.0:7"), engine: knownContainers{host: "tcp://socket-proxy:2375"}, want: "172.18.0.1:7"},
 		{name: "the host's name for its containers", c: publishedAt("0.0.0.0:7"), engine: knownContainers{host: "tcp://host.docker.internal:2375"}, want: "172.18.0.1:7"},
-		{name: "the host in the default network", c: publishedAt("0.0.0.0:7"), engine: knownContainers{host: "tcp://172.17.0.1:2375", networks: map[string]Network{"n1": {Driver: "bridge"}, "bridge": defaultBridge()}}, want: "172.18.0.1:7"},
-		{name: "in a Swarm", c: publishedAt("0.0.0.0:7"), engine: knownContainers{info: Info{SwarmAddress: "10.0.0.6"}}, want: "10.0.0.6:7", source: "Swarm"},
+		{name: "the host in the default network", c: publishedAt("0.0.0.0:7"), engine: knownContainers{host: "tcp://172.17.0.1:2375", networks: map[string]engine.Network{"n1": {Driver: "bridge"}, "bridge": defaultBridge()}}, want: "172.18.0.1:7"},
+		{name: "in a Swarm", c: publishedAt("0.0.0.0:7"), engine: knownContainers{info: engine.Info{SwarmAddress: "10.0.0.6"}}, want: "10.0.0.6:7", source: "Swarm"},
 		{name: "on this host alone", c: publishedAt("0.0.0.0:7"), want: "172.18.0.1:7", source: "which only this host and its containers reach: set detect.host_ip"},
-		{name: "a proxy that forbids all but containers", c: publishedAt("0.0.0.0:7"), engine: knownContainers{networks: map[string]Network{}, infoErr: errDenied}, want: "172.18.0.1:7"},
-		{name: "rootless", c: publishedAt("0.0.0.0:7"), engine: knownContainers{info: Info{Rootless: true}}, err: driver.ErrNotFound, text: "runs as a user and does not know the address of its host; set detect.host_ip"},
-		{name: "rootless, host_ip", c: publishedAt("0.0.0.0:7"), engine: knownContainers{info: Info{Rootless: true}}, hostIP: "10.0.0.5", want: "10.0.0.5:7"},
-		{name: "pasta", c: with(publishedAt("0.0.0.0:7"), func(c *Container) { c.NetworkSettings.Networks = nil; c.HostConfig.NetworkMode = "pasta" }), err: driver.ErrNotFound, text: "the address of the host is not known; set detect.host_ip"},
+		{name: "a proxy that forbids all but containers", c: publishedAt("0.0.0.0:7"), engine: knownContainers{networks: map[string]engine.Network{}, infoErr: errDenied}, want: "172.18.0.1:7"},
+		{name: "rootless", c: publishedAt("0.0.0.0:7"), engine: knownContainers{info: engine.Info{Rootless: true}}, err: driver.ErrNotFound, text: "runs as a user and does not know the address of its host; set detect.host_ip"},
+		{name: "rootless, host_ip", c: publishedAt("0.0.0.0:7"), engine: knownContainers{info: engine.Info{Rootless: true}}, hostIP: "10.0.0.5", want: "10.0.0.5:7"},
+		{name: "pasta", c: with(publishedAt("0.0.0.0:7"), func(c *engine.Container) { c.NetworkSettings.Networks = nil; c.HostConfig.NetworkMode = "pasta" }), err: driver.ErrNotFound, text: "the address of the host is not known; set detect.host_ip"},
 		{name: "the gateway has the other family", c: publishedAt(":::7"), err: driver.ErrNotFound, text: "set detect.host_ip"},
-		{name: "two networks", c: with(publishedAt("0.0.0.0:7"), func(c *Container) {
-			c.NetworkSettings.Networks["amber"] = Endpoint{NetworkID: "n1", IPAddress: "172.19.0.2", Gateway: "172.19.0.1"}
+		{name: "two networks", c: with(publishedAt("0.0.0.0:7"), func(c *engine.Container) {
+			c.NetworkSettings.Networks["amber"] = engine.Endpoint{NetworkID: "n1", IPAddress: "172.19.0.2", Gateway: "172.19.0.1"}
 		}), want: "172.18.0.1:7"},
 
 		// Which network.
@@ -129,19 +131,35 @@ func TestDetector(t *testing.T) {
 		{name: "macvlan and a specific address", c: with(publishedAt("10.0.0.5:7"), macvlan), engine: knownContainers{networks: networks("macvlan")}, want: "10.0.0.5:7"},
 		{name: "macvlan and loopback", c: with(publishedAt("127.0.0.1:7"), macvlan), engine: knownContainers{networks: networks("macvlan")}, want: "192.168.7.20:7946"},
 		{name: "overlay", c: with(publishedAt(), macvlan), engine: knownContainers{networks: networks("overlay")}, want: "192.168.7.20:7946", source: "on all hosts of the Swarm"},
-		{name: "the routing mesh", c: with(publishedAt(), func(c *Container) {
-			c.NetworkSettings.Networks["ingress"] = Endpoint{NetworkID: "n2", IPAddress: "10.0.0.3"}
+		{name: "the routing mesh", c: with(publishedAt(), func(c *engine.Container) {
+			c.NetworkSettings.Networks["ingress"] = engine.Endpoint{NetworkID: "n2", IPAddress: "10.0.0.3"}
 		}), engine: knownContainers{networks: networks("overlay")}, err: driver.ErrNotFound, text: "is not published"},
-		{name: "host", c: with(publishedAt(), func(c *Container) { c.HostConfig.NetworkMode = "host" }), err: advertise.ErrHostNetwork, text: "has the network of the host"},
-		{name: "none", c: with(publishedAt(), func(c *Container) { c.HostConfig.NetworkMode = "none" }), err: driver.ErrNotFound, text: "run it without --network none"},
-		{name: "that of another", c: with(publishedAt(), func(c *Container) { c.HostConfig.NetworkMode = "container:" + idB }), engine: knownContainers{all: []Container{
-			with(publishedAt("10.0.0.5:7"), func(c *Container) { c.ID, c.Name = idB, "/infra" }),
+		{name: "whose kind the engine does not say", c: with(publishedAt(), func(c *engine.Container) {
+			*c = engine.Container{
+				ID: idA, Name: "/hole", State: engine.State{Status: "running", Running: true},
+				Config:          engine.ContainerConfig{ExposedPorts: map[string]struct{}{"7946/tcp": {}}},
+				HostConfig:      engine.HostConfig{NetworkMode: "lan"},
+				NetworkSettings: engine.NetworkSettings{Networks: map[string]engine.Endpoint{"lan": {IPAddress: "192.168.7.20"}}},
+			}
+		}), engine: knownContainers{networks: map[string]engine.Network{}}, want: "192.168.7.20:7946", source: "network lan (macvlan)"},
+		{name: "a bridge that is routed", c: with(publishedAt("0.0.0.0:"), func(c *engine.Container) {}), want: "172.18.0.2:7946", source: "routed"},
+		{name: "a bridge that is routed for the other family", c: with(publishedAt(":::", "0.0.0.0:7"), func(c *engine.Container) {}), hostIP: "10.0.0.5", want: "10.0.0.5:7"},
+		{name: "several addresses, one of which is host_ip", c: publishedAt("10.0.0.1:1", "10.0.0.5:2", "2001:db8::1:3"), hostIP: "10.0.0.5", want: "10.0.0.5:2"},
+		{name: "several addresses, one of the family of host_ip", c: publishedAt("10.0.0.1:1", "10.0.0.5:2", "2001:db8::1:3"), hostIP: "2001:db8::9", want: "[2001:db8::1]:3"},
+		{name: "several addresses", c: publishedAt("10.0.0.5:2", "10.0.0.1:1", "2001:db8::1:3"), want: "10.0.0.1:1"},
+		{name: "a task of a Swarm", c: with(publishedAt(), func(c *engine.Container) {
+			c.Config.Labels = map[string]string{"com.docker.swarm.task.id": "x"}
+		}), err: driver.ErrNotFound, text: "is not published; publish it at each host (docker service update --publish-add mode=host,target=7946), or put the service in an overlay network, or set node.advertise"},
+		{name: "host", c: with(publishedAt(), func(c *engine.Container) { c.HostConfig.NetworkMode = "host" }), err: advertise.ErrHostNetwork, text: "has the network of the host"},
+		{name: "none", c: with(publishedAt(), func(c *engine.Container) { c.HostConfig.NetworkMode = "none" }), err: driver.ErrNotFound, text: "run it without --network none"},
+		{name: "that of another", c: with(publishedAt(), func(c *engine.Container) { c.HostConfig.NetworkMode = "container:" + idB }), engine: knownContainers{all: []engine.Container{
+			with(publishedAt("10.0.0.5:7"), func(c *engine.Container) { c.ID, c.Name = idB, "/infra" }),
 		}}, want: "10.0.0.5:7", source: "container infra, whose network this one shares,"},
-		{name: "that of another, which does not publish it", c: with(publishedAt(), func(c *Container) { c.HostConfig.NetworkMode = "container:" + idB }), engine: knownContainers{all: []Container{
-			with(publishedAt(), func(c *Container) { c.ID, c.Name = idB, "/infra" }),
-		}}, err: driver.ErrNotFound, text: "port 7946 of container infra, whose network this one shares, is not published"},
-		{name: "that of another, which is gone", c: with(publishedAt(), func(c *Container) { c.HostConfig.NetworkMode = "container:" + idB }), err: driver.ErrNotFound, text: "no such container"},
-		{name: "that of itself", c: with(publishedAt(), func(c *Container) { c.HostConfig.NetworkMode = "container:" + idA }), err: driver.ErrNotFound, text: "in a row"},
+		{name: "that of another, which does not publish it", c: with(publishedAt(), func(c *engine.Container) { c.HostConfig.NetworkMode = "container:" + idB }), engine: knownContainers{all: []engine.Container{
+			with(publishedAt(), func(c *engine.Container) { c.ID, c.Name = idB, "/infra" }),
+		}}, err: driver.ErrNotFound, text: "port 7946 of container infra, whose network this one shares, is not published; run container infra with -p 7946:7946, or set"},
+		{name: "that of another, which is gone", c: with(publishedAt(), func(c *engine.Container) { c.HostConfig.NetworkMode = "container:" + idB }), err: driver.ErrNotFound, text: "no such container"},
+		{name: "that of itself", c: with(publishedAt(), func(c *engine.Container) { c.HostConfig.NetworkMode = "container:" + idA }), err: driver.ErrNotFound, text: "in a row"},
 
 		// Whether there is anything to say.
 		{name: "not in a container", root: fstest.MapFS{}, err: advertise.ErrNotApplicable, text: "no container"},
@@ -149,7 +167,7 @@ func TestDetector(t *testing.T) {
 		{name: "no permission", engine: knownContainers{err: errDenied}, err: driver.ErrDenied, text: "permission denied; run as root"},
 		{name: "no sense", engine: knownContainers{err: errUnreadable}, err: driver.ErrUnavailable, text: "not that of an engine"},
 		{name: "a pod", env: map[string]string{"KUBERNETES_SERVICE_HOST": "10.96.0.1"}, engine: knownContainers{err: errDenied}, err: advertise.ErrNotApplicable, text: "Kubernetes"},
-		{name: "a pod that the engine knows", c: with(publishedAt(), func(c *Container) {
+		{name: "a pod that the engine knows", c: with(publishedAt(), func(c *engine.Container) {
 			c.Config.Labels = map[string]string{"io.kubernetes.pod.name": "x"}
 		}), err: advertise.ErrNotApplicable, text: "Kubernetes"},
 		{name: "bound to loopback", c: publishedAt("10.0.0.5:7"), bound: "127.0.0.1:7946", err: driver.ErrNotFound, text: "set node.bind to 0.0.0.0:7946"},
@@ -168,8 +186,8 @@ func TestDetector(t *testing.T) {
 			if tc.c.ID != "" {
 				tc.engine.all = append(tc.engine.all, tc.c)
 			}
-			p := fakePlace(tc.root, "h", tc.env)
-			o := DetectorOptions{Engine: tc.engine, place: &p, Resolver: names{
+			p := fakeEnvironment(tc.root, "h", tc.env)
+			o := DetectorOptions{Engine: tc.engine, environment: &p, Resolver: names{
 				"engine":               {netip.MustParseAddr("2001:db8::7"), netip.MustParseAddr("10.0.0.7")},
 				"socket-proxy":         {netip.MustParseAddr("172.18.0.3")},
 				"host.docker.internal": {netip.MustParseAddr("172.17.0.1")},
@@ -194,8 +212,8 @@ func TestDetector(t *testing.T) {
 	}
 }
 
-func defaultBridge() Network {
-	n := Network{Driver: "bridge"}
+func defaultBridge() engine.Network {
+	n := engine.Network{Driver: "bridge"}
 	n.IPAM.Config = []struct{ Subnet string }{{"172.17.0.0/16"}}
 	return n
 }
@@ -205,14 +223,14 @@ func TestDetectorOfANewEngine(t *testing.T) {
 	const inspect = `{"Id": "` + idA + `", "Name": "/web", "Config": {"Hostname": "web"}, "State": {"Running": true}, "HostConfig": {"NetworkMode": "bridge"},
 		"NetworkSettings": {"SandboxID": "s", "Ports": {"7946/tcp": [{"HostIp": "0.0.0.0", "HostPort": "32768"}, {"HostIp": "::", "HostPort": "32768"}]},
 		"Networks": {"bridge": {"NetworkID": "n1", "IPAddress": "172.17.0.2", "IPPrefixLen": 16, "Gateway": "172.17.0.1", "GwPriority": 0, "DNSNames": null}}}}`
-	cl := newTestClient(t, Config{Host: "unix://" + serveUnix(t, fakeEngine(t, map[string]http.HandlerFunc{
-		"/_ping":                             ping("1.52"),
-		"/v1.52/containers/" + idA + "/json": answer(200, inspect),
-		"/v1.52/networks/n1":                 answer(200, `{"Id": "n1", "Name": "bridge", "Driver": "bridge"}`),
-		"/v1.52/info":                        answer(200, `{"Swarm": {"NodeAddr": ""}, "SecurityOptions": ["name=seccomp,profile=builtin"]}`),
+	cl := newTestClient(t, engine.Config{Host: "unix://" + fakeengine.ServeUnix(t, fakeengine.Handler(map[string]http.HandlerFunc{
+		"/_ping":                             fakeengine.Ping("1.52"),
+		"/v1.52/containers/" + idA + "/json": fakeengine.Answer(200, inspect),
+		"/v1.52/networks/n1":                 fakeengine.Answer(200, `{"Id": "n1", "Name": "bridge", "Driver": "bridge"}`),
+		"/v1.52/info":                        fakeengine.Answer(200, `{"Swarm": {"NodeAddr": ""}, "SecurityOptions": ["name=seccomp,profile=builtin"]}`),
 	}))})
-	p := fakePlace(mountedAs(idA), "web", nil)
-	a, err := NewDetector(DetectorOptions{Engine: cl, place: &p}).Detect(t.Context(), netip.MustParseAddrPort("[::]:7946"))
+	p := fakeEnvironment(mountedAs(idA), "web", nil)
+	a, err := NewDetector(DetectorOptions{Engine: cl, environment: &p}).Detect(t.Context(), netip.MustParseAddrPort("[::]:7946"))
 	if err != nil || a.Addr != "172.17.0.1:32768" {
 		t.Errorf("found %+v, %v", a, err)
 	}
@@ -222,25 +240,25 @@ func TestDetectorOfANewEngine(t *testing.T) {
 func TestDetectorOfPodman(t *testing.T) {
 	const inspect = `{"Id": "` + idA + `", "Name": "/web", "Config": {"Hostname": "web", "Labels": null}, "State": {"Running": true}, "HostConfig": {"NetworkMode": "slirp4netns"},
 		"NetworkSettings": {"Ports": {"7946/tcp": [{"HostIp": "", "HostPort": "40001"}]}, "Networks": {}}}`
-	cl := newTestClient(t, Config{Host: "unix://" + serveUnix(t, fakeEngine(t, map[string]http.HandlerFunc{
-		"/v1.41/containers/" + idA + "/json": answer(200, inspect),
-		"/v1.41/info":                        answer(200, `{"SecurityOptions": ["name=seccomp,profile=default", "name=rootless"], "Swarm": {"NodeAddr": ""}}`),
+	cl := newTestClient(t, engine.Config{Host: "unix://" + fakeengine.ServeUnix(t, fakeengine.Handler(map[string]http.HandlerFunc{
+		"/v1.41/containers/" + idA + "/json": fakeengine.Answer(200, inspect),
+		"/v1.41/info":                        fakeengine.Answer(200, `{"SecurityOptions": ["name=seccomp,profile=default", "name=rootless"], "Swarm": {"NodeAddr": ""}}`),
 	}))})
-	p := fakePlace(fstest.MapFS{"proc/self/mountinfo": {Data: []byte("700 690 0:50 /containers/overlay-containers/" + idA + "/userdata/resolv.conf /etc/resolv.conf rw - tmpfs tmpfs rw,uid=1000\n")}}, "web", nil)
+	p := fakeEnvironment(fstest.MapFS{"proc/self/mountinfo": {Data: []byte("700 690 0:50 /containers/overlay-containers/" + idA + "/userdata/resolv.conf /etc/resolv.conf rw - tmpfs tmpfs rw,uid=1000\n")}}, "web", nil)
 	bound := netip.MustParseAddrPort("[::]:7946")
-	if _, err := NewDetector(DetectorOptions{Engine: cl, place: &p}).Detect(t.Context(), bound); !errors.Is(err, driver.ErrNotFound) || !strings.Contains(err.Error(), "set detect.host_ip") {
-		t.Errorf("error %v, want the mend", err)
+	if _, err := NewDetector(DetectorOptions{Engine: cl, environment: &p}).Detect(t.Context(), bound); !errors.Is(err, driver.ErrNotFound) || !strings.Contains(err.Error(), "set detect.host_ip") {
+		t.Errorf("error %v, want the hint", err)
 	}
-	a, err := NewDetector(DetectorOptions{Engine: cl, place: &p, HostIP: netip.MustParseAddr("10.0.0.5")}).Detect(t.Context(), bound)
+	a, err := NewDetector(DetectorOptions{Engine: cl, environment: &p, HostIP: netip.MustParseAddr("10.0.0.5")}).Detect(t.Context(), bound)
 	if err != nil || a.Addr != "10.0.0.5:40001" {
 		t.Errorf("found %+v, %v", a, err)
 	}
 }
 
 func TestDetectorOfAnEngineThatHangs(t *testing.T) {
-	cl := newTestClient(t, Config{Timeout: 300 * time.Millisecond, Host: "unix://" + serveUnix(t, fakeEngine(t, map[string]http.HandlerFunc{"/": hang}))})
-	p := fakePlace(mountedAs(idA), "web", nil)
-	_, err := NewDetector(DetectorOptions{Engine: cl, place: &p}).Detect(t.Context(), netip.MustParseAddrPort("[::]:7946"))
+	cl := newTestClient(t, engine.Config{Timeout: 300 * time.Millisecond, Host: "unix://" + fakeengine.ServeUnix(t, fakeengine.Handler(map[string]http.HandlerFunc{"/": fakeengine.Hang}))})
+	p := fakeEnvironment(mountedAs(idA), "web", nil)
+	_, err := NewDetector(DetectorOptions{Engine: cl, environment: &p}).Detect(t.Context(), netip.MustParseAddrPort("[::]:7946"))
 	if !errors.Is(err, driver.ErrUnavailable) || errors.Is(err, advertise.ErrNotApplicable) || !strings.Contains(err.Error(), "no answer within 300ms") {
 		t.Errorf("error %v, want that the engine hangs", err)
 	}
@@ -248,12 +266,23 @@ func TestDetectorOfAnEngineThatHangs(t *testing.T) {
 
 // The chain says what the detector has said, and takes what it has found.
 func TestDetectorInTheChain(t *testing.T) {
-	p := fakePlace(mountedAs(idA), "web", nil)
-	d := NewDetector(DetectorOptions{Engine: knownContainers{all: []Container{publishedAt("10.0.0.5:7")}}, place: &p})
+	p := fakeEnvironment(mountedAs(idA), "web", nil)
+	d := NewDetector(DetectorOptions{Engine: knownContainers{all: []engine.Container{publishedAt("10.0.0.5:7")}}, environment: &p})
 	for _, spec := range []string{"docker", "auto"} {
 		a, err := advertise.Resolve(t.Context(), spec, netip.MustParseAddrPort("[::]:7946"), advertise.Options{Detectors: []advertise.Detector{d}})
 		if err != nil || a.Addr != "10.0.0.5:7" {
 			t.Errorf("%s: %+v, %v", spec, a, err)
 		}
 	}
+}
+
+// newTestClient returns a client that the test closes.
+func newTestClient(t testing.TB, c engine.Config) *engine.Client {
+	t.Helper()
+	cl, err := engine.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cl.Close() })
+	return cl
 }

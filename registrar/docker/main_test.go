@@ -5,7 +5,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/musterhq/muster/internal/testdocker"
+	"github.com/musterhq/muster/internal/testing/testdocker"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(testdocker.Main(m)) }

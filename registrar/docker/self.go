@@ -13,6 +13,7 @@ import (
 
 	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/internal/mountinfo"
+	"github.com/musterhq/muster/registrar/docker/engine"
 )
 
 // ErrNotInContainer means that this process runs in no container.
@@ -21,7 +22,7 @@ var ErrNotInContainer = errors.New("not in a container")
 // Self returns the container that this process runs in, and how it is known.
 //
 //  1. The id is that of the files which engines mount at /etc/hostname, /etc/hosts and
-//     /etc/resolv.conf, as /proc/self/mountinfo tells.
+//     /etc/resolv.conf, as /proc/self/mountinfo says.
 //  2. Otherwise it is the one in /proc/self/cgroup, which cgroup v2 mostly hides.
 //  3. Otherwise the engine is asked for a container that is named like this host, or
 //     whose id begins so, and which was given just this host name.
@@ -32,25 +33,25 @@ var ErrNotInContainer = errors.New("not in a container")
 // The error wraps ErrNotInContainer, or driver.ErrNotFound where the engine does not
 // know the container, as where it is another than the one that runs it. Otherwise it is
 // that of the engine.
-func Self(ctx context.Context, e Engine) (c Container, how string, err error) {
-	return ownPlace().self(ctx, e)
+func Self(ctx context.Context, e engine.Engine) (c engine.Container, how string, err error) {
+	return ownEnvironment().self(ctx, e)
 }
 
-// place is what a process can see of where it runs.
-type place struct {
+// environment is what a process can see of where it runs.
+type environment struct {
 	root      fs.FS // of all files
 	lookupEnv func(string) (string, bool)
 	hostname  func() (string, error)
 }
 
-func ownPlace() place {
-	return place{root: os.DirFS("/"), lookupEnv: os.LookupEnv, hostname: os.Hostname}
+func ownEnvironment() environment {
+	return environment{root: os.DirFS("/"), lookupEnv: os.LookupEnv, hostname: os.Hostname}
 }
 
-func (p place) self(ctx context.Context, e Engine) (Container, string, error) {
-	ids := p.ids()
-	if len(ids) == 0 && !p.marked() {
-		return Container{}, "", ErrNotInContainer
+func (here environment) self(ctx context.Context, e engine.Engine) (engine.Container, string, error) {
+	ids := here.ids()
+	if len(ids) == 0 && !here.marked() {
+		return engine.Container{}, "", ErrNotInContainer
 	}
 	var tried []string
 	for _, id := range ids {
@@ -59,27 +60,38 @@ func (p place) self(ctx context.Context, e Engine) (Container, string, error) {
 			return c, id.source, nil
 		}
 		if !errors.Is(err, driver.ErrNotFound) {
-			return Container{}, "", err
+			return engine.Container{}, "", err
 		}
 		tried = append(tried, fmt.Sprintf("%.12s (from %s)", id.id, id.source))
 	}
-	name, err := p.hostname()
+	name, err := here.hostname()
 	if err == nil && name != "" && !strings.ContainsAny(name, "/?#%") {
 		c, err := e.Inspect(ctx, name)
 		switch {
 		case err == nil && c.Config.Hostname == name && c.State.Running:
 			return c, "the host name", nil
 		case err != nil && !errors.Is(err, driver.ErrNotFound):
-			return Container{}, "", err
+			return engine.Container{}, "", err
 		}
 		tried = append(tried, name+" (the host name)")
 	}
-	return Container{}, "", fmt.Errorf("docker: %w: the engine%s does not know this container as %s; mount the socket of the engine that runs it, or set node.advertise",
+	if len(ids) == 0 {
+		return engine.Container{}, "", fmt.Errorf("docker: %w: the id of this container is hidden, and the engine%s knows none by its host name%s; run it without a host name of its own (--hostname, hostname in a Compose file), which is the beginning of the id then, or set node.advertise",
+			driver.ErrNotFound, at(e), quoted(name))
+	}
+	return engine.Container{}, "", fmt.Errorf("docker: %w: the engine%s does not know this container as %s; mount the socket of the engine that runs it, or set node.advertise",
 		driver.ErrNotFound, at(e), strings.Join(tried, " or "))
 }
 
+func quoted(name string) string {
+	if name == "" {
+		return ""
+	}
+	return " " + name
+}
+
 // at names the address of an engine that has one.
-func at(e Engine) string {
+func at(e engine.Engine) string {
 	if h, ok := e.(interface{ Host() string }); ok {
 		return " at " + h.Host()
 	}
@@ -90,7 +102,7 @@ func at(e Engine) string {
 type ownID struct{ id, source string }
 
 // ids are those that this process' container may have, the likeliest first.
-func (p place) ids() []ownID {
+func (here environment) ids() []ownID {
 	var found []ownID
 	add := func(file string, ids []string) {
 		for _, id := range ids {
@@ -99,10 +111,10 @@ func (p place) ids() []ownID {
 			}
 		}
 	}
-	if b, err := fs.ReadFile(p.root, "proc/self/mountinfo"); err == nil {
+	if b, err := fs.ReadFile(here.root, "proc/self/mountinfo"); err == nil {
 		add("/proc/self/mountinfo", mountinfo.ContainerIDs(b))
 	}
-	if b, err := fs.ReadFile(p.root, "proc/self/cgroup"); err == nil {
+	if b, err := fs.ReadFile(here.root, "proc/self/cgroup"); err == nil {
 		add("/proc/self/cgroup", cgroupIDs(b))
 	}
 	return found
@@ -110,13 +122,13 @@ func (p place) ids() []ownID {
 
 // marked reports whether an engine, of whatever kind, has left a sign that this is a
 // container.
-func (p place) marked() bool {
+func (here environment) marked() bool {
 	for _, file := range []string{".dockerenv", "run/.containerenv"} {
-		if _, err := fs.Stat(p.root, file); err == nil {
+		if _, err := fs.Stat(here.root, file); err == nil {
 			return true
 		}
 	}
-	kind, _ := p.lookupEnv("container")
+	kind, _ := here.lookupEnv("container")
 	return kind != "" && !slices.Contains(machines, kind)
 }
 
@@ -126,8 +138,8 @@ var machines = []string{"lxc", "lxc-libvirt", "systemd-nspawn", "wsl"}
 
 // inKubernetes reports whether this is a container of a pod, whose addresses no engine
 // knows.
-func (p place) inKubernetes() bool {
-	host, _ := p.lookupEnv("KUBERNETES_SERVICE_HOST")
+func (here environment) inKubernetes() bool {
+	host, _ := here.lookupEnv("KUBERNETES_SERVICE_HOST")
 	return host != ""
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/registrar/docker/engine"
 )
 
 const (
@@ -20,8 +21,8 @@ const (
 	idB = "cb567baf0049e14b041badc1f4451eb57f00091ab477ed78faa6431f3db699da"
 )
 
-func fakePlace(root fs.FS, hostname string, env map[string]string) place {
-	return place{
+func fakeEnvironment(root fs.FS, hostname string, env map[string]string) environment {
+	return environment{
 		root:      root,
 		hostname:  func() (string, error) { return hostname, nil },
 		lookupEnv: func(key string) (string, bool) { v, ok := env[key]; return v, ok },
@@ -30,35 +31,35 @@ func fakePlace(root fs.FS, hostname string, env map[string]string) place {
 
 // knownContainers is an engine that knows what a test says.
 type knownContainers struct {
-	all      []Container
+	all      []engine.Container
 	err      error // of every call
 	host     string
-	networks map[string]Network
-	info     Info
+	networks map[string]engine.Network
+	info     engine.Info
 	infoErr  error
 }
 
-func (k knownContainers) Inspect(_ context.Context, id string) (Container, error) {
+func (k knownContainers) Inspect(_ context.Context, id string) (engine.Container, error) {
 	if k.err != nil {
-		return Container{}, k.err
+		return engine.Container{}, k.err
 	}
 	for _, c := range k.all {
 		if c.ID == id || len(id) >= 12 && strings.HasPrefix(c.ID, id) || c.ShortName() == id {
 			return c, nil
 		}
 	}
-	return Container{}, fmt.Errorf("%w: no such container: %s", driver.ErrNotFound, id)
+	return engine.Container{}, fmt.Errorf("%w: no such container: %s", driver.ErrNotFound, id)
 }
 
-func (k knownContainers) Running(context.Context) ([]string, error)      { return nil, k.err }
-func (k knownContainers) Events(context.Context) iter.Seq2[Event, error] { return nil }
-func (k knownContainers) Host() string                                   { return k.host }
-func (k knownContainers) Info(context.Context) (Info, error)             { return k.info, k.infoErr }
-func (k knownContainers) Network(_ context.Context, id string) (Network, error) {
+func (k knownContainers) Running(context.Context) ([]string, error)             { return nil, k.err }
+func (k knownContainers) Events(context.Context) iter.Seq2[engine.Event, error] { return nil }
+func (k knownContainers) Host() string                                          { return k.host }
+func (k knownContainers) Info(context.Context) (engine.Info, error)             { return k.info, k.infoErr }
+func (k knownContainers) Network(_ context.Context, id string) (engine.Network, error) {
 	if n, ok := k.networks[id]; ok {
 		return n, nil
 	}
-	return Network{}, driver.ErrNotFound
+	return engine.Network{}, driver.ErrNotFound
 }
 
 func TestCgroupIDs(t *testing.T) {
@@ -90,8 +91,8 @@ func TestSelf(t *testing.T) {
 		return fstest.MapFS{"proc/self/mountinfo": {Data: []byte("1 1 8:1 /x/containers/" + id + "/hostname /etc/hostname rw - ext4 x rw\n")}}
 	}
 	dockerenv := fstest.MapFS{".dockerenv": {}}
-	a := Container{ID: idA, Name: "/web", Config: ContainerConfig{Hostname: "web-host"}, State: State{Running: true}}
-	b := Container{ID: idB, Name: "/web-host", Config: ContainerConfig{Hostname: idB[:12]}, State: State{Running: true}}
+	a := engine.Container{ID: idA, Name: "/web", Config: engine.ContainerConfig{Hostname: "web-host"}, State: engine.State{Running: true}}
+	b := engine.Container{ID: idB, Name: "/web-host", Config: engine.ContainerConfig{Hostname: idB[:12]}, State: engine.State{Running: true}}
 	hang := fmt.Errorf("%w: no answer within 5s", driver.ErrUnavailable)
 	for _, tc := range []struct {
 		name     string
@@ -104,25 +105,26 @@ func TestSelf(t *testing.T) {
 		err      error
 		text     string
 	}{
-		{name: "mountinfo", root: mounted(idA), hostname: "x", engine: knownContainers{all: []Container{a, b}}, want: idA, how: "/proc/self/mountinfo"},
-		{name: "cgroup", root: fstest.MapFS{"proc/self/cgroup": {Data: []byte("1:cpu:/docker/" + idA)}}, engine: knownContainers{all: []Container{a, b}}, want: idA, how: "/proc/self/cgroup"},
+		{name: "mountinfo", root: mounted(idA), hostname: "x", engine: knownContainers{all: []engine.Container{a, b}}, want: idA, how: "/proc/self/mountinfo"},
+		{name: "cgroup", root: fstest.MapFS{"proc/self/cgroup": {Data: []byte("1:cpu:/docker/" + idA)}}, engine: knownContainers{all: []engine.Container{a, b}}, want: idA, how: "/proc/self/cgroup"},
 		{name: "mountinfo is unknown, cgroup is not", root: fstest.MapFS{
 			"proc/self/mountinfo": mounted(idB)["proc/self/mountinfo"],
 			"proc/self/cgroup":    {Data: []byte("1:cpu:/docker/" + idA)},
-		}, engine: knownContainers{all: []Container{a}}, want: idA, how: "/proc/self/cgroup"},
-		{name: "the host name is the id", root: dockerenv, hostname: idB[:12], engine: knownContainers{all: []Container{a, b}}, want: idB, how: "the host name"},
-		{name: "the host name is the name", root: dockerenv, hostname: "web", engine: knownContainers{all: []Container{{ID: idA, Name: "/web", Config: ContainerConfig{Hostname: "web"}, State: State{Running: true}}}}, want: idA, how: "the host name"},
-		{name: "the host name is the name of another", root: dockerenv, hostname: "web-host", engine: knownContainers{all: []Container{a, b}}, err: driver.ErrNotFound, text: "web-host"},
-		{name: "a host", root: fstest.MapFS{}, hostname: "web", engine: knownContainers{all: []Container{a}}, err: ErrNotInContainer},
-		{name: "a machine with an engine", root: fstest.MapFS{}, env: map[string]string{"container": "lxc"}, hostname: "web", engine: knownContainers{all: []Container{a}}, err: ErrNotInContainer},
-		{name: "podman says so", root: fstest.MapFS{}, env: map[string]string{"container": "podman"}, hostname: idA[:12], engine: knownContainers{all: []Container{{ID: idA, Config: ContainerConfig{Hostname: idA[:12]}, State: State{Running: true}}}}, want: idA},
+		}, engine: knownContainers{all: []engine.Container{a}}, want: idA, how: "/proc/self/cgroup"},
+		{name: "the host name is the id", root: dockerenv, hostname: idB[:12], engine: knownContainers{all: []engine.Container{a, b}}, want: idB, how: "the host name"},
+		{name: "the host name is the name", root: dockerenv, hostname: "web", engine: knownContainers{all: []engine.Container{{ID: idA, Name: "/web", Config: engine.ContainerConfig{Hostname: "web"}, State: engine.State{Running: true}}}}, want: idA, how: "the host name"},
+		{name: "the host name is the name of another", root: dockerenv, hostname: "web-host", engine: knownContainers{all: []engine.Container{a, b}}, err: driver.ErrNotFound, text: "knows none by its host name web-host; run it without a host name of its own"},
+		{name: "the id is hidden, and so is the host name", root: dockerenv, engine: knownContainers{all: []engine.Container{a}}, err: driver.ErrNotFound, text: "knows none by its host name; run it"},
+		{name: "a host", root: fstest.MapFS{}, hostname: "web", engine: knownContainers{all: []engine.Container{a}}, err: ErrNotInContainer},
+		{name: "a machine with an engine", root: fstest.MapFS{}, env: map[string]string{"container": "lxc"}, hostname: "web", engine: knownContainers{all: []engine.Container{a}}, err: ErrNotInContainer},
+		{name: "podman says so", root: fstest.MapFS{}, env: map[string]string{"container": "podman"}, hostname: idA[:12], engine: knownContainers{all: []engine.Container{{ID: idA, Config: engine.ContainerConfig{Hostname: idA[:12]}, State: engine.State{Running: true}}}}, want: idA},
 		{name: "another engine", root: mounted(idA), hostname: idA[:12], engine: knownContainers{host: "unix:///var/run/docker.sock"}, err: driver.ErrNotFound, text: "unix:///var/run/docker.sock does not know this container as 0fdf49082dbc (from /proc/self/mountinfo) or 0fdf49082dbc (the host name); mount the socket"},
 		{name: "an engine that hangs", root: mounted(idA), engine: knownContainers{err: hang}, err: driver.ErrUnavailable, text: "no answer"},
 		{name: "an engine that hangs, by the host name", root: dockerenv, hostname: "x", engine: knownContainers{err: hang}, err: driver.ErrUnavailable, text: "no answer"},
-		{name: "a host name that is no name", root: dockerenv, hostname: "../json?", engine: knownContainers{all: []Container{a}}, err: driver.ErrNotFound},
+		{name: "a host name that is no name", root: dockerenv, hostname: "../json?", engine: knownContainers{all: []engine.Container{a}}, err: driver.ErrNotFound},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			c, how, err := fakePlace(tc.root, tc.hostname, tc.env).self(t.Context(), tc.engine)
+			c, how, err := fakeEnvironment(tc.root, tc.hostname, tc.env).self(t.Context(), tc.engine)
 			if !errors.Is(err, tc.err) || err != nil && tc.err == nil || !strings.Contains(fmt.Sprint(err), tc.text) && tc.text != "" {
 				t.Fatalf("error %v, want %v with %q", err, tc.err, tc.text)
 			}

@@ -2,7 +2,6 @@ package host
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -13,6 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/musterhq/muster/discovery"
+	"github.com/musterhq/muster/internal/buildinfo"
+	"github.com/musterhq/muster/internal/routes"
 )
 
 // PathRegistrar is where the API has what is registered: a Report.
@@ -29,11 +30,13 @@ type Report struct {
 	Address       string `json:"address"`
 	AddressSource string `json:"address_source"`
 	Ready         bool   `json:"ready"`
-	// WaitingFor says why it is not ready.
-	WaitingFor string           `json:"waiting_for,omitempty"`
-	Engine     *EngineReport    `json:"engine,omitempty"`
-	Providers  []ProviderReport `json:"providers"`
-	Services   []ServiceReport  `json:"services"`
+	// WaitingFor says why it is not ready, and WaitingReason is the code of the first thing
+	// that it says, one of WaitReasons.
+	WaitingFor    string           `json:"waiting_for,omitempty"`
+	WaitingReason string           `json:"waiting_reason,omitempty"`
+	Engine        *EngineReport    `json:"engine,omitempty"`
+	Providers     []ProviderReport `json:"providers"`
+	Services      []ServiceReport  `json:"services"`
 	// LeftOut says of what runs and is not registered why, where nothing is wrong.
 	LeftOut []string `json:"left_out"`
 	// Problems names what is wrong.
@@ -76,16 +79,21 @@ type ServiceReport struct {
 	// Registered has the providers that it is registered with.
 	Registered []string `json:"registered"`
 	Error      string   `json:"error,omitempty"`
+	// Conflict names, by provider, the services that it would keep in the same record: only
+	// one of them is registered.
+	Conflict map[string]string `json:"conflict,omitempty"`
+	// Warnings says, by provider, who does not find the service though it is registered.
+	Warnings map[string]string `json:"warnings,omitempty"`
 }
 
-// report is s as the API has it.
-func (s Status) report() Report {
+// Report returns s as the API has it.
+func (s Status) Report() Report {
 	r := Report{
 		Hostname: s.Hostname, Address: s.HostIP, AddressSource: s.HostSource,
 		Providers: []ProviderReport{}, Services: []ServiceReport{}, LeftOut: []string{}, Problems: []string{},
 	}
-	if err := s.Ready(); err != nil {
-		r.WaitingFor = oneLine(err)
+	if waits := s.waits(); len(waits) > 0 {
+		r.WaitingFor, r.WaitingReason = oneLine(s.Ready()), string(waits[0].reason)
 	} else {
 		r.Ready = true
 	}
@@ -102,6 +110,7 @@ func (s Status) report() Report {
 		}
 	}
 	registered, failing := s.outcomes()
+	conflict, warnings := s.remarks()
 	for _, d := range s.Desired {
 		i := d.Instance
 		key := [2]string{i.Service, i.InstanceID}
@@ -112,6 +121,7 @@ func (s Status) report() Report {
 		if d.Err != nil {
 			service.Error, service.Registered = oneLine(d.Err), nil
 		}
+		service.Conflict, service.Warnings = conflict[key], warnings[key]
 		r.Services = append(r.Services, service.filled())
 	}
 	for _, c := range s.Checks {
@@ -130,6 +140,8 @@ func (s Status) report() Report {
 			Name: p.Name, Off: p.Off, Session: p.Session.Open, TTLSeconds: p.Session.TTL.Seconds(),
 			Wanted: wanted, Registered: stands, Evictions: p.Evictions, Error: oneLine(p.Err()),
 		})
+		r.Problems = append(r.Problems, p.unfit()...)
+		r.Problems = append(r.Problems, p.remarks()...)
 		r.Problems = append(r.Problems, p.rivals(s.Hostname)...)
 		if p.CleanupErr != nil {
 			r.Problems = append(r.Problems, fmt.Sprintf("clean-up of provider %s: %s", p.Name, oneLine(p.CleanupErr)))
@@ -138,14 +150,34 @@ func (s Status) report() Report {
 	return r
 }
 
-// rivals tells of others who register under the name of this host: one line, whose example
+// unfit reports what the provider can never take: a few lines, and how many more.
+func (p ProviderStatus) unfit() []string {
+	const most = 4
+	var problems []string
+	more := 0
+	for _, i := range p.Instances {
+		switch {
+		case i.Leaving || i.Registered || i.Yields || !unfit(i):
+		case len(problems) == most:
+			more++
+		default:
+			problems = append(problems, fmt.Sprintf("provider %s: service %s, id %s is not registered: %s", p.Name, i.Instance.Service, i.Instance.InstanceID, oneLine(i.Err)))
+		}
+	}
+	if more > 0 {
+		problems = append(problems, fmt.Sprintf("provider %s: %d more services are not registered, for a reason like that", p.Name, more))
+	}
+	return problems
+}
+
+// rivals reports others that register under the name of this host: one line, whose example
 // stands for all.
 func (p ProviderStatus) rivals(hostname string) []string {
 	var problems []string
 	for _, i := range p.Instances {
 		if i.Contested {
 			problems = append(problems, fmt.Sprintf("provider %s: somebody else registers service %s with id %s at %s, and this registrar at %s; %s",
-				p.Name, i.Instance.Service, i.Instance.InstanceID, cmp.Or(i.Rival, "no address, or takes it away"), i.Instance.Addr, mendOfName(hostname)))
+				p.Name, i.Instance.Service, i.Instance.InstanceID, cmp.Or(i.Rival, "no address, or takes it away"), i.Instance.Addr, hintOfName(hostname)))
 			break
 		}
 	}
@@ -154,7 +186,7 @@ func (p ProviderStatus) rivals(hostname string) []string {
 			return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.InstanceID, b.InstanceID))
 		})
 		problems = append(problems, fmt.Sprintf("provider %s: somebody else keeps service %s with id %s registered at %s, of a container that does not run here; %s",
-			p.Name, i.Service, i.InstanceID, i.Addr, mendOfKept(hostname)))
+			p.Name, i.Service, i.InstanceID, i.Addr, hintOfKept(hostname)))
 	}
 	return problems
 }
@@ -174,6 +206,28 @@ func (s Status) outcomes() (registered map[[2]string][]string, failing map[[2]st
 		}
 	}
 	return registered, failing
+}
+
+// remarks returns what the providers say of each service, by their names.
+func (s Status) remarks() (conflict, warnings map[[2]string]map[string]string) {
+	conflict, warnings = make(map[[2]string]map[string]string), make(map[[2]string]map[string]string)
+	add := func(to map[[2]string]map[string]string, i discovery.Instance, provider, text string) {
+		key := [2]string{i.Service, i.InstanceID}
+		if text == "" {
+			return
+		}
+		if to[key] == nil {
+			to[key] = make(map[string]string)
+		}
+		to[key][provider] = text
+	}
+	for _, p := range s.Providers {
+		for _, i := range p.Instances {
+			add(conflict, i.Instance, p.Name, i.Conflict)
+			add(warnings, i.Instance, p.Name, i.Warning)
+		}
+	}
+	return conflict, warnings
 }
 
 // filled has empty lists and maps in place of none.
@@ -202,38 +256,25 @@ func oneLine(err error) string {
 func (r *Registrar) Handler() http.Handler {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collector{r}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+PathRegistrar, func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, r.Status().report())
-	})
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := r.Status().Ready(); err != nil {
-			writeError(w, http.StatusServiceUnavailable, "not ready: "+oneLine(err))
-			return
-		}
-		fmt.Fprintln(w, "ok")
-	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
-	mux.HandleFunc("/", func(w http.ResponseWriter, request *http.Request) {
-		if request.Method != http.MethodGet && request.Method != http.MethodHead {
-			w.Header().Set("Allow", "GET, HEAD")
-			writeError(w, http.StatusMethodNotAllowed, fmt.Sprintf("%s %s: the API changes nothing; use GET", request.Method, request.URL.Path))
-			return
-		}
-		writeError(w, http.StatusNotFound, fmt.Sprintf("no such path: %s %s", request.Method, request.URL.Path))
-	})
-	return mux
+	return r.routes(promhttp.HandlerFor(metrics, promhttp.HandlerOpts{})).Handler()
 }
 
-func writeJSON(w http.ResponseWriter, status int, value any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(value) // the client may be gone
-}
-
-func writeError(w http.ResponseWriter, status int, text string) {
-	writeJSON(w, status, map[string]string{"error": text})
+// routes are all that the API serves.
+func (r *Registrar) routes(metrics http.Handler) routes.Table {
+	return routes.Table{
+		{Method: http.MethodGet, Path: PathRegistrar, Serve: func(w http.ResponseWriter, _ *http.Request) {
+			routes.WriteJSON(w, http.StatusOK, r.Status().Report())
+		}},
+		{Method: http.MethodGet, Path: "/healthz", Serve: func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }},
+		{Method: http.MethodGet, Path: "/readyz", Serve: func(w http.ResponseWriter, _ *http.Request) {
+			if report := r.Status().Report(); !report.Ready {
+				routes.WriteJSON(w, http.StatusServiceUnavailable, map[string]string{"error": "not ready: " + report.WaitingFor, "reason": report.WaitingReason})
+				return
+			}
+			fmt.Fprintln(w, "ok")
+		}},
+		{Method: http.MethodGet, Path: "/metrics", Serve: metrics.ServeHTTP},
+	}
 }
 
 // collector reads the status when it is scraped.
@@ -245,13 +286,15 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 
 var (
 	readyDesc      = describe("ready", "1 if all that is known to run is registered with every provider.")
+	buildDesc      = describe("build_info", "Always 1; the labels say which version of muster runs.", "version", "revision", "goversion")
+	waitingDesc    = describe("waiting", "1 for each reason for which the registrar is not ready, 0 for the others; docs/waiting.md has them.", "reason")
 	containersDesc = describe("containers", "Containers by state: running, kept after a failure, failing to be inspected.", "state")
 	servicesDesc   = describe("services", "Services that are to be registered, by where they come from.", "source")
 	checksDesc     = describe("checks", "Services with a check, by its outcome.", "state")
 	problemsDesc   = describe("problems", "Things that are wrong; /v1/registrar names them.")
 
 	connectedDesc  = describe("engine_connected", "1 while the events of the container engine arrive.")
-	reconnectsDesc = describe("engine_reconnects_total", "Times that the events of the engine began to arrive anew.")
+	reconnectsDesc = describe("engine_reconnects_total", "Times that the events of the engine began to arrive again.")
 	engineErrsDesc = describe("engine_errors_total", "Times that the engine could not be followed, and inspections that failed.", "operation")
 	eventsDesc     = describe("engine_events_total", "Events of the engine that mattered.")
 
@@ -267,7 +310,7 @@ var (
 
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		readyDesc, containersDesc, servicesDesc, checksDesc, problemsDesc, connectedDesc, reconnectsDesc, engineErrsDesc, eventsDesc,
+		readyDesc, buildDesc, waitingDesc, containersDesc, servicesDesc, checksDesc, problemsDesc, connectedDesc, reconnectsDesc, engineErrsDesc, eventsDesc,
 		wantedDesc, registeredDesc, sessionDesc, timesDesc, repairsDesc, failuresDesc, lostDesc, evictionsDesc,
 	} {
 		ch <- d
@@ -282,8 +325,14 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
-	report := s.report()
+	report := s.Report()
 	gauge(readyDesc, one(report.Ready))
+	build := buildinfo.Read()
+	gauge(buildDesc, 1, build.Version, build.Revision, build.Go)
+	waits := s.waits()
+	for _, reason := range WaitReasons() {
+		gauge(waitingDesc, one(slices.ContainsFunc(waits, func(p pending) bool { return p.reason == reason })), string(reason))
+	}
 	gauge(problemsDesc, len(report.Problems))
 	if v := s.Engine; v != nil {
 		running, kept, failing := 0, 0, 0

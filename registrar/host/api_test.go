@@ -1,6 +1,7 @@
 package host
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -10,8 +11,12 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/discovery/memory"
+	"github.com/musterhq/muster/internal/testing/routestest"
 	"github.com/musterhq/muster/registrar/declared"
+	"github.com/musterhq/muster/registrar/docker/grammar"
 )
 
 // ask returns the status and the body of an answer of the API.
@@ -35,7 +40,7 @@ func TestAPI(t *testing.T) {
 		if err := json.Unmarshal([]byte(body), &report); status != http.StatusOK || err != nil {
 			t.Fatalf("%d %s: %v", status, body, err)
 		}
-		if report.Ready || !strings.Contains(report.WaitingFor, "provider two") || !strings.Contains(report.WaitingFor, "first check of service off") {
+		if report.Ready || !strings.Contains(report.WaitingFor, "provider two") || !strings.Contains(report.WaitingFor, "first check of service off") || report.WaitingReason != "not_checked" {
 			t.Errorf("%+v", report)
 		}
 		if report.Hostname != "hostname" || report.Address != "192.168.1.102" || report.Engine == nil || !report.Engine.Connected || report.Engine.Containers != 2 {
@@ -83,4 +88,20 @@ func TestAPI(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestEveryRouteAnswersEveryMethod(t *testing.T) {
+	r, err := Start(Config{
+		Registries: []*discovery.Registry{discovery.New("one", memory.New().Driver(), discovery.Options{})},
+		Rules:      grammar.Rules{Hostname: "hostname", HostIP: "192.168.1.102"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	routestest.Run(t, r.routes(http.NotFoundHandler()), r.Handler())
 }

@@ -9,9 +9,11 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/discovery"
-	"github.com/musterhq/muster/internal/testserver"
+	"github.com/musterhq/muster/internal/testing/snapshot"
+	"github.com/musterhq/muster/internal/testing/testserver"
 	"github.com/musterhq/muster/providers/etcd"
-	"github.com/musterhq/muster/registrar/docker"
+	"github.com/musterhq/muster/registrar/docker/engine"
+	"github.com/musterhq/muster/registrar/docker/grammar"
 )
 
 // BenchmarkContainerToVisible takes the time from the start of a container, by the
@@ -27,7 +29,7 @@ func BenchmarkContainerToVisible(b *testing.B) {
 		defer close(seen)
 		for s := range h.reader.Watch(ctx, discovery.Query{Service: "bench"}) {
 			at <- time.Now()
-			seen <- len(s.Instances)
+			seen <- len(snapshot.Instances(s))
 		}
 	}()
 	await := func(want int) time.Time {
@@ -61,7 +63,7 @@ func BenchmarkContainerToVisible(b *testing.B) {
 // slowCrew is an engine that takes as long for a call as Docker does.
 type slowCrew struct{ *crew }
 
-func (s slowCrew) Inspect(ctx context.Context, id string) (docker.Container, error) {
+func (s slowCrew) Inspect(ctx context.Context, id string) (engine.Container, error) {
 	time.Sleep(5 * time.Millisecond)
 	return s.crew.Inspect(ctx, id)
 }
@@ -88,7 +90,7 @@ func BenchmarkCold(b *testing.B) {
 	reader := open()
 	await := func(want int) {
 		for s := range reader.Watch(b.Context(), discovery.Query{Service: "bench"}) {
-			if s.Known && len(s.Instances) == want {
+			if s.Known && len(snapshot.Instances(s)) == want {
 				return
 			}
 		}
@@ -99,7 +101,7 @@ func BenchmarkCold(b *testing.B) {
 		began := time.Now()
 		r, err := Start(Config{
 			Registries: []*discovery.Registry{open()}, Engine: slowCrew{containers},
-			Rules: docker.Rules{Hostname: strings.Repeat("h", 12), HostIP: "10.0.0.1"},
+			Rules: grammar.Rules{Hostname: strings.Repeat("h", 12), HostIP: "10.0.0.1"},
 		})
 		if err != nil {
 			b.Fatal(err)

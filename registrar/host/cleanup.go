@@ -23,6 +23,9 @@ const resyncsPerCleanup = 10
 // soon, or after a resync if that is sooner.
 const secondSearch = 5 * time.Second
 
+// listTimeout bounds the reading of one service in a search.
+const listTimeout = 5 * time.Second
+
 // ownID is the form of an id that tells the host and the container: that of
 // gliderlabs/registrator, and Muster's, which differs in that it knows sctp.
 var ownID = regexp.MustCompile(`^(.+?):([a-zA-Z0-9][a-zA-Z0-9_.-]+):[0-9]+(?::(?:udp|sctp))?$`)
@@ -42,7 +45,7 @@ type suspects map[[2]string]discovery.Instance
 
 // cleanUp takes away what was left behind in one provider: once all that runs is known,
 // and again on a timer.
-func (r *Registrar) cleanUp(ctx context.Context, o *outlet) {
+func (r *Registrar) cleanUp(ctx context.Context, o *target) {
 	if !o.registry.CanRegister() {
 		return
 	}
@@ -54,24 +57,25 @@ func (r *Registrar) cleanUp(ctx context.Context, o *outlet) {
 		if ctx.Err() != nil {
 			return
 		}
+		if now != nil {
+			found = now
+		}
 		o.mu.Lock()
-		known := o.err != nil
 		o.err = err
 		o.mu.Unlock()
 		period := resyncsPerCleanup * r.config.Resync
 		wait := period - period/10 + rand.N(period/5+1)
 		switch {
 		case errors.Is(err, driver.ErrUnsupported):
-			r.log.Warn("cannot clean up", "provider", o.registry.Name(), "error", err)
+			r.log.Info("no cleanup with this provider", "provider", o.registry.Name(), "error", err)
 			return
 		case err != nil:
-			if !known {
-				r.log.Warn("cannot clean up, will retry", "provider", o.registry.Name(), "error", err)
-			}
-			wait = retry.Next()
+			r.alarms.Raise(cleanupFails, o.registry.Name(), "error", err)
+			// Two searches are no closer together than after a start.
+			wait = max(retry.Next(), min(secondSearch, r.config.Resync))
 		default:
+			r.alarms.Clear(cleanupFails, o.registry.Name())
 			retry.Reset()
-			found = now
 			if first {
 				wait = min(secondSearch, r.config.Resync)
 			}
@@ -87,10 +91,11 @@ func (r *Registrar) cleanUp(ctx context.Context, o *outlet) {
 }
 
 // search looks for what was left behind, and takes away what the search before has found,
-// too, and just so: what others are about to remove or to write anew is none of that.
-func (r *Registrar) search(ctx context.Context, o *outlet, before suspects) (suspects, error) {
+// too, and just so: what others are about to remove or to write again is none of that. What
+// it found is worth something beside an error, too.
+func (r *Registrar) search(ctx context.Context, o *target, before suspects) (suspects, error) {
 	for range r.watcher.Watch(ctx) {
-		if _, known := r.containerNames(); known {
+		if r.watcher.View().Complete() {
 			break
 		}
 	}
@@ -102,64 +107,147 @@ func (r *Registrar) search(ctx context.Context, o *outlet, before suspects) (sus
 		return nil, err
 	}
 	now := make(suspects)
+	var again []discovery.Instance
+	declared := r.declared(o)
+	var errs []error // of services, each of which keeps none of the others
 	for _, service := range services {
 		if slices.Contains(r.config.Spared, service) {
 			continue
 		}
-		found, err := o.registry.List(ctx, discovery.Query{Service: service})
+		found, err := r.list(ctx, o, service)
 		if err != nil {
-			return nil, fmt.Errorf("list %s: %w", service, err)
+			errs = append(errs, fmt.Errorf("list %s: %w", service, err))
+			for key, i := range before {
+				if key[0] == service {
+					now[key] = i // not known to be gone
+				}
+			}
+			continue
 		}
-		for _, i := range found.Instances {
-			if !r.isLeft(o, i) {
+		instances, _ := found.Instances() // known: a list that is not is an error
+		for _, i := range instances {
+			if !r.isLeft(o, declared, i) {
 				continue
 			}
 			key := [2]string{i.Service, i.InstanceID}
 			now[key] = i
-			if was, again := before[key]; !again || !reflect.DeepEqual(was, i) {
-				continue
+			if was, found := before[key]; found && reflect.DeepEqual(was, i) {
+				again = append(again, i)
 			}
-			if err := r.evict(o, i); err != nil {
-				return nil, err
-			}
+		}
+	}
+	for _, i := range again {
+		if !r.isLeft(o, declared, i) {
+			continue // it has become desired while the other services were listed
+		}
+		if err := r.evict(o, i); err != nil {
+			errs = append(errs, fmt.Errorf("take %s of %s away: %w", i.InstanceID, i.Service, err))
 		}
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	for key, again := range o.evicted {
+		if _, here := now[key]; again && !here {
+			r.alarms.Clear(keptByOthers, keptSubject(o, key))
+		}
+	}
 	o.kept = nil
 	for key, i := range now {
 		if o.evicted[key] {
 			o.kept = append(o.kept, i)
 		}
 	}
-	return now, nil
+	return now, errors.Join(errs...)
 }
 
-// isLeft reports whether i is of a container of this host that is gone.
-func (r *Registrar) isLeft(o *outlet, i discovery.Instance) bool {
+// list reads one service in a bounded time, after which the next one has its turn.
+func (r *Registrar) list(ctx context.Context, o *target, service string) (discovery.Snapshot, error) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	return o.registry.List(ctx, discovery.Query{Service: service})
+}
+
+// isLeft reports whether i is of a container of this host that is gone, where declared has
+// what is seen of the services of the configuration.
+func (r *Registrar) isLeft(o *target, declared map[[2]string]bool, i discovery.Instance) bool {
 	hostname := r.config.Rules.Hostname
 	name, own := containerOf(hostname, i.InstanceID)
 	if !own {
 		return false
 	}
-	// A node that is named as its host, as it is by default, where its id is HOST:NODE:PORT.
+	// A node that is named as its host, as it is by default if its id is HOST:NODE:PORT.
 	if name == hostname && i.NodeID == name {
 		return false
 	}
 	// A service whose check has not passed yet may be kept by a predecessor meanwhile.
-	if r.isDesired(o, i) || r.isDeclared(o, i) {
+	if o.isDesired(i) || declared[keyOf(i)] {
 		o.mu.Lock()
 		delete(o.evicted, [2]string{i.Service, i.InstanceID})
 		o.mu.Unlock()
 		return false
 	}
 	// As they are now: the container may have been started since the services were listed.
-	running, known := r.containerNames()
-	return known && !running[name]
+	v := r.watcher.View()
+	return v.Complete() && !v.Has(name)
+}
+
+// How often it is looked for what registrars of this host have left behind that were killed:
+// often after the start, as the predecessor's session may be about to end, and then with each
+// search.
+const (
+	reclaimEvery = 10 * time.Second
+	reclaimOften = 5 * time.Minute
+)
+
+// reclaim removes what sessions that are over have left behind under the name of this host,
+// where the provider keeps such for a while.
+func (r *Registrar) reclaim(ctx context.Context, o *target) {
+	if !o.registry.CanRegister() {
+		return
+	}
+	wait := time.Second // by then most of what runs here is known, and registered again
+	for start := time.Now(); ; {
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+		gone, err := o.registry.Reclaim(ctx, func(i discovery.Instance) bool { return r.wasOurs(i) && !o.isDesired(i) })
+		if ctx.Err() != nil {
+			return
+		}
+		o.mu.Lock()
+		o.reclaimErr = err
+		o.evictions += uint64(len(gone))
+		o.mu.Unlock()
+		if err != nil {
+			r.alarms.Raise(reclaimFails, o.registry.Name(), "provider", o.registry.Name(), "error", err)
+		} else {
+			r.alarms.Clear(reclaimFails, o.registry.Name())
+		}
+		for _, i := range gone {
+			r.log.Info("taken away what a registrar of this host has left behind that is gone",
+				"provider", o.registry.Name(), "service", i.Service, "instance_id", i.InstanceID, "addr", i.Addr)
+		}
+		wait = reclaimEvery
+		if time.Since(start) > reclaimOften {
+			wait = max(wait, resyncsPerCleanup*r.config.Resync)
+		}
+	}
+}
+
+// random is the form of the instance ids that nodes give themselves at each start.
+var random = regexp.MustCompile(`^[0-9a-f]{32}$`)
+
+// wasOurs reports whether a registrar of this host has registered i, and not a node.
+func (r *Registrar) wasOurs(i discovery.Instance) bool {
+	return i.NodeID == r.config.Rules.Hostname && !random.MatchString(i.InstanceID) && !slices.Contains(r.config.Spared, i.Service)
 }
 
 // evict takes i away, once.
-func (r *Registrar) evict(o *outlet, i discovery.Instance) error {
+func (r *Registrar) evict(o *target, i discovery.Instance) error {
 	key := [2]string{i.Service, i.InstanceID}
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -168,8 +256,8 @@ func (r *Registrar) evict(o *outlet, i discovery.Instance) error {
 		return nil
 	case before:
 		o.evicted[key] = true
-		r.log.Warn("what was taken away has come back, so that somebody else keeps it registered; it is left alone",
-			"provider", o.registry.Name(), "service", i.Service, "instance_id", i.InstanceID, "addr", i.Addr, "mend", mendOfKept(r.config.Rules.Hostname))
+		r.alarms.Raise(keptByOthers, keptSubject(o, key), "service", i.Service, "instance_id", i.InstanceID, "addr", i.Addr,
+			"hint", hintOfKept(r.config.Rules.Hostname))
 		return nil
 	}
 	if err := o.Evict(i); err != nil {

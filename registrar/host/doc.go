@@ -1,7 +1,7 @@
 // Package host keeps what runs on a host registered: the containers of its engine, and
 // services that are no containers, each with every provider that it is given.
 //
-//	r, err := host.Start(host.Config{Registries: registries, Engine: engine, Rules: docker.Rules{Hostname: "web-1"}})
+//	r, err := host.Start(host.Config{Registries: registries, Engine: engine, Rules: grammar.Rules{Hostname: "web-1"}})
 //	defer r.Stop(context.Background())
 //
 // Each provider has a session of its own, and none waits for another. What package

@@ -17,16 +17,19 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/musterhq/muster/discovery"
-	"github.com/musterhq/muster/internal/faultproxy"
-	"github.com/musterhq/muster/internal/testdocker"
-	"github.com/musterhq/muster/internal/testserver"
+	"github.com/musterhq/muster/internal/testing/faultproxy"
+	"github.com/musterhq/muster/internal/testing/snapshot"
+	"github.com/musterhq/muster/internal/testing/testdocker"
+	"github.com/musterhq/muster/internal/testing/testserver"
+	"github.com/musterhq/muster/internal/testing/wait"
 	"github.com/musterhq/muster/providers/etcd"
-	"github.com/musterhq/muster/registrar/docker"
+	"github.com/musterhq/muster/registrar/docker/engine"
+	"github.com/musterhq/muster/registrar/docker/grammar"
 )
 
 // The tests of this file run over a real engine and a real etcd.
 
-const twoPorts = "github.com/musterhq/muster/registrar/host/internal/twoports"
+const twoPorts = "github.com/musterhq/muster/internal/testing/images/twoports"
 
 // real is a host with the engine of this machine, of which it registers the containers of
 // this test alone, and an etcd.
@@ -53,14 +56,14 @@ func onRealHost(t testing.TB, engineHost string, change func(*Config)) *real {
 		return r
 	}
 	h.reader = open()
-	client, err := docker.New(docker.Config{Host: engineHost})
+	client, err := engine.New(engine.Config{Host: engineHost})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
 	c := Config{
 		Registries: []*discovery.Registry{open()}, Engine: client, TTL: 5 * time.Second,
-		Rules:  docker.Rules{Hostname: "h1", HostIP: "127.0.0.1", RequireLabel: h.label},
+		Rules:  grammar.Rules{Hostname: "h1", HostIP: "127.0.0.1", RequireLabel: h.label},
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	if change != nil {
@@ -94,7 +97,7 @@ func (h *real) read() (map[string]discovery.Instance, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, i := range s.Instances {
+		for _, i := range snapshot.Instances(s) {
 			all[service+" "+i.InstanceID] = i
 		}
 	}
@@ -105,7 +108,7 @@ func (h *real) read() (map[string]discovery.Instance, error) {
 func (h *real) registers(want map[string]string) map[string]discovery.Instance {
 	h.Helper()
 	var all map[string]discovery.Instance
-	testdocker.Eventually(h, func() (err error) {
+	wait.NoError(h, func() (err error) {
 		if all, err = h.read(); err != nil {
 			return err
 		}
@@ -128,6 +131,7 @@ func local(c *testdocker.Container, port string) string {
 }
 
 func TestRealContainer(t *testing.T) {
+	t.Parallel()
 	h := onRealHost(t, "", nil)
 	o := h.options(map[string]string{"SERVICE_80_NAME": "http", "SERVICE_443_NAME": "https", "SERVICE_TAGS": "blue,prod", "SERVICE_REGION": "eu"},
 		"-p", "0:80", "-p", "0:443", "-p", "0:53/udp")
@@ -146,7 +150,7 @@ func TestRealContainer(t *testing.T) {
 		t.Errorf("%+v", dns)
 	}
 	// It is registered as soon as the engine has started it, which may be before it listens.
-	testdocker.Eventually(t, func() error {
+	wait.NoError(t, func() error {
 		conn, err := net.Dial("tcp", all["http h1:"+c.Name+":80"].Addr)
 		if err != nil {
 			return err
@@ -185,7 +189,8 @@ func TestRealContainer(t *testing.T) {
 }
 
 func TestRealContainerFails(t *testing.T) {
-	h := onRealHost(t, "", func(c *Config) { c.Deregister = docker.OnSuccess })
+	t.Parallel()
+	h := onRealHost(t, "", func(c *Config) { c.Deregister = DeregisterOnSuccess })
 	o := h.options(nil, "-p", "0:80")
 	o.Env = []string{"STATUS=3"}
 	c := h.engine.Run(o)
@@ -194,7 +199,7 @@ func TestRealContainerFails(t *testing.T) {
 	want := map[string]string{name + " h1:" + c.Name + ":80": local(c, "80/tcp")}
 	h.registers(want)
 	c.Stop(10 * time.Second)
-	testdocker.Eventually(t, func() error {
+	wait.NoError(t, func() error {
 		for _, one := range h.Status().Engine.Containers {
 			if one.ID == c.ID && one.Kept != "" {
 				return nil
@@ -250,12 +255,14 @@ func bridge(t testing.TB) string {
 
 // The way to the engine is cut, or says nothing more, while containers come and go.
 func TestEngineCutOff(t *testing.T) {
+	t.Parallel()
 	for name, fault := range map[string]func(*faultproxy.TCP){
 		"cut":   func(p *faultproxy.TCP) { p.Cut() },
 		"mute":  func(p *faultproxy.TCP) { p.Swallow(faultproxy.Answers) },
 		"reset": func(p *faultproxy.TCP) { p.ResetAfter(10) },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			testdocker.Require(t)
 			proxy := faultproxy.NewTCP(t, bridge(t))
 			h := onRealHost(t, "tcp://"+proxy.Addr(), func(c *Config) { c.Resync = 2 * time.Second })
@@ -266,7 +273,7 @@ func TestEngineCutOff(t *testing.T) {
 			both["b h1:"+goes.Name+":80"] = local(goes, "80/tcp")
 			h.registers(both)
 			fault(proxy)
-			testdocker.Eventually(t, func() error {
+			wait.NoError(t, func() error {
 				if h.Status().Engine.Connected {
 					return fmt.Errorf("the fault is not noticed")
 				}
@@ -286,6 +293,7 @@ func TestEngineCutOff(t *testing.T) {
 }
 
 func TestHundredContainers(t *testing.T) {
+	t.Parallel()
 	h := onRealHost(t, "", nil)
 	o := h.options(map[string]string{"SERVICE_NAME": "many"}, "-p", "0:80")
 	const n, atOnce = 100, 4
@@ -315,7 +323,7 @@ func TestHundredContainers(t *testing.T) {
 	t.Logf("%d containers started and registered after %v", n, time.Since(began))
 	each(func(i int) { containers[i].Remove() })
 	h.registers(map[string]string{})
-	testdocker.Eventually(t, func() error {
+	wait.NoError(t, func() error {
 		s := h.Status()
 		for _, c := range s.Engine.Containers {
 			if _, mine := want["many h1:"+c.Name+":80"]; mine {

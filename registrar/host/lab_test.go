@@ -19,12 +19,13 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/musterhq/muster/discovery"
-	"github.com/musterhq/muster/discovery/discoverytest"
 	"github.com/musterhq/muster/discovery/driver"
-	"github.com/musterhq/muster/internal/testdocker"
-	"github.com/musterhq/muster/internal/testserver"
+	"github.com/musterhq/muster/discovery/memory"
+	"github.com/musterhq/muster/internal/testing/testdocker"
+	"github.com/musterhq/muster/internal/testing/testserver"
 	"github.com/musterhq/muster/registrar/advertise"
-	"github.com/musterhq/muster/registrar/docker"
+	"github.com/musterhq/muster/registrar/docker/engine"
+	"github.com/musterhq/muster/registrar/docker/grammar"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(testserver.Main(testdocker.Main(m))) }
@@ -32,14 +33,14 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(testserver.Main(testdocker.M
 // crew is an engine whose containers a test makes.
 type crew struct {
 	mu         sync.Mutex
-	containers map[string]docker.Container
+	containers map[string]engine.Container
 	broken     map[string]error
 	down       error
-	streams    map[chan docker.Event]bool
+	streams    map[chan engine.Event]bool
 }
 
 func newCrew() *crew {
-	return &crew{containers: make(map[string]docker.Container), broken: make(map[string]error), streams: make(map[chan docker.Event]bool)}
+	return &crew{containers: make(map[string]engine.Container), broken: make(map[string]error), streams: make(map[chan engine.Event]bool)}
 }
 
 // run starts containers, each with port 80 at a port of the host.
@@ -50,9 +51,9 @@ func (c *crew) run(ports map[string]int) {
 }
 
 func (c *crew) begin(name string, ports map[string]int, env ...string) {
-	bindings := make(map[string][]docker.Binding)
+	bindings := make(map[string][]engine.Binding)
 	for port, at := range ports {
-		all, err := docker.ParseInspect(fmt.Appendf(nil, `{"Id":"x","NetworkSettings":{"Ports":{"p":[{"HostIp":"0.0.0.0","HostPort":"%d"}]}}}`, at))
+		all, err := engine.ParseInspect(fmt.Appendf(nil, `{"Id":"x","NetworkSettings":{"Ports":{"p":[{"HostIp":"0.0.0.0","HostPort":"%d"}]}}}`, at))
 		if err != nil {
 			panic(err)
 		}
@@ -60,24 +61,24 @@ func (c *crew) begin(name string, ports map[string]int, env ...string) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.containers[name] = docker.Container{
-		ID: name, Name: "/" + name, Config: docker.ContainerConfig{Image: "web", Env: env},
-		State:           docker.State{Status: "running", Running: true},
-		NetworkSettings: docker.NetworkSettings{Ports: bindings},
+	c.containers[name] = engine.Container{
+		ID: name, Name: "/" + name, Config: engine.ContainerConfig{Image: "web", Env: env},
+		State:           engine.State{Status: "running", Running: true},
+		NetworkSettings: engine.NetworkSettings{Ports: bindings},
 	}
-	c.tell(docker.Event{ID: name, Action: "start"})
+	c.emit(engine.Event{ID: name, Action: "start"})
 }
 
 func (c *crew) end(name string, status int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	one := c.containers[name]
-	one.State = docker.State{Status: "exited", ExitCode: status}
+	one.State = engine.State{Status: "exited", ExitCode: status}
 	c.containers[name] = one
-	c.tell(docker.Event{ID: name, Action: "die"})
+	c.emit(engine.Event{ID: name, Action: "die"})
 }
 
-func (c *crew) tell(e docker.Event) {
+func (c *crew) emit(e engine.Event) {
 	for s := range c.streams {
 		s <- e
 	}
@@ -101,15 +102,15 @@ func (c *crew) Running(context.Context) ([]string, error) {
 	return ids, c.down
 }
 
-func (c *crew) Inspect(_ context.Context, id string) (docker.Container, error) {
+func (c *crew) Inspect(_ context.Context, id string) (engine.Container, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	one, ok := c.containers[id]
 	if err := cmpOr(c.down, c.broken[id]); err != nil {
-		return docker.Container{}, err
+		return engine.Container{}, err
 	}
 	if !ok {
-		return docker.Container{}, driver.ErrNotFound
+		return engine.Container{}, driver.ErrNotFound
 	}
 	return one, nil
 }
@@ -123,19 +124,19 @@ func cmpOr(errs ...error) error {
 	return nil
 }
 
-func (c *crew) Events(ctx context.Context) iter.Seq2[docker.Event, error] {
-	return func(yield func(docker.Event, error) bool) {
-		s := make(chan docker.Event, 1000)
+func (c *crew) Events(ctx context.Context) iter.Seq2[engine.Event, error] {
+	return func(yield func(engine.Event, error) bool) {
+		s := make(chan engine.Event, 1000)
 		c.mu.Lock()
 		down := c.down
 		c.streams[s] = true
 		c.mu.Unlock()
 		defer c.set(func() { delete(c.streams, s) })
 		if down != nil {
-			yield(docker.Event{}, down)
+			yield(engine.Event{}, down)
 			return
 		}
-		if !yield(docker.Event{}, nil) {
+		if !yield(engine.Event{}, nil) {
 			return
 		}
 		for {
@@ -154,8 +155,24 @@ func (c *crew) Events(ctx context.Context) iter.Seq2[docker.Event, error] {
 // picky is a client of a provider that refuses single registrations.
 type picky struct {
 	driver.Driver
-	mu    sync.Mutex
-	fails map[string]bool // ids
+	mu      sync.Mutex
+	fails   map[string]bool // ids
+	never   map[string]bool // ids of what it can never take
+	crowded bool            // it has one place for each id, and readers that want small letters
+}
+
+func (p *picky) RecordKey(i driver.Instance) string {
+	if !p.crowded {
+		return ""
+	}
+	return i.InstanceID
+}
+
+func (p *picky) Review(i driver.Instance) error {
+	if !p.crowded || strings.ToLower(i.Service) == i.Service {
+		return nil
+	}
+	return errors.New("capitals in " + i.Service)
 }
 
 func (p *picky) set(id string, fails bool) {
@@ -184,8 +201,11 @@ type pickySession struct {
 
 func (s pickySession) Register(ctx context.Context, i driver.Instance) error {
 	s.p.mu.Lock()
-	fails := s.p.fails[i.InstanceID]
+	fails, never := s.p.fails[i.InstanceID], s.p.never[i.InstanceID]
 	s.p.mu.Unlock()
+	if never {
+		return fmt.Errorf("%w: it takes 99 pairs of meta", driver.ErrInvalid)
+	}
 	if fails {
 		return driver.ErrUnavailable
 	}
@@ -197,7 +217,7 @@ type lab struct {
 	*testing.T
 	*crew
 	*Registrar
-	one, two *discoverytest.Memory
+	one, two *memory.Server
 	picky    *picky // of the first
 	logs     *bytes.Buffer
 }
@@ -206,13 +226,13 @@ type lab struct {
 // is 192.168.1.102 unless configured otherwise.
 func onHost(t *testing.T, prepare func(l *lab, c *Config), test func(l *lab)) {
 	synctest.Test(t, func(t *testing.T) {
-		l := &lab{T: t, crew: newCrew(), one: discoverytest.NewMemory(), two: discoverytest.NewMemory(), logs: new(bytes.Buffer)}
-		l.picky = &picky{Driver: l.one.Driver(), fails: make(map[string]bool)}
+		l := &lab{T: t, crew: newCrew(), one: memory.New(), two: memory.New(), logs: new(bytes.Buffer)}
+		l.picky = &picky{Driver: l.one.Driver(), fails: make(map[string]bool), never: make(map[string]bool)}
 		c := Config{
 			Registries: []*discovery.Registry{
 				discovery.New("one", l.picky, discovery.Options{}), discovery.New("two", l.two.Driver(), discovery.Options{}),
 			},
-			Engine: l.crew, Rules: docker.Rules{Hostname: "hostname", HostIP: "192.168.1.102"},
+			Engine: l.crew, Rules: grammar.Rules{Hostname: "hostname", HostIP: "192.168.1.102"},
 			Logger: slog.New(slog.NewTextHandler(l.logs, nil)),
 			Advertise: advertise.Options{
 				Interfaces: func() ([]advertise.Interface, error) { return nil, errors.New("no interfaces here") },
@@ -238,7 +258,7 @@ func onHost(t *testing.T, prepare func(l *lab, c *Config), test func(l *lab)) {
 }
 
 // published is what a provider has, as "service id addr".
-func (l *lab) published(m *discoverytest.Memory) []string {
+func (l *lab) published(m *memory.Server) []string {
 	l.Helper()
 	d := m.Driver()
 	defer d.Close()
@@ -261,12 +281,12 @@ func (l *lab) published(m *discoverytest.Memory) []string {
 }
 
 // holds wants a provider to have exactly these, once all has come to rest.
-func (l *lab) holds(m *discoverytest.Memory, want ...string) {
+func (l *lab) holds(m *memory.Server, want ...string) {
 	l.Helper()
 	synctest.Wait()
 	slices.Sort(want)
 	if diff := cmp.Diff(append([]string{}, want...), l.published(m)); diff != "" {
-		l.Fatalf("-want +got:\n%s\n%+v\n%s", diff, l.Status().report(), l.logs)
+		l.Fatalf("-want +got:\n%s\n%+v\n%s", diff, l.Status().Report(), l.logs)
 	}
 }
 

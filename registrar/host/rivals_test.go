@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/discovery"
-	"github.com/musterhq/muster/registrar/docker"
+	"github.com/musterhq/muster/registrar/docker/grammar"
 )
 
 // rival starts a registrar of another host that has the same name, over the first of the
@@ -18,7 +18,7 @@ func (l *lab) rival(containers *crew, cleanup bool) *Registrar {
 	registry := discovery.New("one", l.one.Driver(), discovery.Options{})
 	r, err := Start(Config{
 		Registries: []*discovery.Registry{registry}, Engine: containers, Cleanup: cleanup,
-		Rules: docker.Rules{Hostname: "hostname", HostIP: "192.168.1.103"},
+		Rules: grammar.Rules{Hostname: "hostname", HostIP: "192.168.1.103"},
 	})
 	if err != nil {
 		l.Fatal(err)
@@ -30,8 +30,8 @@ func (l *lab) rival(containers *crew, cleanup bool) *Registrar {
 	return r
 }
 
-// Two hosts with one name register the same ids for what runs on both. Each tells of it
-// with the mend, seldom, and no longer when it is over.
+// Two hosts with one name register the same ids for what runs on both. Each reports it
+// with the hint, seldom, and no longer when it is over.
 func TestTwoHostsWithOneName(t *testing.T) {
 	onHost(t, nil, func(l *lab) {
 		l.run(map[string]int{"c1": 8000, "alone": 8001})
@@ -40,22 +40,27 @@ func TestTwoHostsWithOneName(t *testing.T) {
 		other.run(map[string]int{"c1": 9000})
 		r := l.rival(other, false)
 		time.Sleep(5 * time.Minute)
-		const mend = "if another host has the name hostname, or another registrar runs on this one, give each a registrar.hostname of its own"
-		problems := strings.Join(l.Status().report().Problems, "\n")
-		if want := "provider one: somebody else registers service web with id hostname:c1:80 at 192.168.1.103:9000, and this registrar at 192.168.1.102:8000; " + mend; problems != want {
+		const hint = "if another host has the name hostname, or another registrar runs on this one, give each a registrar.hostname of its own"
+		problems := strings.Join(l.Status().Report().Problems, "\n")
+		if want := "provider one: somebody else registers service web with id hostname:c1:80 at 192.168.1.103:9000, and this registrar at 192.168.1.102:8000; " + hint; problems != want {
 			l.Errorf("problems %q, want %s", problems, want)
 		}
-		if p := r.Status().report().Problems; len(p) != 1 || !strings.Contains(p[0], "192.168.1.102:8000, and this registrar at 192.168.1.103:9000") {
+		if p := r.Status().Report().Problems; len(p) != 1 || !strings.Contains(p[0], "192.168.1.102:8000, and this registrar at 192.168.1.103:9000") {
 			l.Errorf("the other has the problems %q", p)
 		}
-		told := strings.Count(l.logs.String(), "again and again")
-		if repairs := strings.Count(l.logs.String(), "will put it back"); told < 4 || told > 6 || repairs > 6 || !strings.Contains(l.logs.String(), mend) {
-			l.Errorf("told %d times within five minutes, and of repairs %d times:\n%s", told, repairs, l.logs)
+		reported := strings.Count(l.logs.String(), "registration contested")
+		if repairs := strings.Count(l.logs.String(), "registration missing or changed"); reported != 1 || repairs > 2 || !strings.Contains(l.logs.String(), hint) {
+			l.Errorf("reported %d times within five minutes, and of repairs %d times:\n%s", reported, repairs, l.logs)
 		}
+		l.holds(l.one, "web hostname:alone:80 192.168.1.102:8001", "web hostname:c1:80 192.168.1.102:8000") // the other yields
 		r.Stop(context.Background())
-		time.Sleep(time.Minute)
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if n := strings.Count(l.logs.String(), "registration no longer contested"); n != 1 {
+			l.Errorf("its end was reported %d times:\n%s", n, l.logs)
+		}
 		l.holds(l.one, "web hostname:alone:80 192.168.1.102:8001", "web hostname:c1:80 192.168.1.102:8000")
-		if p := l.Status().report().Problems; len(p) > 0 {
+		if p := l.Status().Report().Problems; len(p) > 0 {
 			l.Errorf("afterwards: %q", p)
 		}
 	})
@@ -72,15 +77,15 @@ func TestCleanUpUnderTheNameOfAnother(t *testing.T) {
 		time.Sleep(25 * time.Minute)
 		l.holds(l.one, "web hostname:c1:80 192.168.1.102:8000", "web hostname:theirs:80 192.168.1.103:9000")
 		const want = "provider one: somebody else keeps service web with id hostname:theirs:80 registered at 192.168.1.103:9000, of a container that does not run here; if another host has the name hostname"
-		if p := l.Status().report().Problems; len(p) != 1 || !strings.HasPrefix(p[0], want) {
+		if p := l.Status().Report().Problems; len(p) != 1 || !strings.HasPrefix(p[0], want) {
 			l.Errorf("problems %q, want %s", p, want)
 		}
-		if n := strings.Count(l.logs.String(), "has come back"); n != 1 || !strings.Contains(l.logs.String(), "registrar.hostname") {
-			l.Errorf("told %d times:\n%s", n, l.logs)
+		if n := strings.Count(l.logs.String(), "registration kept by others"); n != 1 || !strings.Contains(l.logs.String(), "registrar.hostname") {
+			l.Errorf("reported %d times:\n%s", n, l.logs)
 		}
 		r.Stop(context.Background())
 		time.Sleep(15 * time.Minute)
-		if p := l.Status().report().Problems; len(p) > 0 {
+		if p := l.Status().Report().Problems; len(p) > 0 {
 			l.Errorf("afterwards: %q", p)
 		}
 	})
@@ -97,7 +102,7 @@ func TestTakeOverIsNoContest(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 		r.Stop(context.Background())
 		time.Sleep(time.Minute)
-		if p := l.Status().report().Problems; len(p) > 0 || strings.Contains(l.logs.String(), "again and again") {
+		if p := l.Status().Report().Problems; len(p) > 0 || strings.Contains(l.logs.String(), "again and again") {
 			l.Errorf("problems %q\n%s", p, l.logs)
 		}
 		l.bothHold("web hostname:c1:80 192.168.1.102:8000")

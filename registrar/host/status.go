@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/musterhq/muster/discovery"
+	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/registrar"
 	"github.com/musterhq/muster/registrar/check"
-	"github.com/musterhq/muster/registrar/docker"
 )
 
 // Status is what a Registrar knows of its work.
@@ -19,8 +20,8 @@ type Status struct {
 	// known, and HostErr why it is not.
 	HostIP, HostSource string
 	HostErr            error
-	// Engine is what is known of the containers, nil where none are registered.
-	Engine *docker.View
+	// Engine is what is known of the containers, nil if none are registered.
+	Engine *EngineStatus
 	// Checks are the services that are no containers.
 	Checks []check.Status
 	// Desired is what is to be registered, and what would be, were nothing wrong with it.
@@ -31,6 +32,8 @@ type Status struct {
 // ProviderStatus is that of one provider.
 type ProviderStatus struct {
 	Name string
+	// Addrs are where it is looked for, as configured and without passwords.
+	Addrs []string
 	registrar.Status
 	// Evictions counts what was taken away that containers had left behind.
 	Evictions uint64
@@ -45,8 +48,7 @@ type ProviderStatus struct {
 func (r *Registrar) Status() Status {
 	s := Status{Hostname: r.config.Rules.Hostname, Checks: r.checks.Status()}
 	if r.watcher != nil {
-		v := r.watcher.View()
-		s.Engine = &v
+		s.Engine = engineStatus(r.watcher.View())
 	}
 	r.mu.Lock()
 	s.HostIP, s.HostSource, s.HostErr = r.hostIP, r.hostSrc, r.hostErr
@@ -58,10 +60,10 @@ func (r *Registrar) Status() Status {
 	}
 	s.Desired = slices.Clone(r.desired)
 	r.mu.Unlock()
-	for _, o := range r.outlets {
-		p := ProviderStatus{Name: o.registry.Name(), Status: o.Status()}
+	for _, o := range r.targets {
+		p := ProviderStatus{Name: o.registry.Name(), Addrs: o.registry.Addrs(), Status: o.Status()}
 		o.mu.Lock()
-		p.Evictions, p.Kept, p.CleanupErr = o.evictions, slices.Clone(o.kept), o.err
+		p.Evictions, p.Kept, p.CleanupErr = o.evictions, slices.Clone(o.kept), cmp.Or(o.err, o.reclaimErr)
 		o.mu.Unlock()
 		s.Providers = append(s.Providers, p)
 	}
@@ -82,34 +84,86 @@ func (p ProviderStatus) Wanted() (wanted, registered int) {
 	return wanted, registered
 }
 
+// WaitReason is the code of what a registrar waits for. The codes are stable; docs/waiting.md
+// says what each means and what to do about it.
+type WaitReason string
+
+// The codes of what a registrar waits for.
+const (
+	// WaitEngine: the containers are not known yet.
+	WaitEngine WaitReason = "engine_unavailable"
+	// WaitCheck: a service has not been checked yet.
+	WaitCheck WaitReason = "not_checked"
+	// WaitProvider: there is no session with a provider.
+	WaitProvider WaitReason = "provider_unavailable"
+	// WaitRegistration: a service is not registered yet.
+	WaitRegistration WaitReason = "not_registered"
+)
+
+// WaitReasons returns all codes, the most likely cause of the others first.
+func WaitReasons() []WaitReason {
+	return []WaitReason{WaitEngine, WaitCheck, WaitProvider, WaitRegistration}
+}
+
+// pending is one thing that is waited for.
+type pending struct {
+	reason WaitReason
+	err    error
+}
+
 // Ready returns nil if all that is known to run is registered with every provider, and
-// else what is waited for. What can never be registered as it is, is not waited for.
+// else what is waited for. What can never be registered as it is, is not waited for, and
+// neither is what another stands in the place of.
 func (s Status) Ready() error {
 	var errs []error
+	for _, w := range s.waits() {
+		errs = append(errs, w.err)
+	}
+	return errors.Join(errs...)
+}
+
+// waits returns all that is waited for, in the order of WaitReasons.
+func (s Status) waits() (waits []pending) {
+	add := func(reason WaitReason, format string, args ...any) {
+		waits = append(waits, pending{reason, fmt.Errorf(format, args...)})
+	}
 	if s.Engine != nil && !s.Engine.Synced {
-		errs = append(errs, fmt.Errorf("the container engine: %w", cmp.Or(s.Engine.Err, errNotYet)))
+		add(WaitEngine, "the container engine: %w", cmp.Or(s.Engine.Err, errNotYet))
 	}
 	for _, c := range s.Checks {
 		if !c.Checked {
-			errs = append(errs, fmt.Errorf("the first check of service %s", c.Service.Name))
+			add(WaitCheck, "the first check of service %s", c.Service.Name)
 		}
 	}
 	for _, p := range s.Providers {
-		switch {
-		case p.Off != "":
-			continue
-		case !p.Session.Open:
-			errs = append(errs, fmt.Errorf("provider %s: %w", p.Name, cmp.Or(p.Session.Err, errNotYet)))
+		if p.Off == "" && !p.Session.Open {
+			add(WaitProvider, "%s: %w", p.label(), cmp.Or(p.Session.Err, errNotYet))
+		}
+	}
+	for _, p := range s.Providers {
+		if p.Off != "" || !p.Session.Open {
 			continue
 		}
 		for _, i := range p.Instances {
-			if !i.Leaving && !i.Registered {
-				errs = append(errs, fmt.Errorf("provider %s: service %s, id %s: %w", p.Name, i.Instance.Service, i.Instance.InstanceID, cmp.Or(i.Err, errNotYet)))
+			if !i.Leaving && !i.Registered && !i.Yields && !unfit(i) {
+				add(WaitRegistration, "%s: service %s, id %s: %w", p.label(), i.Instance.Service, i.Instance.InstanceID, cmp.Or(i.Err, errNotYet))
 				break // one says enough
 			}
 		}
 	}
-	return errors.Join(errs...)
+	return waits
 }
+
+// label names the provider and where it is.
+func (p ProviderStatus) label() string {
+	if len(p.Addrs) == 0 {
+		return "provider " + p.Name
+	}
+	return "provider " + p.Name + " at " + strings.Join(p.Addrs, ",")
+}
+
+// unfit reports whether a provider can never take i as it is, as one whose container has set
+// more than it keeps. That is a problem of the one service, and of no other.
+func unfit(i registrar.InstanceStatus) bool { return errors.Is(i.Err, driver.ErrInvalid) }
 
 var errNotYet = errors.New("not yet")

@@ -16,11 +16,12 @@ import (
 
 	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/discovery/driver"
-	"github.com/musterhq/muster/internal/testdocker"
-	"github.com/musterhq/muster/internal/testserver"
+	"github.com/musterhq/muster/internal/testing/snapshot"
+	"github.com/musterhq/muster/internal/testing/testserver"
+	"github.com/musterhq/muster/internal/testing/wait"
 	"github.com/musterhq/muster/providers/consul"
 	"github.com/musterhq/muster/providers/etcd"
-	"github.com/musterhq/muster/registrar/docker"
+	"github.com/musterhq/muster/registrar/docker/grammar"
 )
 
 // The tests of this file run over a real etcd and a real Consul, in all formats whose ids
@@ -31,7 +32,6 @@ type store struct {
 	open func() (driver.Driver, error)
 	// leave writes a record as another registrar would, without a TTL.
 	leave func(service, id, addr string) error
-	ttl   time.Duration
 }
 
 func stores(t *testing.T, hostname string) map[string]store {
@@ -60,17 +60,17 @@ func stores(t *testing.T, hostname string) map[string]store {
 			inEtcd(etcd.Config{Prefix: "/m"}),
 			func(service, id, addr string) error {
 				return put("/m/v1/services/"+service+"/"+id, fmt.Sprintf(`{"service":%q,"instance_id":%q,"addr":%q}`, service, id, addr))
-			}, 3 * time.Second,
+			},
 		},
 		"etcd registrator": {
 			inEtcd(etcd.Config{Format: "registrator", Prefix: "/services"}),
-			func(service, id, addr string) error { return put("/services/"+service+"/"+id, addr) }, 3 * time.Second,
+			func(service, id, addr string) error { return put("/services/"+service+"/"+id, addr) },
 		},
 		"etcd skydns": {
 			inEtcd(etcd.Config{Format: "skydns"}),
 			func(service, id, addr string) error {
 				return put("/skydns/local/cluster/"+service+"/"+id, skydns(addr))
-			}, 3 * time.Second,
+			},
 		},
 		"consul registrator": {
 			inConsul(consul.Config{Format: "registrator"}),
@@ -78,17 +78,17 @@ func stores(t *testing.T, hostname string) map[string]store {
 				var n int
 				fmt.Sscan(port(addr), &n)
 				return c.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: service, ID: id, Address: host(addr), Port: n})
-			}, 3 * time.Second,
+			},
 		},
 		"consul registrator-kv": {
 			inConsul(consul.Config{Format: "registrator-kv", Prefix: "services"}),
-			func(service, id, addr string) error { return putKV("services/"+service+"/"+id, addr) }, 10 * time.Second,
+			func(service, id, addr string) error { return putKV("services/"+service+"/"+id, addr) },
 		},
 		"consul skydns": {
 			inConsul(consul.Config{Format: "skydns"}),
 			func(service, id, addr string) error {
 				return putKV("skydns/local/cluster/"+service+"/"+id, skydns(addr))
-			}, 10 * time.Second,
+			},
 		},
 	}
 }
@@ -96,12 +96,14 @@ func stores(t *testing.T, hostname string) map[string]store {
 // What was left behind is found and taken away in every format; what a predecessor has left
 // is taken over without a gap; and the rest is left alone.
 func TestCleanupAndTakeOver(t *testing.T) {
+	t.Parallel()
 	hostname, err := os.Hostname()
 	if err != nil {
 		t.Skip(err)
 	}
 	for name, s := range stores(t, hostname) {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			for _, left := range []struct{ service, id, addr string }{
 				{"web", hostname + ":c1:80", "10.0.0.1:7000"}, // of a container that runs, at another port by now
 				{"web", hostname + ":gone:80", "10.0.0.1:7001"},
@@ -117,10 +119,11 @@ func TestCleanupAndTakeOver(t *testing.T) {
 			containers.run(map[string]int{"c1": 8000, "c2": 8001})
 			containers.begin("c3", map[string]int{"443/tcp": 8443}, "SERVICE_ID=https.12345")
 			start := func(keep bool) *Registrar {
+				// The TTL is long enough that nothing expires before it is taken away.
 				r, err := Start(Config{
-					Registries: []*discovery.Registry{openStore(t, s)}, Engine: containers, TTL: s.ttl, Cleanup: true, KeepOnStop: keep,
+					Registries: []*discovery.Registry{openStore(t, s)}, Engine: containers, TTL: 10 * time.Second, Cleanup: true, KeepOnStop: keep,
 					Resync: 500 * time.Millisecond,
-					Rules:  docker.Rules{Hostname: hostname, HostIP: "10.0.0.1"},
+					Rules:  grammar.Rules{Hostname: hostname, HostIP: "10.0.0.1"},
 					Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 				})
 				if err != nil {
@@ -131,7 +134,7 @@ func TestCleanupAndTakeOver(t *testing.T) {
 			}
 			has := func(want ...string) {
 				t.Helper()
-				testdocker.Eventually(t, func() error {
+				wait.NoError(t, func() error {
 					got, err := all(reader, "web", "dns")
 					if err != nil {
 						return err
@@ -160,15 +163,15 @@ func TestCleanupAndTakeOver(t *testing.T) {
 			go func() {
 				defer close(gaps)
 				for s := range reader.Watch(watching, discovery.Query{Service: "web"}) {
-					if s.Known && !s.Stale && !slices.ContainsFunc(s.Instances, func(i discovery.Instance) bool { return i.Addr == "10.0.0.1:8000" }) {
-						gaps <- fmt.Sprintf("at %v readers saw %v", s.At, s.Instances)
+					if s.Known && !s.Stale && !slices.ContainsFunc(snapshot.Instances(s), func(i discovery.Instance) bool { return i.Addr == "10.0.0.1:8000" }) {
+						gaps <- fmt.Sprintf("at %v readers saw %v", s.At, snapshot.Instances(s))
 						return
 					}
 				}
 			}()
 			second := start(false)
 			has(other, c1, c3)
-			testdocker.Eventually(t, func() error { return second.Status().Ready() })
+			wait.NoError(t, func() error { return second.Status().Ready() })
 			has(other, c1, c3)
 			end()
 			if gap, ok := <-gaps; ok {
@@ -206,7 +209,7 @@ func all(r *discovery.Registry, services ...string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, i := range s.Instances {
+		for _, i := range snapshot.Instances(s) {
 			found[i.Service+" "+i.InstanceID+" "+i.Addr] = true
 		}
 	}

@@ -5,7 +5,7 @@
 // The registrar is Muster's own or gliderlabs/registrator, which gives entries the id
 // HOST:CONTAINER:PORT, with ":udp" behind it for UDP: the port is the container's, the
 // entry's address that of the host. A program cannot know its host or its
-// container, but it can know a tag that no other container has, since whoever starts
+// container, but it can know a tag that no other container has, since the one who starts
 // it can say that twice:
 //
 //	docker run -e SERVICE_NAME=my-app -e SERVICE_TAGS=dev,c1 -e MY_TAG=c1 -P my-app

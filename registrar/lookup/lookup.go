@@ -12,6 +12,7 @@ import (
 
 	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/within"
 )
 
 // Registry is what is asked. A *discovery.Registry is one.
@@ -46,7 +47,7 @@ var ErrAmbiguous = errors.New("several containers have the tag")
 // MustHave. It blocks until there is one for each of Ports, or one at all where Ports
 // is empty; ctx bounds that. The error names what is missing and wraps the error of
 // ctx, driver.ErrNotFound, and the last one of the registry, if there is any; one that
-// no retry can mend is returned at once.
+// no retry can fix is returned at once.
 func (l Lookup) Me(ctx context.Context) ([]Mapping, error) {
 	if l.Tag == "" {
 		return nil, fmt.Errorf("%w: lookup of service %s: the tag is missing; name one that this container alone has", driver.ErrInvalid, l.Service)
@@ -98,6 +99,11 @@ func (l Lookup) find(ctx context.Context, of func(Mapping) bool, enough func(fou
 	if l.Registry == nil || l.Service == "" {
 		return nil, fmt.Errorf("%w: lookup: the registry or the service is missing", driver.ErrInvalid)
 	}
+	// A registry that ignores its context does not keep the caller.
+	return within.Call(ctx, func(ctx context.Context) ([]Mapping, error) { return l.watchUntil(ctx, of, enough) })
+}
+
+func (l Lookup) watchUntil(ctx context.Context, of func(Mapping) bool, enough func(found []Mapping, all bool) bool) ([]Mapping, error) {
 	names := l.names()
 	last := make(map[string]discovery.Snapshot, len(names))
 	for name, s := range watch(ctx, l.Registry, names) {
@@ -116,7 +122,8 @@ func (l Lookup) find(ctx context.Context, of func(Mapping) bool, enough func(fou
 func (l Lookup) sift(snapshots map[string]discovery.Snapshot, of func(Mapping) bool) []Mapping {
 	found := []Mapping{}
 	for _, s := range snapshots {
-		for _, i := range s.Instances {
+		instances, _ := s.Instances() // of one that is not known none is found yet
+		for _, i := range instances {
 			m, ok := mappingOf(i)
 			switch {
 			case !ok, !of(m),
@@ -141,7 +148,8 @@ func (l Lookup) missing(ctx context.Context, last map[string]discovery.Snapshot)
 	var reasons []error
 	entries := 0
 	for _, name := range l.names() {
-		entries += len(last[name].Instances)
+		instances, _ := last[name].Instances()
+		entries += len(instances)
 		if err := last[name].Err; err != nil {
 			reasons = append(reasons, err)
 		}

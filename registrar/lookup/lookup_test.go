@@ -19,7 +19,9 @@ import (
 
 	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/discovery/driver"
-	"github.com/musterhq/muster/internal/testserver"
+	"github.com/musterhq/muster/internal/testing/snapshot"
+	"github.com/musterhq/muster/internal/testing/testserver"
+	"github.com/musterhq/muster/internal/testing/wait"
 	"github.com/musterhq/muster/providers/consul"
 	"github.com/musterhq/muster/providers/etcd"
 	"github.com/musterhq/muster/registrar/advertise"
@@ -28,9 +30,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(testserver.Main(m)) }
 
-const patience = 60 * time.Second // for a loaded machine
-
-func within(t *testing.T, d time.Duration) context.Context {
+func bounded(t *testing.T, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
 	return ctx
@@ -62,7 +62,7 @@ func overConsul(t *testing.T) backend {
 		n, _ := strconv.Atoi(port)
 		err := server.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{
 			ID: e.id, Name: e.name, Address: host, Port: n, Tags: e.tags,
-			// Whoever waits for its address may be what its check waits for.
+			// A node that waits for its address may be what its check waits for.
 			Check: &api.AgentServiceCheck{TTL: "1h", Status: api.HealthCritical},
 		})
 		if err != nil {
@@ -130,7 +130,7 @@ func TestMePeersAll(t *testing.T) {
 			l := lookup.Lookup{Registry: b.registry, Service: service, Tag: "myUniqueId001", Ports: []uint16{8080, 8443}}
 			check := func(what string, find func(context.Context) ([]lookup.Mapping, error), want ...string) {
 				t.Helper()
-				found, err := find(within(t, patience))
+				found, err := find(wait.Context(t))
 				if diff := cmp.Diff(append([]string{}, want...), brief(found)); err != nil || diff != "" {
 					t.Errorf("%s: %v %s", what, err, diff)
 				}
@@ -148,7 +148,7 @@ func TestMePeersAll(t *testing.T) {
 			l.MustHave = []string{"dev"}
 			check("peers with a tag that all have", l.Peers, "192.168.99.100:32841->8443", "192.168.99.100:32843->8443")
 
-			found, err := l.Me(within(t, patience))
+			found, err := l.Me(wait.Context(t))
 			want := []lookup.Mapping{{
 				Service: service + names.tls2, ID: "host-" + service + ":c1:8443", Addr: "192.168.99.100:32845",
 				Container: "c1", ContainerPort: 8443, Protocol: "tcp", Tags: []string{"dev", "myUniqueId001"},
@@ -165,10 +165,10 @@ func TestOnePort(t *testing.T) {
 	b.put(t, entry{"single", "host:single1:7946", "192.168.99.100:32800", []string{"s1"}})
 	for _, ports := range [][]uint16{nil, {7946}} {
 		l := lookup.Lookup{Registry: b.registry, Service: "single", Tag: "s1", Ports: ports}
-		if found, err := l.Me(within(t, patience)); err != nil || !slices.Equal(brief(found), []string{"192.168.99.100:32800->7946"}) {
+		if found, err := l.Me(wait.Context(t)); err != nil || !slices.Equal(brief(found), []string{"192.168.99.100:32800->7946"}) {
 			t.Errorf("ports %v: %v, %v", ports, found, err)
 		}
-		if found, err := l.Peers(within(t, patience)); err != nil || found == nil || len(found) > 0 {
+		if found, err := l.Peers(wait.Context(t)); err != nil || found == nil || len(found) > 0 {
 			t.Errorf("ports %v: peers %v, %v, want none and no error", ports, found, err)
 		}
 	}
@@ -185,7 +185,7 @@ func TestProtocols(t *testing.T) {
 		"udp": {"192.168.99.100:32774->7946/udp"},
 	} {
 		l := lookup.Lookup{Registry: b.registry, Service: "gossip", Tag: "g1", Ports: []uint16{7946}, Protocol: protocol}
-		if found, err := l.Me(within(t, patience)); err != nil || !slices.Equal(brief(found), want) {
+		if found, err := l.Me(wait.Context(t)); err != nil || !slices.Equal(brief(found), want) {
 			t.Errorf("protocol %q: %v, %v, want %v", protocol, found, err, want)
 		}
 	}
@@ -211,7 +211,7 @@ func TestOverEtcd(t *testing.T) {
 		{"peers", l.Peers, []string{other}},
 		{"all", l.All, append([]string{own[0], other}, own[1:]...)},
 	} {
-		if found, err := c.find(within(t, patience)); err != nil || !slices.Equal(brief(found), c.want) {
+		if found, err := c.find(wait.Context(t)); err != nil || !slices.Equal(brief(found), c.want) {
 			t.Errorf("%s: %v, %v, want %v", c.what, found, err, c.want)
 		}
 	}
@@ -224,7 +224,7 @@ func TestMeWaits(t *testing.T) {
 	b.put(t, entry{"late-8080", "host:late2:8080", "192.168.99.100:32844", []string{"late2"}})
 	l := lookup.Lookup{Registry: b.registry, Service: "late", Tag: "late1", Ports: []uint16{8080, 8443}}
 
-	_, err := l.Me(within(t, time.Second))
+	_, err := l.Me(bounded(t, time.Second))
 	if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, driver.ErrNotFound) {
 		t.Errorf("nothing is there: %v, want the deadline and ErrNotFound", err)
 	}
@@ -234,9 +234,9 @@ func TestMeWaits(t *testing.T) {
 		err   error
 	}
 	answers := make(chan answer, 1)
-	ctx := within(t, patience)
+	ctx := wait.Context(t)
 	first := make(chan string, 100)
-	l.Registry = told{b.registry, first}
+	l.Registry = reported{b.registry, first}
 	go func() {
 		found, err := l.Me(ctx)
 		answers <- answer{found, err}
@@ -260,25 +260,25 @@ func TestMeWaits(t *testing.T) {
 }
 
 // told sends the ids that a registry has shown, once they were taken note of.
-type told struct {
+type reported struct {
 	lookup.Registry
 	ids chan<- string
 }
 
-func (r told) Watch(ctx context.Context, q discovery.Query) iter.Seq[discovery.Snapshot] {
+func (r reported) Watch(ctx context.Context, q discovery.Query) iter.Seq[discovery.Snapshot] {
 	return func(yield func(discovery.Snapshot) bool) {
 		for s := range r.Registry.Watch(ctx, q) {
 			if !yield(s) {
 				return
 			}
-			for _, i := range s.Instances {
+			for _, i := range snapshot.Instances(s) {
 				r.ids <- i.InstanceID
 			}
 		}
 	}
 }
 
-// What is wrong is told on one line.
+// What is wrong is reported on one line.
 func TestLookupErrors(t *testing.T) {
 	b := overConsul(t)
 	nobody := func() *discovery.Registry {
@@ -306,7 +306,7 @@ func TestLookupErrors(t *testing.T) {
 		{"no service", lookup.Lookup{Registry: b.registry, Tag: "x1"}, driver.ErrInvalid, []string{"service is missing"}},
 		{"no registry", lookup.Lookup{Service: "absent", Tag: "x1"}, driver.ErrInvalid, []string{"registry"}},
 	} {
-		found, err := tt.l.Me(within(t, 500*time.Millisecond))
+		found, err := tt.l.Me(bounded(t, 500*time.Millisecond))
 		if err == nil || found != nil || !errors.Is(err, tt.is) {
 			t.Errorf("%s: %v, %v, want %v", tt.name, found, err, tt.is)
 			continue
@@ -328,7 +328,7 @@ func TestDetector(t *testing.T) {
 	b.put(t, entry{"node-7946", "host:n3:7946", "192.168.99.100:32005", []string{"n3", "twice"}})
 	bound := netip.MustParseAddrPort("0.0.0.0:7946")
 	resolve := func(tag, spec string) (advertise.Address, error) {
-		return advertise.Resolve(within(t, 5*time.Second), spec, bound, advertise.Options{
+		return advertise.Resolve(bounded(t, 5*time.Second), spec, bound, advertise.Options{
 			Detectors: []advertise.Detector{lookup.Detector(lookup.Lookup{Registry: b.registry, Service: "node", Tag: tag})},
 		})
 	}
@@ -343,7 +343,7 @@ func TestDetector(t *testing.T) {
 	}
 	// One that waits in vain names what may be waiting for it.
 	const cause = "run a registrar on this host, and give a container that has a HEALTHCHECK the label SERVICE_7946_PUBLISH_NOT_READY=true"
-	if found, err := lookup.Detector(lookup.Lookup{Registry: b.registry, Service: "node", Tag: "absent"}).Detect(within(t, 500*time.Millisecond), bound); !errors.Is(err, driver.ErrNotFound) || !strings.Contains(err.Error(), "; "+cause) {
+	if found, err := lookup.Detector(lookup.Lookup{Registry: b.registry, Service: "node", Tag: "absent"}).Detect(bounded(t, 500*time.Millisecond), bound); !errors.Is(err, driver.ErrNotFound) || !strings.Contains(err.Error(), "; "+cause) {
 		t.Errorf("not registered: %+v, %v", found, err)
 	}
 	d, err := consul.New(consul.Config{Address: "127.0.0.1:1"})
@@ -352,7 +352,7 @@ func TestDetector(t *testing.T) {
 	}
 	down := discovery.New("consul", d, discovery.Options{})
 	defer down.Close()
-	if found, err := lookup.Detector(lookup.Lookup{Registry: down, Service: "node", Tag: "absent"}).Detect(within(t, 500*time.Millisecond), bound); err == nil || strings.Contains(err.Error(), cause) {
+	if found, err := lookup.Detector(lookup.Lookup{Registry: down, Service: "node", Tag: "absent"}).Detect(bounded(t, 500*time.Millisecond), bound); err == nil || strings.Contains(err.Error(), cause) {
 		t.Errorf("a registry that does not answer: %+v, %v", found, err)
 	}
 	if found, err := resolve("", "registry"); !errors.Is(err, advertise.ErrNotApplicable) || !strings.Contains(err.Error(), "detect.registry.tag") {

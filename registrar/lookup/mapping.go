@@ -31,7 +31,7 @@ type Mapping struct {
 // no harm: what counts stands at the end.
 var id = regexp.MustCompile(`^.+:([a-zA-Z0-9_.-]+):([0-9]+)(?::(tcp|udp|sctp))?$`)
 
-// mappingOf returns what i says of a port, and false where a registrar has not made
+// mappingOf returns what i says of a port, and false if a registrar has not made
 // its id: nothing is known of such an entry's container.
 func mappingOf(i discovery.Instance) (Mapping, bool) {
 	parts := id.FindStringSubmatch(i.InstanceID)

@@ -1,4 +1,4 @@
-// The real Consul that the tests talk to, built from source by internal/testserver.
+// The real Consul that the tests talk to, built from source by internal/testing/testserver.
 module github.com/musterhq/muster/tools/consul
 
 go 1.26.7

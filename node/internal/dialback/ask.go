@@ -1,16 +1,16 @@
 package dialback
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
-	"strings"
 	"syscall"
 	"time"
 
-	"github.com/musterhq/muster/discovery/driver"
-	"github.com/musterhq/muster/node/link"
+	"github.com/musterhq/muster/internal/hint"
+	"github.com/musterhq/muster/node/internal/link"
 )
 
 const (
@@ -27,33 +27,33 @@ type Member struct {
 	Addr       string
 }
 
-// ErrAbsent says that nobody answers where the peer is.
+// ErrAbsent says that no node answers where the peer is.
 var ErrAbsent = errors.New("cannot be asked")
 
 // Ask asks peer whether it can reach self. It returns nil if so, an
-// *UnreachableError if not, and another error where there is no answer: the peer
-// cannot be asked, in which case it is ErrAbsent unless the peer refuses, does not know this protocol, or does not know self yet. It is
-// bounded by ctx and by a few seconds.
-func Ask(ctx context.Context, network driver.Network, self, peer Member) error {
+// *UnreachableError if not, and another error if there is no answer. That is ErrAbsent if the
+// peer cannot be dialled, or another process answers there; a peer that refuses, does not know
+// this protocol, or does not know self yet is there. It is bounded by ctx and by a few seconds.
+func Ask(ctx context.Context, network link.Network, self, peer Member) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	c, err := network.Dial(ctx, Protocol, peer.Addr)
+	c, err := network.DialInstance(ctx, Protocol, peer.Addr, peer.InstanceID)
 	if err != nil {
-		var refused *link.RefusedError // by somebody who is there
-		if errors.As(err, &refused) {
-			return fmt.Errorf("node %s cannot be asked: %s", peer.NodeID, Cause(err))
+		var refused *link.RefusedError // by a node that is there
+		if errors.As(err, &refused) && !errors.Is(err, link.ErrLeft) {
+			return fmt.Errorf("node %s cannot be asked: %w", peer.NodeID, Cause(err))
 		}
-		return fmt.Errorf("node %s %w: %s", peer.NodeID, ErrAbsent, Cause(err))
+		return fmt.Errorf("node %s %w: %w", peer.NodeID, ErrAbsent, Cause(err))
 	}
 	defer bind(ctx, c)()
 	r, err := exchange(c, question{Version: version, Op: opReach, Instance: self.InstanceID})
 	switch {
 	case err != nil:
-		return fmt.Errorf("node %s does not answer: %s", peer.NodeID, Cause(err))
+		return fmt.Errorf("node %s does not answer: %w", peer.NodeID, Cause(err))
 	case r.Outcome == reached && r.Addr == self.Addr:
 		return nil
 	case r.Outcome == failed && r.Addr == self.Addr:
-		return &UnreachableError{Addr: self.Addr, Peer: peer.NodeID, Reason: r.Reason}
+		return &UnreachableError{Addr: self.Addr, Peer: peer.NodeID, Reason: r.Reason, How: r.Hint}
 	case r.Addr != "" && r.Addr != self.Addr:
 		return fmt.Errorf("node %s knows another address, %s", peer.NodeID, r.Addr)
 	}
@@ -65,26 +65,28 @@ type UnreachableError struct {
 	Addr   string // that is advertised
 	Peer   string // the node that was asked
 	Reason string
+	How    string // to fix it, empty if the peer does not know
 }
 
-// Error has the mend of the reason. One without, of the network, is mended at the address.
 func (e *UnreachableError) Error() string {
-	text := fmt.Sprintf("advertised %s, which node %s cannot reach: %s", e.Addr, e.Peer, e.Reason)
-	if !strings.Contains(e.Reason, "; ") {
-		text += "; publish the port or set node.advertise"
-	}
-	return text
+	return fmt.Sprintf("advertised %s, which node %s cannot reach: %s; %s", e.Addr, e.Peer, e.Reason, e.Hint())
 }
 
-// Who asks whoever answers at addr who it is.
-func Who(ctx context.Context, network driver.Network, addr string) (Member, error) {
+// Hint is that of the peer. One without, of the network, is fixed at the address.
+func (e *UnreachableError) Hint() string {
+	return cmp.Or(e.How, "publish the port or set node.advertise")
+}
+
+// Who returns the node that answers at addr. It is bounded by ctx, and where that has no deadline
+// by a few seconds.
+func Who(ctx context.Context, network link.Network, addr string) (Member, error) {
 	c, err := network.Dial(ctx, Protocol, addr)
 	if err != nil {
 		return Member{}, err
 	}
-	defer bind(ctx, c)()
-	r, err := exchange(c, question{Version: version, Op: opWho})
-	return Member{NodeID: r.Node, InstanceID: r.Instance, Addr: addr}, err
+	defer c.Close()
+	there := link.PeerOf(c)
+	return Member{NodeID: there.NodeID, InstanceID: there.InstanceID, Addr: addr}, nil
 }
 
 // bind ends what waits on c when ctx does.
@@ -95,18 +97,20 @@ func bind(ctx context.Context, c net.Conn) (release func() bool) {
 	return context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 }
 
-// Cause is the heart of an error of the network, as people search for it.
-func Cause(err error) string {
+// Cause is the heart of an error of the network, as people search for it, with its hint. It wraps
+// nothing.
+func Cause(err error) error {
 	var refused *link.RefusedError
 	var errno syscall.Errno
 	var timeout net.Error
 	switch {
 	case errors.As(err, &refused):
-		return refused.Meaning()
+		problem, how := refused.Meaning()
+		return hint.With(errors.New(problem), how)
 	case errors.As(err, &errno):
-		return errno.Error()
+		return errors.New(errno.Error())
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return "no answer in time"
+		return errors.New("no answer in time")
 	}
-	return err.Error()
+	return errors.New(err.Error())
 }

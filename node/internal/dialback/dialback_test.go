@@ -12,7 +12,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/musterhq/muster/node/link"
+	"github.com/musterhq/muster/node/internal/link"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -27,12 +27,12 @@ type peer struct {
 // newPeer starts a member that knows others.
 func newPeer(t *testing.T, id string, others ...Member) *peer {
 	t.Helper()
-	l, err := link.Listen(link.Config{Bind: "127.0.0.1:0", Cluster: "orders"})
+	l, err := link.Listen(link.Config{Bind: "127.0.0.1:0", Cluster: "orders", NodeID: id, InstanceID: "instance-" + id})
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := &peer{Member: Member{NodeID: id, InstanceID: "instance-" + id, Addr: l.Addr().String()}, link: l}
-	p.server = &Server{Self: p.Member, Network: l, Find: func(instanceID string) (Member, bool) {
+	p.server = &Server{Network: l, Find: func(instanceID string) (Member, bool) {
 		for _, m := range others {
 			if m.InstanceID == instanceID {
 				return m, true
@@ -79,9 +79,9 @@ func TestAsk(t *testing.T) {
 		t.Errorf("who cannot: %v\nwant %s", err, want)
 	}
 
-	refused := &UnreachableError{Addr: "10.0.0.5:7946", Peer: "b", Reason: "it demands TLS; configure tls on this node too"}
+	refused := &UnreachableError{Addr: "10.0.0.5:7946", Peer: "b", Reason: "it demands TLS", How: "configure tls on this node too"}
 	if want := "advertised 10.0.0.5:7946, which node b cannot reach: it demands TLS; configure tls on this node too"; refused.Error() != want {
-		t.Errorf("whose reason says the mend: %v\nwant %s", refused, want)
+		t.Errorf("whose reason says the hint: %v\nwant %s", refused, want)
 	}
 
 	other := newPeer(t, "other")
@@ -92,7 +92,7 @@ func TestAsk(t *testing.T) {
 	}
 
 	// What is no answer.
-	mute, err := link.Listen(link.Config{Bind: "127.0.0.1:0", Cluster: "orders"})
+	mute, err := link.Listen(link.Config{Bind: "127.0.0.1:0", Cluster: "orders", NodeID: "b", InstanceID: "instance-b"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,8 +101,9 @@ func TestAsk(t *testing.T) {
 		peer Member
 		want string
 	}{
-		"nobody there":          {Member{NodeID: "b", Addr: closedAddr(t)}, "node b cannot be asked: connection refused"},
-		"an older version":      {Member{NodeID: "b", Addr: mute.Addr().String()}, "does not serve this protocol"},
+		"nobody there":          {Member{NodeID: "b", InstanceID: "instance-b", Addr: closedAddr(t)}, "node b cannot be asked: connection refused"},
+		"another answers":       {Member{NodeID: "b", InstanceID: "gone", Addr: other.Addr}, "node b cannot be asked: instance gone has left: node other answers there"},
+		"an older version":      {Member{NodeID: "b", InstanceID: "instance-b", Addr: mute.Addr().String()}, "does not serve this protocol"},
 		"not known there":       {newPeer(t, "b").Member, "node b declines: no such member is known"},
 		"known by another addr": {newPeer(t, "b", Member{InstanceID: "instance-self", Addr: other.Addr}).Member, "knows another address"},
 	} {
@@ -110,6 +111,22 @@ func TestAsk(t *testing.T) {
 		if err == nil || errors.As(err, &unreachable) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
+	}
+}
+
+// A peer whose address another process has is as absent as one that nobody has.
+func TestWhoLeftIsAbsent(t *testing.T) {
+	self, other := newPeer(t, "self"), newPeer(t, "other")
+	for name, gone := range map[string]Member{
+		"another answers": {NodeID: "b", InstanceID: "gone", Addr: other.Addr},
+		"nobody there":    {NodeID: "b", InstanceID: "gone", Addr: closedAddr(t)},
+	} {
+		if err := Ask(t.Context(), self.link, self.Member, gone); !errors.Is(err, ErrAbsent) {
+			t.Errorf("%s: %v, want ErrAbsent", name, err)
+		}
+	}
+	if who, err := Who(t.Context(), self.link, other.Addr); err != nil || who != other.Member {
+		t.Errorf("who answers: %+v, %v; want %+v", who, err, other.Member)
 	}
 }
 
@@ -126,10 +143,10 @@ func closedAddr(t *testing.T) string {
 func TestQuestionsOfStrangers(t *testing.T) {
 	b := newPeer(t, "b")
 	for line, want := range map[string]string{
-		`{"v":1,"op":"who"}`: `{"v":1,"node":"b","instance":"instance-b"}`,
+		`{"v":1,"op":"who"}`: `{"v":1,"outcome":"declined","reason":"unknown question"}`,
 		`{"v":1,"op":"reach","instance":"x","addr":"10.0.0.1:22"}`: `{"v":1,"outcome":"declined","reason":"no such member is known"}`,
 		`{"v":1,"op":"shout"}`:       `{"v":1,"outcome":"declined","reason":"unknown question"}`,
-		`{"v":2,"op":"who"}`:         `{"v":1,"outcome":"declined","reason":"version 2 is not spoken here"}`,
+		`{"v":2,"op":"reach"}`:       `{"v":1,"outcome":"declined","reason":"version 2 is not spoken here"}`,
 		`hello`:                      "",
 		strings.Repeat("x", maxLine): "",
 	} {
@@ -148,7 +165,7 @@ func TestQuestionsOfStrangers(t *testing.T) {
 	}
 }
 
-// The same member is not dialled again and again, whoever asks, nor many at a time.
+// The same member is not dialled again and again, however many ask, nor many at a time.
 func TestDialsAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s Server
@@ -178,7 +195,7 @@ func TestDialsAreLimited(t *testing.T) {
 		for range maxDials {
 			s.end()
 		}
-		// Nor is anything remembered for ever.
+		// Nor is anything remembered for long.
 		for n := range maxPauses {
 			s.begin(string(rune('a' + n)))
 			s.mu.Lock()
@@ -225,7 +242,7 @@ func TestSilentStrangerKeepsNobody(t *testing.T) {
 
 // What cannot be answered in time is no answer.
 func TestAskIsBounded(t *testing.T) {
-	silent, err := link.Listen(link.Config{Bind: "127.0.0.1:0", Cluster: "orders"})
+	silent, err := link.Listen(link.Config{Bind: "127.0.0.1:0", Cluster: "orders", NodeID: "b", InstanceID: "instance-b"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +254,7 @@ func TestAskIsBounded(t *testing.T) {
 	defer ln.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	err = Ask(ctx, silent, Member{InstanceID: "x", Addr: "10.0.0.1:1"}, Member{NodeID: "b", Addr: silent.Addr().String()})
+	err = Ask(ctx, silent, Member{InstanceID: "x", Addr: "10.0.0.1:1"}, Member{NodeID: "b", InstanceID: "instance-b", Addr: silent.Addr().String()})
 	if err == nil || err.Error() != "node b does not answer: no answer in time" {
 		t.Errorf("%v", err)
 	}

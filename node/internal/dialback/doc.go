@@ -1,16 +1,15 @@
 // Package dialback lets a member ask another one whether it can be reached at the
 // address that it advertises: what listens well within may lead nowhere from outside,
-// and nobody finds out sooner than whoever dials.
+// and a node that dials finds out first.
 //
 // # On the wire
 //
-// It is the protocol "dialback" of the one port. Whoever dials sends one line of JSON
+// It is the protocol "dialback" of the one port. The node that dials sends one line of JSON
 // and gets one in return, each of 4 KiB at most:
 //
 //	{"v":1,"op":"reach","instance":"<id>"}   reach for that member, and tell
-//	{"v":1,"op":"who"}                       say who you are
 //
-// The answers have "v" too. To who they are the node and the instance; to reach
+// The answers are
 //
 //	{"v":1,"outcome":"reached","addr":"10.0.0.5:7946"}
 //	{"v":1,"outcome":"failed","addr":"10.0.0.5:7946","reason":"connection refused"}
@@ -22,7 +21,7 @@
 //
 // # What it cannot be used for
 //
-// A node dials no address that it was told by whoever asks: it dials that under which
+// A node dials no address that it was told by the node that asks: it dials that under which
 // it knows the instance as a member itself, and would dial anyway. It dials one instance
 // at most once in [Pause], a few at a time, and for [DialTimeout] at most.
 package dialback

@@ -17,7 +17,6 @@ func FuzzQuestion(f *testing.F) {
 	f.Add([]byte("\n\n"))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		s := &Server{
-			Self: Member{NodeID: "a", InstanceID: "a1", Addr: "10.0.0.5:7946"},
 			Find: func(string) (Member, bool) { return Member{}, false },
 		}
 		ours, theirs := net.Pipe()

@@ -8,8 +8,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/musterhq/muster/discovery/driver"
-	"github.com/musterhq/muster/node/link"
+	"github.com/musterhq/muster/internal/hint"
+	"github.com/musterhq/muster/node/internal/link"
 )
 
 // Bounds of what others can make a node do.
@@ -25,10 +25,8 @@ const (
 
 // Server answers the questions of others.
 type Server struct {
-	// Self is this node.
-	Self Member
 	// Network is where it is asked, and dials.
-	Network driver.Network
+	Network link.Network
 	// Find returns the member of an instance id, as it is known here.
 	Find func(instanceID string) (Member, bool)
 
@@ -83,8 +81,6 @@ func (s *Server) answer(ctx context.Context, q question) reply {
 	switch {
 	case q.Version != version:
 		return decline(fmt.Sprintf("version %d is not spoken here", q.Version))
-	case q.Op == opWho:
-		return reply{Version: version, Node: s.Self.NodeID, Instance: s.Self.InstanceID}
 	case q.Op != opReach:
 		return decline("unknown question")
 	}
@@ -98,20 +94,23 @@ func (s *Server) answer(ctx context.Context, q question) reply {
 	defer s.end()
 	ctx, cancel := context.WithTimeout(ctx, DialTimeout)
 	defer cancel()
-	there, err := Who(ctx, s.Network, m.Addr)
+	c, err := s.Network.DialInstance(ctx, Protocol, m.Addr, m.InstanceID)
+	if err == nil {
+		_ = c.Close()
+	}
 	var refused *link.RefusedError
 	r := reply{Version: version, Outcome: failed, Addr: m.Addr}
 	switch {
-	case err == nil && there.InstanceID == m.InstanceID:
-		r.Outcome = reached
 	case err == nil:
-		r.Reason = fmt.Sprintf("node %s answers there, instance %.12s", there.NodeID, there.InstanceID)
+		r.Outcome = reached
+	case errors.As(err, &refused) && errors.Is(err, link.ErrLeft):
+		r.Reason = fmt.Sprintf("node %s answers there, instance %.12s", refused.Peer.NodeID, refused.Peer.InstanceID)
 	case errors.As(err, &refused) && refused.Reason == link.ReasonBusy:
 		return decline("it is busy")
 	case errors.Is(err, net.ErrClosed), errors.Is(ctx.Err(), context.Canceled):
 		return decline("the node is leaving")
 	default:
-		r.Reason = Cause(err)
+		r.Reason, r.Hint = hint.Split(Cause(err))
 	}
 	return r
 }

@@ -17,7 +17,6 @@ const (
 	maxLine = 4 << 10
 
 	opReach = "reach"
-	opWho   = "who"
 )
 
 type question struct {
@@ -38,9 +37,7 @@ type reply struct {
 	Outcome string `json:"outcome,omitempty"`
 	Addr    string `json:"addr,omitempty"`
 	Reason  string `json:"reason,omitempty"`
-	// Of who.
-	Node     string `json:"node,omitempty"`
-	Instance string `json:"instance,omitempty"`
+	Hint    string `json:"hint,omitempty"`
 }
 
 var errLine = errors.New("not a message of this protocol")

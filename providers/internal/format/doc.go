@@ -17,7 +17,7 @@
 //	             has not the form of registrator's; and the time
 //	skydns       the node id and the time
 //
-// Strangers write here too, by hand as well. An entry that nobody could dial is an
+// Other programs write here too, and people. An entry that cannot be dialed is an
 // error of Decode, for the provider to name in Snapshot.Skipped; a key or a value
 // that is more than it needs to be is none.
 package format

@@ -5,7 +5,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/musterhq/muster/providers/internal/format/formattest"
+	"github.com/musterhq/muster/internal/testing/formattest"
 )
 
 func FuzzHazelcast(f *testing.F) {

@@ -36,7 +36,7 @@ func (hazelcast) id(i driver.Instance, host, port string) (string, error) {
 }
 
 // HazelcastID returns the id under which the node of service at host and port
-// registers itself, in etcd and in Consul. The host stands in it twice, as IP
+// registers itself, in etcd and in Consul. The host is in it twice, as IP
 // address and as name, which are the same where the address was configured.
 func HazelcastID(service, host, port string) string {
 	return service + "-" + host + "-" + host + "-" + port

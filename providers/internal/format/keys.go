@@ -1,6 +1,7 @@
 package format
 
 import (
+	"maps"
 	"slices"
 	"sync"
 
@@ -15,7 +16,8 @@ import (
 // The zero value is empty and ready. It is safe for concurrent use.
 type Keys struct {
 	mu     sync.Mutex
-	owners map[string]name // by key, the instance that was put there last
+	owners map[string]name          // by key, the instance that was put there last
+	keys   map[name]map[string]bool // the same by instance
 }
 
 // name is what an instance keeps when it moves.
@@ -28,9 +30,15 @@ func (k *Keys) Add(i driver.Instance, key string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.owners == nil {
-		k.owners = make(map[string]name)
+		k.owners, k.keys = make(map[string]name), make(map[name]map[string]bool)
 	}
-	k.owners[key] = nameOf(i)
+	k.remove(key)
+	owner := nameOf(i)
+	k.owners[key] = owner
+	if k.keys[owner] == nil {
+		k.keys[owner] = make(map[string]bool)
+	}
+	k.keys[owner][key] = true
 }
 
 // Former returns the keys to be removed now that i is under key, sorted.
@@ -43,12 +51,7 @@ func (k *Keys) Former(i driver.Instance, key string) []string {
 func (k *Keys) Last(i driver.Instance, key string) []string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	var keys []string
-	for other, owner := range k.owners {
-		if owner == nameOf(i) {
-			keys = append(keys, other)
-		}
-	}
+	keys := slices.Collect(maps.Keys(k.keys[nameOf(i)]))
 	if _, owned := k.owners[key]; !owned && key != "" {
 		keys = append(keys, key)
 	}
@@ -60,5 +63,17 @@ func (k *Keys) Last(i driver.Instance, key string) []string {
 func (k *Keys) Remove(key string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.remove(key)
+}
+
+func (k *Keys) remove(key string) {
+	owner, ok := k.owners[key]
+	if !ok {
+		return
+	}
 	delete(k.owners, key)
+	delete(k.keys[owner], key)
+	if len(k.keys[owner]) == 0 {
+		delete(k.keys, owner)
+	}
 }

@@ -1,6 +1,7 @@
 package format
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
@@ -37,5 +38,24 @@ func TestKeys(t *testing.T) {
 	k.Remove("a")
 	if len(k.owners) > 0 {
 		t.Errorf("kept is %v", k.owners)
+	}
+}
+
+// What is to be removed comes in one order, whatever was added first.
+func TestKeysAreSorted(t *testing.T) {
+	var k Keys
+	i := driver.Instance{Service: "web", InstanceID: "a"}
+	var want []string
+	for n := range 20 {
+		want = append(want, fmt.Sprintf("/web/%02d", n))
+	}
+	for n := range want {
+		k.Add(i, want[(n*7)%len(want)])
+	}
+	if got := k.Last(i, ""); !slices.Equal(got, want) {
+		t.Errorf("last are %q", got)
+	}
+	if got := k.Former(i, want[5]); !slices.Equal(got, slices.Delete(slices.Clone(want), 5, 6)) {
+		t.Errorf("former are %q", got)
 	}
 }

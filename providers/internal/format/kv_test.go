@@ -200,6 +200,9 @@ func TestDecode(t *testing.T) {
 		{registratorKV, "/services/svc/x", `10.0.0.5:http`, driver.Instance{}},
 		{registratorKV, "/services/svc/x", `2001:db8::1:6379`, driver.Instance{}},
 		{registratorKV, "/services/svc/x", `0.0.0.0:6379`, driver.Instance{}},
+		{registratorKV, "/services/svc/x", `[fe80::1%eth0]:6379`, driver.Instance{}},
+		{skyDNSKV, "/skydns/local/cluster/svc/x", `{"host":"fe80::1%eth0","port":6379}`, driver.Instance{}},
+		{hazelcastKV, "/svc/x", `{"ip":"fe80::1%2","port":5701}`, driver.Instance{}},
 		{registratorKV, "/services/svc/x", `tcp://10.0.0.5:6379`, driver.Instance{}},
 		{registratorKV, "/services/svc/x", "10.0.0.5:1\n10.0.0.6:1", driver.Instance{}},
 		{skyDNSKV, "/skydns/local/cluster/svc/x", `{"host":"10.0.0.5"}`, driver.Instance{}},
@@ -247,7 +250,7 @@ func TestRegistratorID(t *testing.T) {
 // What was written is read back as what the system can hold of it.
 func TestRoundTrip(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 678_901_234, time.UTC)
-	for _, addr := range []string{"10.0.0.5:7946", "[2001:db8::1]:7946", "[fe80::1%eth0]:7946", "db-1.example:65535"} {
+	for _, addr := range []string{"10.0.0.5:7946", "[2001:db8::1]:7946", "[fe80::1]:7946", "db-1.example:65535"} {
 		full := driver.Instance{
 			Service: "orders", NodeID: "n1", InstanceID: "0123456789abcdef0123456789abcdef", Addr: addr, Zone: "eu-1", Tags: []string{"web"},
 			Meta: map[string]string{"k": "v"}, AppAddrs: map[string]string{"http": "10.0.0.5:80"}, Version: "1.4", RegisteredAt: at,

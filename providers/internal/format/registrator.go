@@ -16,7 +16,7 @@ import (
 //
 // Root is what all keys start with, its slash included, if it has one; host is
 // the name of this host. The instance id is the id in the key, and the node id
-// what stands for the container in it, where it has the form that tells. What
+// the container in it, if it has the form that names one. What
 // registers has an id as RegistratorID makes it.
 func Registrator(root, host string) KV { return KV{root, registrator{host}} }
 
@@ -50,8 +50,8 @@ var minted = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
 // RegistratorID returns the id of i, which runs on host: its instance id where somebody
 // chose it, as registrator keeps a SERVICE_ID. There are readers that take the container's
-// port from the id, to whom the random one of a node would say nothing: in its place, in
-// that of one with a slash, which would be a nested key, and where there is none stands
+// port from the id, for whose readers the random one of a node says nothing: in its place, in
+// that of one with a slash, which would be a nested key, and if there is none stands
 // HOST:NODE:PORT, with the node id in place of the container's name or, where there is
 // none, the instance id. The error wraps driver.ErrInvalid where these names do not fit
 // the form.
@@ -66,8 +66,8 @@ func RegistratorID(host string, i driver.Instance, port string) (string, error) 
 	return id, nil
 }
 
-// RegistratorNode returns what stands for the container in one of registrator's
-// ids, and nothing if id has another form.
+// RegistratorNode returns the container that one of registrator's ids names, and "" if id has
+// another form.
 func RegistratorNode(id string) string {
 	if parts := registratorID.FindStringSubmatch(id); parts != nil {
 		return parts[1]

@@ -6,10 +6,13 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/testing/wait"
+	"github.com/musterhq/muster/providers/static/internal/voter"
 )
 
 // voting waits until each node that runs and is listed, and does not wait to be
@@ -18,11 +21,11 @@ func (c *cluster) voting() {
 	c.t.Helper()
 	c.eventually("voting by all", func() bool {
 		for _, p := range c.nodes {
-			if p.auth == nil || !p.auth.listed() {
+			if p.auth == nil || !p.auth.voter.Listed() {
 				continue
 			}
-			s := p.auth.status()
-			if s.Phase != phaseEmpty && (s.Leader == "" || len(s.Servers) == 0 || s.Term == 0) {
+			s := p.auth.voter.Status()
+			if s.Phase != voter.PhaseEmpty && (s.Leader == "" || len(s.Servers) == 0 || s.Term == 0) {
 				return false
 			}
 		}
@@ -47,7 +50,7 @@ func (c *cluster) others(than *peer) []*peer {
 
 // ask returns a context that bounds one call.
 func ask(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -125,7 +128,7 @@ func TestPartition(t *testing.T) {
 	others := c.others(old)
 	minority, majority := []*peer{old, others[0]}, others[1:]
 	c.put(old, "k", "before")
-	c.fabric.Cut(addrs(minority), addrs(majority), true)
+	c.net.Cut(addrs(minority), addrs(majority), true)
 	next := c.masterNot(old)
 	for _, p := range minority {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
@@ -142,7 +145,7 @@ func TestPartition(t *testing.T) {
 	}
 	c.put(next, "k", "after")
 	began := time.Now()
-	c.fabric.Heal()
+	c.net.Heal()
 	c.eventually("agreement", func() bool {
 		for _, p := range c.nodes {
 			m, err := p.auth.mastership()
@@ -201,40 +204,63 @@ func addrs(ps []*peer) []string {
 	return all
 }
 
-// steady wants the masters to change at most max times within a while.
+// steady wants the masters to change at most max times within a while. A change while the
+// machine stalled proves nothing: then it looks again.
 func (c *cluster) steady(max int) {
 	c.t.Helper()
-	before := c.check.count()
-	time.Sleep(8 * c.ttl) // not for something, but that nothing comes
-	if changes := c.check.count() - before; changes > max {
-		c.t.Errorf("%d changes of master in %v, want at most %d", changes, 8*c.ttl, max)
+	changes := 0
+	for range 5 {
+		before := c.check.count()
+		stall := longestStall(8 * c.ttl) // not for something, but that nothing comes
+		if changes = c.check.count() - before; changes <= max {
+			return
+		}
+		if stall < c.ttl/8 {
+			break
+		}
+		c.t.Logf("%d changes of master in %v, in which the machine stalled for %v", changes, 8*c.ttl, stall)
 	}
+	c.t.Errorf("%d changes of master in %v, want at most %d", changes, 8*c.ttl, max)
+}
+
+// longestStall waits for d, and returns by how much this process came late at most.
+func longestStall(d time.Duration) (longest time.Duration) {
+	const step = 5 * time.Millisecond
+	tick := time.NewTicker(step)
+	defer tick.Stop()
+	for begun, last := time.Now(), time.Now(); last.Sub(begun) < d; {
+		<-tick.C
+		now := time.Now()
+		longest = max(longest, now.Sub(last)-step)
+		last = now
+	}
+	return longest
 }
 
 // TestBrokenLinks is faults 15, 16 and 17: one direction of one link, one link,
-// and all links but a ring. Whoever is cut off from some keeps or finds a master,
+// and all links but a ring. A node that is cut off from some keeps or finds a master,
 // and the masters do not chase one another.
 func TestBrokenLinks(t *testing.T) {
 	t.Parallel()
 	c, m := formed(t, 5)
 	other := c.others(m)[0]
-	c.fabric.Cut([]string{m.addr}, []string{other.addr}, false)
+	c.net.Cut([]string{m.addr}, []string{other.addr}, false)
 	c.steady(1)
-	c.fabric.Heal()
-	c.fabric.Cut([]string{m.addr}, []string{other.addr}, true)
+	c.net.Heal()
+	c.net.Cut([]string{m.addr}, []string{other.addr}, true)
 	c.steady(1)
-	c.fabric.Heal()
+	c.net.Heal()
 	for i, p := range c.nodes {
 		for j, q := range c.nodes {
 			if d := (j - i + 5) % 5; d == 2 || d == 3 {
-				c.fabric.Cut([]string{p.addr}, []string{q.addr}, true)
+				c.net.Cut([]string{p.addr}, []string{q.addr}, true)
 			}
 		}
 	}
 	c.steady(2)
 	c.master()
 	c.steady(1)
-	c.fabric.Heal()
+	c.net.Heal()
 	c.master()
 }
 
@@ -242,11 +268,11 @@ func TestBrokenLinks(t *testing.T) {
 func TestAllApart(t *testing.T) {
 	t.Parallel()
 	c, m := formed(t, 3)
-	c.fabric.Cut(c.addrs(), c.addrs(), true)
+	c.net.Cut(c.addrs(), c.addrs(), true)
 	c.eventually("end of the mastership", func() bool { return !m.elector.active() })
 	c.steady(0)
 	began := time.Now()
-	c.fabric.Heal()
+	c.net.Heal()
 	c.master()
 	t.Logf("a master %v after the heal", time.Since(began))
 }
@@ -261,19 +287,19 @@ func TestLateAnswers(t *testing.T) {
 	for range 4 {
 		m := c.master()
 		for _, p := range c.others(m) {
-			c.fabric.Slow(p.addr, m.addr, 3*c.ttl)
+			c.net.Slow(p.addr, m.addr, 3*c.ttl)
 		}
 		next := c.masterNot(m)
 		if next.elector.term() <= m.elector.term() && m.elector.active() {
 			t.Errorf("%s and %s at once", m.name, next.name)
 		}
-		c.fabric.Heal()
-		c.eventually("one leader", func() bool { return m.auth.knownLeader() == next.auth.knownLeader() })
+		c.net.Heal()
+		c.eventually("one leader", func() bool { return m.auth.voter.KnownLeader() == next.auth.voter.KnownLeader() })
 	}
 }
 
 // TestRestarts kills all voters and starts them at once, which forget what they
-// promised: the new master comes after the promises have ended, which the checker
+// promised: the new master comes after the vote leases have ended, which the checker
 // sees to.
 func TestRestarts(t *testing.T) {
 	t.Parallel()
@@ -295,10 +321,10 @@ func TestRestarts(t *testing.T) {
 			p.start()
 		}
 		// Those that restarted are a majority, and could elect one of them while the
-		// master still has their promise.
-		c.fabric.Cut([]string{m.addr}, c.addrs(), true)
+		// master still has their leases.
+		c.net.Cut([]string{m.addr}, c.addrs(), true)
 		c.masterNot(m)
-		c.fabric.Heal()
+		c.net.Heal()
 		c.voting()
 	}
 }
@@ -309,12 +335,12 @@ func TestLostDataDir(t *testing.T) {
 	t.Parallel()
 	c, m := formed(t, 3)
 	lost := c.others(m)[1]
-	oldID := lost.auth.status().ID
+	oldID := lost.auth.voter.Status().ID
 	lost.crash()
 	lost.wipe()
 	lost.start()
 	c.eventually("another id", func() bool {
-		id := lost.auth.status().ID
+		id := lost.auth.voter.Status().ID
 		return id != "" && id != oldID
 	})
 	c.inForce(c.nodes...)
@@ -333,8 +359,8 @@ func TestLostDataDir(t *testing.T) {
 }
 
 // TestMajorityLosesItsDataDirs: those who kept theirs elect nobody any more, all say so and
-// how it is mended, and one directory that comes back is enough. (The other mend takes
-// nodes that remember the term: see the case majority-loses-data in internal/faults.)
+// how to fix it, and one directory that comes back is enough. (The other way takes
+// nodes that remember the term: see the case majority-loses-data in internal/testing/faults.)
 func TestMajorityLosesItsDataDirs(t *testing.T) {
 	t.Parallel()
 	c, keeper := formed(t, 3)
@@ -383,7 +409,7 @@ func TestWitness(t *testing.T) {
 	for range 3 {
 		c.nodes[2].crash()
 		c.eventually("a witness that leads", func() bool {
-			return c.nodes[0].auth.knownLeader() != "" && c.nodes[0].auth.knownLeader() == c.nodes[1].auth.knownLeader()
+			return c.nodes[0].auth.voter.KnownLeader() != "" && c.nodes[0].auth.voter.KnownLeader() == c.nodes[1].auth.voter.KnownLeader()
 		})
 		c.nodes[2].start()
 		began := time.Now()
@@ -441,12 +467,12 @@ func (c *cluster) inForce(ps ...*peer) {
 	c.t.Helper()
 	c.eventually("the new set of voters", func() bool {
 		for _, p := range ps {
-			s := p.auth.status()
+			s := p.auth.voter.Status()
 			if s.Leader == "" || len(s.Servers) != len(ps) {
 				return false
 			}
 			for _, q := range ps {
-				if !slices.Contains(s.Servers, q.auth.status().ID) {
+				if !slices.Contains(s.Servers, q.auth.voter.Status().ID) {
 					return false
 				}
 			}
@@ -497,7 +523,7 @@ func TestRollingEdit(t *testing.T) {
 	c.masterNot(m)
 	c.eventually("the old master as observer", func() bool {
 		ms, err := m.auth.mastership()
-		return err == nil && ms.Ineligible != "" && ms.Holder != nil && m.auth.member.Load() == nil
+		return err == nil && ms.Ineligible != "" && ms.Holder != nil && m.auth.voter.Member() == nil
 	})
 
 	// And comes back.
@@ -527,13 +553,13 @@ func TestListsThatDifferByMore(t *testing.T) {
 		ms, err := m.auth.mastership()
 		return err == nil && strings.Contains(ms.Warning, "differs by 2") && strings.Contains(ms.Warning, "change one voter at a time")
 	})
-	c.steady(2) // it is not about the master, whom a slow machine may cost its place
+	c.steady(2) // it is not about the master, which may lose its place on a slow machine
 	for _, p := range c.nodes[:3] {
-		if s := p.auth.status(); len(s.Servers) != 3 {
+		if s := p.auth.voter.Status(); len(s.Servers) != 3 {
 			t.Errorf("the voters are %v", s.Servers)
 		}
 	}
-	// One node that has not heard of an edit of two.
+	// One node that has not learned of an edit of two.
 	c.setList(old...)
 	c.nodes[0].setList(old[0], d.addr, e.addr)
 	c.eventually("an alarm", func() bool {
@@ -561,26 +587,7 @@ func TestFoundingWithDifferentLists(t *testing.T) {
 	c.master()
 }
 
-// TestLateFounder: a voter that starts when the others have founded the cluster
-// is taken in.
-func TestLateFounder(t *testing.T) {
-	t.Parallel()
-	c := newCluster(t, 3)
-	c.nodes[0].start()
-	c.eventually("a reason", func() bool {
-		ms, _ := c.nodes[0].auth.mastership()
-		return strings.Contains(ms.Warning, "waiting for a majority of the 3 voters")
-	})
-	if _, err := c.nodes[0].auth.Acquire(ask(t), driver.Claim{Holder: c.nodes[0].holder()}); !errors.Is(err, driver.ErrUnavailable) {
-		t.Errorf("Acquire returned %v", err)
-	}
-	c.nodes[1].start()
-	c.master()
-	c.nodes[2].start()
-	c.inForce(c.nodes...)
-}
-
-// TestBriefMaster is of one that gives mastership back as soon as it has it: whoever
+// TestBriefMaster is of one that gives mastership back as soon as it has it: a candidate that
 // asks for the lead then need not wait until it has had the time to want to be master.
 func TestBriefMaster(t *testing.T) {
 	t.Parallel()
@@ -606,4 +613,41 @@ func TestBriefMaster(t *testing.T) {
 	if err != nil || !reply.Yielded {
 		t.Fatalf("asked for the lead, it says %+v, %v", reply, err)
 	}
+}
+
+// TestStoreAsksTheNextLeader: a request to a leader that is cut off does not wait for it once there
+// is another one. A read goes to that one, and of a write it is not known what became of it.
+func TestStoreAsksTheNextLeader(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	c.start()
+	m := c.master()
+	c.voting()
+	asks := c.others(m)[0]
+	c.put(asks, "k", "1")
+	record, err := asks.auth.Get(ask(t), "k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.eventually("the master leads", func() bool { return asks.auth.voter.KnownLeader() == m.auth.voter.KnownLeader() })
+	c.net.Cut([]string{m.addr}, addrs(c.others(m)), true)
+	ctx, cancel := context.WithTimeout(t.Context(), wait.Patience)
+	defer cancel()
+	var calls sync.WaitGroup
+	calls.Go(func() {
+		if r, err := asks.auth.Get(ctx, "k"); err != nil && !errors.Is(err, driver.ErrUnavailable) || err == nil && string(r.Value) != "1" {
+			t.Errorf("Get returned %q, %v", r.Value, err)
+		}
+	})
+	calls.Go(func() {
+		if _, err := asks.auth.Set(ctx, "k", []byte("2"), record.Revision); !errors.Is(err, driver.ErrUnavailable) {
+			t.Errorf("Set returned %v", err)
+		}
+	})
+	calls.Wait()
+	if ctx.Err() != nil {
+		t.Error("the calls waited for a leader that is cut off")
+	}
+	c.masterNot(m)
+	c.put(asks, "k", "3")
 }

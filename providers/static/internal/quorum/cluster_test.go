@@ -8,58 +8,58 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/internal/clock"
-	"github.com/musterhq/muster/providers/static/internal/fabric"
+	"github.com/musterhq/muster/internal/testing/testnet"
+	"github.com/musterhq/muster/internal/testing/wait"
+	"github.com/musterhq/muster/providers/static/internal/voter"
+	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds what must come to pass soon, on a loaded machine.
-const patience = 40 * time.Second
-
-// cluster is a set of nodes over one fabric.
+// cluster is a set of nodes over one network.
 type cluster struct {
-	t      testing.TB
-	fabric *fabric.Fabric
-	ttl    time.Duration
-	nodes  []*peer
-	check  *checker
+	t     testing.TB
+	net   *testnet.Net
+	ttl   time.Duration
+	nodes []*peer
+	check *checker
 }
 
 // peer is one node, which can be started and stopped.
 type peer struct {
 	c        *cluster
 	name     string
+	port     *testnet.Port
 	addr     string
 	dir      string
 	list     atomic.Pointer[[]string]
 	eligible bool
 
-	tweak func(*Config)
+	tweak func(*voter.Config)
 
 	auth    *Authority
-	net     *fabric.Node
+	net     *testnet.Node
 	starts  int
 	elector *elector
 }
 
 func newCluster(t testing.TB, n int) *cluster {
 	t.Helper()
-	c := &cluster{t: t, fabric: fabric.New(), ttl: DefaultTTL, check: newChecker()}
+	c := &cluster{t: t, net: testnet.New(), ttl: voter.DefaultTTL, check: newChecker()}
 	for range n {
 		c.add()
 	}
 	c.setList(c.addrs()...)
 	t.Cleanup(func() {
-		c.fabric.Heal()
+		c.net.Heal()
 		for _, p := range c.nodes {
 			p.crash()
 		}
@@ -70,9 +70,8 @@ func newCluster(t testing.TB, n int) *cluster {
 
 func (c *cluster) add() *peer {
 	c.t.Helper()
-	n := c.fabric.Node(c.t, "127.0.0.1:0")
-	p := &peer{c: c, name: fmt.Sprintf("n%d", len(c.nodes)+1), addr: n.Addr(), eligible: true}
-	n.Close()
+	port := c.net.Port(c.t)
+	p := &peer{c: c, name: fmt.Sprintf("n%d", len(c.nodes)+1), port: port, addr: port.Addr(), eligible: true}
 	p.dir = filepath.Join(c.t.TempDir(), p.name)
 	c.nodes = append(c.nodes, p)
 	return p
@@ -106,12 +105,12 @@ func (c *cluster) start() {
 
 func (p *peer) open() error {
 	p.starts++
-	p.net = p.c.fabric.Node(p.c.t, p.addr)
+	p.net = p.port.Node()
 	level := slog.LevelError
 	if os.Getenv("QUORUM_LOG") != "" {
 		level = slog.LevelDebug
 	}
-	cfg := Config{
+	cfg := voter.Config{
 		Cluster: "test",
 		Self:    p.addr,
 		Voters:  func() ([]string, error) { return *p.list.Load(), nil },
@@ -141,7 +140,7 @@ func (p *peer) start() {
 	p.elector = startElector(p)
 }
 
-// crash ends the node without a word to anyone: what it had promised stands.
+// crash ends the node without a word to anyone: the leases that it gave are still running.
 func (p *peer) crash() {
 	if p.auth == nil {
 		return
@@ -190,19 +189,16 @@ func (c *cluster) masterNot(old *peer) *peer {
 
 func (c *cluster) eventually(what string, f func() bool) {
 	c.t.Helper()
-	deadline := time.Now().Add(patience)
-	for !f() {
-		if time.Now().After(deadline) {
-			for _, p := range c.nodes {
-				if p.auth != nil {
-					m, err := p.auth.mastership()
-					c.t.Logf("%s %s: %+v %v; %+v", p.name, p.addr, m, err, p.auth.status())
-				}
+	wait.For(c.t, what, f, func() string {
+		var state strings.Builder
+		for _, p := range c.nodes {
+			if p.auth != nil {
+				m, err := p.auth.mastership()
+				fmt.Fprintf(&state, "%s %s: %+v %v; %+v\n", p.name, p.addr, m, err, p.auth.voter.Status())
 			}
-			c.t.Fatalf("no %s within %v", what, patience)
 		}
-		time.Sleep(5 * time.Millisecond)
-	}
+		return state.String()
+	})
 }
 
 // elector is the least that stands on an authority: it claims where nobody
@@ -326,7 +322,7 @@ func (e *elector) campaign(ctx context.Context, ttl time.Duration) bool {
 }
 
 // forget ends the belief and not what the checker holds the grant to: its validity
-// was promised, whatever became of the leader.
+// was granted, whatever became of the leader.
 func (e *elector) forget() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -348,15 +344,15 @@ func (e *elector) hold(g driver.Grant, before clock.Instant) {
 	e.p.c.check.believe(e.holder.InstanceID, g.Term, g.ClusterID, e.deadline)
 }
 
-// checker holds what the grants promised, and what they were worth together: no
+// checker holds how long the grants were valid, and what they were worth together: no
 // two holders at one moment, and terms that rise. It takes the grants at their
 // word, without the margin that a careful holder keeps.
 type checker struct {
-	mu     sync.Mutex
-	tenure []*tenure
+	mu      sync.Mutex
+	granted []*grantRecord
 }
 
-type tenure struct {
+type grantRecord struct {
 	who        string
 	term       driver.Term
 	cluster    string
@@ -369,7 +365,7 @@ func (c *checker) believe(who string, term driver.Term, cluster string, until cl
 	now := clock.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, t := range c.tenure {
+	for _, t := range c.granted {
 		if t.who == who && t.term == term {
 			if t.till.Before(until) {
 				t.till = until
@@ -377,14 +373,14 @@ func (c *checker) believe(who string, term driver.Term, cluster string, until cl
 			return
 		}
 	}
-	c.tenure = append(c.tenure, &tenure{who, term, cluster, now, until})
+	c.granted = append(c.granted, &grantRecord{who, term, cluster, now, until})
 }
 
 func (c *checker) end(who string) {
 	now := clock.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, t := range c.tenure {
+	for _, t := range c.granted {
 		if t.who == who && now.Before(t.till) {
 			t.till = now
 		}
@@ -394,15 +390,15 @@ func (c *checker) end(who string) {
 func (c *checker) count() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.tenure)
+	return len(c.granted)
 }
 
 func (c *checker) verify(t testing.TB) {
 	t.Helper()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for i, a := range c.tenure {
-		for _, b := range c.tenure[:i] {
+	for i, a := range c.granted {
+		for _, b := range c.granted[:i] {
 			if a.who != b.who && a.from < b.till && b.from < a.till {
 				t.Errorf("two masters: %+v and %+v overlap by %v", *b, *a, min(a.till, b.till).Sub(max(a.from, b.from)))
 			}
@@ -425,4 +421,11 @@ func (p *peer) wipe() {
 	if err := os.RemoveAll(p.dir); err != nil {
 		p.c.t.Fatal(err)
 	}
+}
+
+// forget drops what was seen so far: what follows is another cluster.
+func (c *checker) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.granted = nil
 }

@@ -70,18 +70,18 @@ func TestSoak(t *testing.T) {
 		rest := func() { time.Sleep(time.Duration(rnd.IntN(1200)) * time.Millisecond) }
 		switch fault := rnd.IntN(8); fault {
 		case 0:
-			c.fabric.Cut([]string{p.addr}, c.addrs(), true)
+			c.net.Cut([]string{p.addr}, c.addrs(), true)
 			rest()
 		case 1:
-			c.fabric.Cut([]string{p.addr}, []string{q.addr}, false)
+			c.net.Cut([]string{p.addr}, []string{q.addr}, false)
 			rest()
 		case 2: // two halves
 			k := 1 + rnd.IntN(3)
-			c.fabric.Cut(addrs(voters[:k]), addrs(voters[k:]), true)
+			c.net.Cut(addrs(voters[:k]), addrs(voters[k:]), true)
 			rest()
 		case 3:
 			for _, x := range c.nodes {
-				c.fabric.Slow(x.addr, p.addr, time.Duration(rnd.IntN(900))*time.Millisecond)
+				c.net.Slow(x.addr, p.addr, time.Duration(rnd.IntN(900))*time.Millisecond)
 			}
 			rest()
 		case 4, 5:
@@ -104,7 +104,7 @@ func TestSoak(t *testing.T) {
 		case 7:
 			// A voter without its directory counts as dead until it is taken in, so
 			// the others must be well.
-			c.fabric.Heal()
+			c.net.Heal()
 			c.master()
 			c.inForce(voters...)
 			p.crash()
@@ -112,10 +112,10 @@ func TestSoak(t *testing.T) {
 			p.start()
 		}
 		if rnd.IntN(3) > 0 {
-			c.fabric.Heal()
+			c.net.Heal()
 		}
 	}
-	c.fabric.Heal()
+	c.net.Heal()
 	c.inForce(voters...)
 	c.master()
 	stop()

@@ -2,9 +2,14 @@ package quorum
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/providers/static/internal/raftstream"
+	"github.com/musterhq/muster/providers/static/internal/replicated"
+	"github.com/musterhq/muster/providers/static/internal/voter"
 )
 
 // The operations of driver.Store are carried out by the leader: by this node if
@@ -62,71 +67,98 @@ func (a *Authority) Delete(ctx context.Context, key string, prev driver.Revision
 
 func (a *Authority) store(ctx context.Context, r storeRequest) (storeReply, error) {
 	if a.ctx.Err() != nil {
-		return storeReply{}, errClosed
+		return storeReply{}, voter.ErrClosed
 	}
-	if m := a.member.Load(); m != nil {
-		if _, leads := m.leading(); leads {
+	if m := a.voter.Member(); m != nil {
+		if _, leads := m.Leading(); leads {
 			return a.answerStore(ctx, r)
 		}
 	}
-	leader := a.knownLeader()
+	leader := a.voter.KnownLeader()
 	if leader == "" {
-		a.look() // the last look may have been in the middle of an election
-		leader = a.knownLeader()
+		a.voter.PollVoters() // the last look may have been in the middle of an election
+		leader = a.voter.KnownLeader()
 	}
 	if leader == "" {
-		return storeReply{}, fmt.Errorf("%w: the voters have no leader; %s", driver.ErrUnavailable, a.waitingFor())
+		return storeReply{}, fmt.Errorf("%w: the voters have no leader; %s", driver.ErrUnavailable, a.voter.WaitingFor())
 	}
+	reply, err := a.askLeader(ctx, leader, r)
+	if errors.Is(err, errReplaced) && (r.Op == storeGet || r.Op == storeList) {
+		return a.store(ctx, r) // nothing was changed
+	}
+	return reply, err
+}
+
+// errReplaced ends a request to a leader that is none any more: it may be paused, or cut off.
+var errReplaced = fmt.Errorf("%w: the voters have another leader than the one that was asked", driver.ErrUnavailable)
+
+// askLeader has a leader carry r out. It waits for the answer until there is another leader.
+func (a *Authority) askLeader(ctx context.Context, leader string, r storeRequest) (storeReply, error) {
+	calling, cancel := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer cancel(nil)
+	watching.Go(func() {
+		for range a.voter.WatchChanges(calling) {
+			if now := a.voter.KnownLeader(); now != "" && now != leader {
+				cancel(errReplaced)
+				return
+			}
+		}
+	})
 	var reply storeReply
-	err := a.caller.call(ctx, addrOf(leader), pathStore, r, &reply)
+	err := a.voter.Call(calling, raftstream.AddrOf(leader), pathStore, r, &reply)
+	if err != nil && errors.Is(context.Cause(calling), errReplaced) {
+		err = errReplaced
+	}
 	return reply, err
 }
 
 // answerStore carries r out on the leader.
 func (a *Authority) answerStore(ctx context.Context, r storeRequest) (storeReply, error) {
-	m := a.member.Load()
+	m := a.voter.Member()
 	if m == nil {
-		return storeReply{}, errNotLeader
+		return storeReply{}, voter.ErrNotLeader
 	}
-	term, leads := m.leading()
+	term, leads := m.Leading()
 	if !leads {
-		return storeReply{}, errNotLeader
+		return storeReply{}, voter.ErrNotLeader
 	}
 	switch r.Op {
 	case storeSet:
 		if r.Key == "" || len(r.Value) > driver.MaxRecordSize {
 			return storeReply{}, fmt.Errorf("%w: record %q of %d bytes", driver.ErrInvalid, r.Key, len(r.Value))
 		}
-		out, err := m.apply(ctx, command{Op: opSet, Key: r.Key, Value: r.Value, Prev: r.Prev})
-		return storeReply{Revision: out.revision}, err
+		out, err := m.Apply(ctx, replicated.Command{Op: replicated.OpSet, Key: r.Key, Value: r.Value, Prev: r.Prev})
+		return storeReply{Revision: out.Revision}, err
 	case storeDelete:
-		_, err := m.apply(ctx, command{Op: opDelete, Key: r.Key, Prev: r.Prev})
+		_, err := m.Apply(ctx, replicated.Command{Op: replicated.OpDelete, Key: r.Key, Prev: r.Prev})
 		return storeReply{}, err
 	case storeGet, storeList:
 		return a.read(ctx, m, term, r)
 	}
-	return storeReply{}, fmt.Errorf("%w: unknown operation %q; upgrade voter %s", driver.ErrInvalid, r.Op, a.cfg.Self)
+	return storeReply{}, fmt.Errorf("%w: unknown operation %q; upgrade voter %s", driver.ErrInvalid, r.Op, a.voter.Self())
 }
 
 // read is linearizable, and writes to no disk except once in each term of Raft:
 // the state holds all that was committed in earlier terms, and all that was
 // acknowledged in this one; and that no later leader had been elected when the
 // read began is confirmed by a majority after that.
-func (a *Authority) read(ctx context.Context, m *member, term uint64, r storeRequest) (storeReply, error) {
-	if err := m.catchUp(ctx, term); err != nil {
+func (a *Authority) read(ctx context.Context, m *voter.Member, term uint64, r storeRequest) (storeReply, error) {
+	if err := m.CatchUp(ctx, term); err != nil {
 		return storeReply{}, err
 	}
-	if _, err := a.prove(ctx, m, term, 0); err != nil {
+	if _, err := a.collectLeases(ctx, m, term, 0); err != nil {
 		return storeReply{}, err
 	}
 	var reply storeReply
 	if r.Op == storeList {
-		for _, rec := range m.state.list(r.Key) {
+		for _, rec := range m.State.List(r.Key) {
 			reply.Records = append(reply.Records, storeRecord(rec))
 		}
 		return reply, nil
 	}
-	rec, err := m.state.get(r.Key)
+	rec, err := m.State.Get(r.Key)
 	if err == nil {
 		reply.Records = []storeRecord{storeRecord(rec)}
 	}

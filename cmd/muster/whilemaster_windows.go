@@ -1,0 +1,7 @@
+package main
+
+import "os"
+
+var passedOn = []os.Signal{os.Interrupt}
+
+func endSelf() {}

@@ -1,0 +1,5 @@
+//go:build !musterfault
+
+package casauthority
+
+func rulesInForce() rules { return soundRules() }

@@ -1,0 +1,76 @@
+// Command migration is a program that all hosts start at once, and that must not serve before a
+// migration is done: one of them runs it, and the others wait at the gate. Start it on three
+// terminals:
+//
+//	go run ./examples/migration 127.0.0.1:7951
+//	go run ./examples/migration 127.0.0.1:7952
+//	go run ./examples/migration 127.0.0.1:7953
+//
+// The records are kept by the nodes, in the user's state directory, as
+// ~/.local/state/muster/migration: a second run finds the migration done. Set FAIL=1 on all to see
+// what a failure looks like; it is recorded as well, under a name of its own.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/musterhq/muster/discovery"
+	"github.com/musterhq/muster/node"
+	"github.com/musterhq/muster/node/upgrade"
+	"github.com/musterhq/muster/providers/static"
+)
+
+func main() {
+	if len(os.Args) != 2 {
+		log.Fatal("usage: migration HOST:PORT, one of 127.0.0.1:7951, :7952 and :7953")
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1]); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run(ctx context.Context, addr string) error {
+	peers := []string{"127.0.0.1:7951", "127.0.0.1:7952", "127.0.0.1:7953"}
+	registry, err := discovery.Open("static", &static.Config{Peers: peers}, discovery.Options{})
+	if err != nil {
+		return err
+	}
+	defer registry.Close()
+	n, err := node.Start(ctx, node.Config{Cluster: "migration", NodeID: addr, Bind: addr, Registries: []*discovery.Registry{registry}})
+	if err != nil {
+		return err
+	}
+	defer n.Leave(context.Background())
+
+	name := "schema"
+	if os.Getenv("FAIL") != "" {
+		name = "broken-schema"
+	}
+	go upgrade.Run(ctx, n, n.Store(),
+		upgrade.Step{Name: name, Version: "1.1", Restartable: true, Run: func(ctx context.Context, term node.Term) error {
+			fmt.Println("migrating to 1.1 in term", term)
+			return nil // CREATE TABLE IF NOT EXISTS, or the like: it may run again
+		}},
+		upgrade.Step{Name: name, Version: "1.2", Run: func(ctx context.Context, term node.Term) error {
+			fmt.Println("migrating to 1.2 in term", term)
+			if os.Getenv("FAIL") != "" {
+				return errors.New("there is no space left")
+			}
+			return nil
+		}},
+	)
+	if err := upgrade.Wait(ctx, n.Store(), name, "1.2"); err != nil {
+		return err
+	}
+	fmt.Println("the gate is open: serving")
+	<-ctx.Done()
+	return nil
+}

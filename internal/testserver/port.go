@@ -1,6 +1,0 @@
-package testserver
-
-import "github.com/musterhq/muster/internal/loopback"
-
-// freePort returns a port on loopback that nobody listens on now.
-func freePort() (int, error) { return loopback.Port() }

@@ -1,0 +1,529 @@
+package cron
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/node/internal/claim"
+)
+
+const (
+	// lookEvery is how often the clock is looked at although nothing is due: it may have been set.
+	lookEvery = 10 * time.Second
+	// retryEvery is how soon a job is looked at again whose claim failed.
+	retryEvery = time.Second
+	// lateAfter is when a fire is logged as late.
+	lateAfter = time.Second
+)
+
+// loop runs the jobs of the master in one term, or those of each node.
+type loop struct {
+	s     *Scheduler
+	owner claim.Owner
+	each  bool
+
+	entries map[string]*entry
+	ended   chan func()
+	running int
+}
+
+// entry is one job, as the loop knows it.
+type entry struct {
+	task
+	record claim.Record
+	known  bool      // the record was read
+	base   time.Time // all that was scheduled up to here has been dealt with
+	next   time.Time // nothing is due before, as it was seen at looked
+	looked time.Time
+	after  time.Time // do nothing before
+	busy   bool
+	asked  time.Time // the schedule was asked then, and has not answered; zero if it was not
+	era    int       // of the wall clock, in which the rest was found
+	text   string    // of a schedule that is not trusted
+	// trigger is the ID of the last one that was dealt with.
+	trigger string
+}
+
+func newLoop(s *Scheduler, owner claim.Owner, each bool) *loop {
+	return &loop{s: s, owner: owner, each: each, entries: make(map[string]*entry), ended: make(chan func())}
+}
+
+// run returns when ctx has ended, and all runs have returned.
+func (l *loop) run(ctx context.Context) {
+	timer := time.NewTimer(lookEvery)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		table, changed := l.s.current()
+		if table != nil { // until it was read, a job may be paused
+			l.adopt(table)
+			timer.Reset(l.turn(ctx, l.s.Now()))
+		}
+		select {
+		case <-changed:
+		case <-timer.C:
+		case end := <-l.ended:
+			end()
+			l.endOthers()
+		case <-ctx.Done():
+		}
+	}
+	for l.running > 0 {
+		end := <-l.ended
+		end()
+	}
+	for name := range l.entries {
+		l.s.live.forget(name, false)
+	}
+}
+
+// endOthers takes what else has ended, so that a thousand ends cost one turn.
+func (l *loop) endOthers() {
+	for {
+		select {
+		case end := <-l.ended:
+			end()
+		default:
+			return
+		}
+	}
+}
+
+// adopt makes the entries those of the table. A job that runs stays until its run has ended.
+func (l *loop) adopt(table map[string]task) {
+	for name, t := range table {
+		if t.EachNode != l.each {
+			continue
+		}
+		e, ok := l.entries[name]
+		if !ok {
+			e = &entry{era: l.s.wall.era()}
+			l.entries[name] = e
+		}
+		if !ok || e.rev != t.rev {
+			e.task, e.next = t, time.Time{}
+		}
+	}
+	for name, e := range l.entries {
+		if t, ok := table[name]; (!ok || t.EachNode != l.each) && !e.busy {
+			delete(l.entries, name)
+			l.s.live.forget(name, true)
+		}
+	}
+}
+
+// turn starts what is due, and returns how long nothing else is.
+func (l *loop) turn(ctx context.Context, now time.Time) time.Duration {
+	era, steady := l.s.wall.judge(now)
+	if !steady {
+		l.s.alarms.Raise(clockJumped, "", "wait", settleAfter)
+		return lookEvery
+	}
+	l.s.alarms.Clear(clockJumped, "")
+	sleep := lookEvery
+	for _, e := range l.entries {
+		if ctx.Err() != nil {
+			break
+		}
+		if e.busy {
+			if !e.asked.IsZero() && time.Since(e.asked) >= lookEvery {
+				l.s.alarms.Raise(scheduleFails, e.Name, "error", "its method Next or String does not return")
+			}
+			continue
+		}
+		if e.era != era {
+			// What was found by a clock that was wrong says nothing.
+			*e = entry{task: e.task, text: e.text, era: era}
+		}
+		if wait := e.after.Sub(now); wait > 0 {
+			sleep = min(sleep, wait)
+			continue
+		}
+		l.contain(e, func() { l.consider(ctx, e, now) })
+		if !e.busy && !e.next.IsZero() {
+			sleep = min(sleep, max(e.next.Sub(now), 0))
+		}
+	}
+	return sleep
+}
+
+// contain calls f, which asks the schedule of e: one that panics stops its own job alone.
+func (l *loop) contain(e *entry, f func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			l.panicked(e, p, debug.Stack())
+		}
+	}()
+	f()
+}
+
+func (l *loop) panicked(e *entry, reason any, stack []byte) {
+	e.after, e.next = l.s.Now().Add(lookEvery), time.Time{}
+	l.s.alarms.Raise(scheduleFails, e.Name, "error", fmt.Sprintf("panic: %v", reason), "stack", string(stack))
+}
+
+// ask calls f, which asks the schedule of e and returns what the loop calls with the answer. One
+// that is not ours may block: then it is asked in the background, and stops its own job alone. It
+// is not waited for when ctx ends.
+func (l *loop) ask(ctx context.Context, e *entry, f func() (answered func())) {
+	if trusted(e.Schedule) {
+		f()()
+		return
+	}
+	e.busy, e.asked = true, time.Now()
+	go func() {
+		var answered func()
+		func() {
+			defer func() {
+				if p := recover(); p != nil {
+					stack := debug.Stack()
+					answered = func() { l.panicked(e, p, stack) }
+				}
+			}()
+			got := f()
+			answered = func() { l.s.alarms.Clear(scheduleFails, e.Name); got() }
+		}()
+		select {
+		case l.ended <- func() {
+			e.busy, e.asked = false, time.Time{}
+			if ctx.Err() == nil { // or another node may be master by now
+				answered()
+			}
+		}:
+		case <-ctx.Done():
+		}
+	}()
+}
+
+// consider starts whatever one job wants.
+func (l *loop) consider(ctx context.Context, e *entry, now time.Time) {
+	if !e.known {
+		l.meet(ctx, e, now)
+		return
+	}
+	if t := e.def.Trigger; t.wanted(e.trigger) {
+		l.fire(ctx, e, now, t.at(now), t.ID)
+		return
+	}
+	if e.def.Paused {
+		e.next = time.Time{}
+		return
+	}
+	if e.def.Edited.After(e.base) && !e.def.Edited.After(now.Add(tooFar)) {
+		e.base, e.next = e.def.Edited, time.Time{}
+	}
+	if now.Before(e.next) && !now.Before(e.looked) {
+		return // and the clock was not set back
+	}
+	e.looked, e.next = now, time.Time{}
+	job, base, rev, asked := e.Job, e.base, e.rev, time.Now()
+	l.ask(ctx, e, func() func() {
+		at, run, next := job.due(base, now)
+		return func() {
+			if e.rev != rev || time.Since(asked) > Grace {
+				return // it is asked again
+			}
+			l.dueAt(ctx, e, now, at, run, next)
+		}
+	})
+}
+
+// dueAt does what Job.due has said of e.
+func (l *loop) dueAt(ctx context.Context, e *entry, now, at time.Time, run bool, next time.Time) {
+	e.next = next
+	switch {
+	case at.IsZero():
+	case run:
+		l.fire(ctx, e, now, at, "")
+	default:
+		l.s.Logger.Info("job missed", "job", e.Name, "scheduled", at, "policy", string(e.policy()))
+		l.s.live.missed(e.Name)
+		e.base = at
+	}
+}
+
+func (j Job) policy() Missed {
+	if j.Missed == "" {
+		return Skip
+	}
+	return j.Missed
+}
+
+// recorded reports whether runs of e are claimed.
+func (l *loop) recorded(e *entry) bool { return !l.each && !e.Volatile }
+
+// meet reads what is recorded of a job that was not known, in the background.
+func (l *loop) meet(ctx context.Context, e *entry, now time.Time) {
+	if !l.recorded(e) {
+		e.known, e.base, e.trigger = true, now, e.def.Trigger.ID
+		l.consider(ctx, e, now)
+		return
+	}
+	schedule := e.Schedule
+	l.ask(ctx, e, func() func() {
+		text := scheduleText(schedule)
+		return func() {
+			e.text = text
+			l.read(ctx, e, now)
+		}
+	})
+}
+
+// read is meet of a job whose runs are recorded.
+func (l *loop) read(ctx context.Context, e *entry, now time.Time) {
+	key, schedule, since, trigger := runsPrefix+e.Name, e.scheduleText(), now.UTC(), e.def.Trigger.ID
+	if edited := e.def.Edited; e.def.Spec != nil && edited.Before(now) && !edited.IsZero() {
+		since = edited
+	}
+	l.start(e, func() func() {
+		record, _, err := claim.Get(ctx, l.s.Store, key)
+		if err == nil && record.State == claim.Running && record.Owner != l.owner {
+			record, err = l.interrupted(ctx, key, record)
+		}
+		unreadable := errors.Is(err, driver.ErrInvalid)
+		if unreadable || err == nil && dataOf(record).Schedule != schedule {
+			err = claim.Amend(ctx, l.s.Store, key, func(r claim.Record, found bool) (claim.Record, error) {
+				if err := claim.Replaceable(ctx, r, l.owner); err != nil {
+					return r, err
+				}
+				if unreadable {
+					r, found = claim.Record{Data: runData{Trigger: trigger}.encode()}, false
+				}
+				d := dataOf(r)
+				d.Since, d.Schedule = since, schedule
+				if !found {
+					r.State = claim.Free
+				}
+				r.Data, record = d.encode(), r
+				record.Data = r.Data
+				return r, nil
+			})
+		}
+		return func() { l.met(ctx, e, record, err) }
+	})
+}
+
+// interrupted makes it visible that the run of an earlier term has no end.
+func (l *loop) interrupted(ctx context.Context, key string, was claim.Record) (claim.Record, error) {
+	return claim.Do(ctx, claim.Attempt{
+		Ledger: l.s.Store, Key: key, Owner: l.owner, Now: l.s.Now, Logger: l.s.Logger,
+		Goal: claim.Goal{What: was.What, Compare: cmp.Compare[string]},
+		Work: func(context.Context, claim.Record) error {
+			return errors.New("cron: a run was not recorded as one that runs")
+		},
+	})
+}
+
+func (l *loop) met(ctx context.Context, e *entry, record claim.Record, err error) {
+	now := l.s.Now()
+	if err != nil {
+		l.failed(e, err)
+		return
+	}
+	e.known = true
+	l.s.alarms.Clear(jobUnrecorded, e.Name)
+	l.learn(e, record, now)
+	e.trigger = dataOf(record).Trigger
+	// What was interrupted runs again if the job says so, and it is not too late.
+	at, job := parseWhat(record.What), e.Job
+	if record.State != claim.Interrupted || e.Missed != Once || e.def.Paused || at.After(now) || dataOf(record).Triggered {
+		return
+	}
+	l.ask(ctx, e, func() func() {
+		window := job.window(now, job.Schedule.Next(now))
+		return func() {
+			if now.Sub(at) <= window {
+				e.base, e.next = at.Add(-1), time.Time{}
+			}
+		}
+	})
+}
+
+// learn takes what is recorded as dealt with, unless it is of a clock that was wrong.
+func (l *loop) learn(e *entry, record claim.Record, now time.Time) {
+	e.record = record
+	d := dataOf(record)
+	if runs := (runData{Triggered: d.Triggered, Seq: d.Seq}).with(record); len(runs) > 0 {
+		l.s.live.last(e.Name, runs[0])
+	}
+	dealt := []time.Time{d.Since, d.Last, parseWhat(record.What)}
+	for _, before := range d.History {
+		if !before.Triggered {
+			dealt = append(dealt, before.Scheduled) // the last one may be of a clock that was wrong
+		}
+	}
+	for _, t := range dealt {
+		switch {
+		case t.After(now.Add(tooFar)):
+			l.s.Logger.Debug("a time far ahead is ignored", "job", e.Name, "recorded", t)
+			if e.base.IsZero() {
+				e.base = now
+			}
+		case t.After(e.base):
+			e.base = t
+		}
+	}
+	e.next = time.Time{}
+}
+
+// start does something about e in the background; finish is called by the loop. What work needs
+// of e it is given beforehand: the loop may change e meanwhile.
+func (l *loop) start(e *entry, work func() (finish func())) {
+	e.busy = true
+	l.running++
+	go func() {
+		finish := work()
+		l.ended <- func() {
+			e.busy = false
+			l.running--
+			l.contain(e, finish)
+		}
+	}()
+}
+
+func (l *loop) failed(e *entry, err error) {
+	e.after = l.s.Now().Add(retryEvery)
+	l.s.alarms.Raise(jobUnrecorded, e.Name, "error", err)
+}
+
+// fire claims a run and runs it, for a schedule or, if that is not empty, for a trigger.
+func (l *loop) fire(ctx context.Context, e *entry, now, at time.Time, trigger string) {
+	if late := now.Sub(at); late > lateAfter {
+		l.s.Logger.Info("job late", "job", e.Name, "scheduled", at, "late", late)
+	}
+	job, key := e.Job, runsPrefix+e.Name
+	if !l.recorded(e) {
+		l.start(e, func() func() {
+			var out tail
+			end := l.s.live.begin(job.Name, l.each, RunStatus{
+				Scheduled: at, State: Running, Began: l.s.Now(), NodeID: l.owner.NodeID, InstanceID: l.owner.InstanceID,
+				Term: l.owner.Term, Triggered: trigger != "",
+			})
+			err := claim.Contain(func() error { return l.work(ctx, job, at, &out) })
+			end(l.s.Now(), err, interrupted(ctx, err), out.text())
+			return func() { l.finished(e, at, trigger, claim.Record{}, err) }
+		})
+		return
+	}
+	if last := parseWhat(e.record.What); trigger != "" && !at.After(last) && !last.After(now.Add(tooFar)) {
+		at = last.Add(1) // a clock that is behind must not lose it
+	}
+	attempt := claim.Attempt{
+		Ledger: l.s.Store, Key: key, Owner: l.owner, Now: l.s.Now, Logger: l.s.Logger,
+		Goal: claim.Goal{
+			What: formatWhat(at), Compare: compareAt(now), PassOver: true, Restart: job.Missed == Once,
+			OnClaim: onClaim(at, e.scheduleText(), trigger),
+		},
+		Work: func(ctx context.Context, c claim.Record) error { return l.recordedWork(ctx, job, c) },
+	}
+	l.start(e, func() func() {
+		record, err := claim.Do(ctx, attempt)
+		return func() { l.finished(e, at, trigger, record, err) }
+	})
+}
+
+// onClaim is what a claim records beside itself: the runs before it.
+func onClaim(at time.Time, schedule, trigger string) func(claim.Record) json.RawMessage {
+	return func(was claim.Record) json.RawMessage {
+		d := dataOf(was)
+		if was.State == claim.Running {
+			was.State = claim.Interrupted
+		}
+		d.History = d.with(was)
+		d.Seq++
+		d.Triggered, d.Schedule = trigger != "", schedule
+		if d.Triggered {
+			d.Trigger = trigger
+		} else {
+			d.Last = at.UTC()
+		}
+		return d.encode()
+	}
+}
+
+// recordedWork is the run of a claim, whose output is kept.
+func (l *loop) recordedWork(ctx context.Context, job Job, c claim.Record) error {
+	var out tail
+	l.s.Logger.Info("job begins", "job", job.Name, "scheduled", c.What, "term", c.Term)
+	end := l.s.live.begin(job.Name, false, RunStatus{
+		Scheduled: parseWhat(c.What), State: Running, Began: c.Claimed, NodeID: c.NodeID, InstanceID: c.InstanceID, Term: c.Term,
+		Triggered: dataOf(c).Triggered, Seq: dataOf(c).Seq,
+	})
+	err := claim.Contain(func() error { return l.work(ctx, job, parseWhat(c.What), &out) })
+	if text := out.text(); len(text) > 0 {
+		call, cancel := context.WithTimeout(context.WithoutCancel(ctx), retryEvery)
+		defer cancel()
+		if err := writeOutput(call, l.s.Store, job.Name, dataOf(c).Seq, text); err != nil {
+			l.s.Logger.Info("output not kept", "job", job.Name, "error", err)
+		}
+	}
+	end(l.s.Now(), err, interrupted(ctx, err), nil)
+	l.s.Logger.Info("job ended", "job", job.Name, "scheduled", c.What, "error", err)
+	return err
+}
+
+func interrupted(ctx context.Context, err error) bool {
+	return ctx.Err() != nil || errors.Is(err, ErrInterrupted)
+}
+
+func (l *loop) work(ctx context.Context, job Job, at time.Time, out *tail) error {
+	if job.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, job.Timeout, fmt.Errorf("it ran for more than %v", job.Timeout))
+		defer cancel()
+	}
+	err := job.Run(ctx, Fire{Job: job.Name, Scheduled: at, Term: l.owner.Term, Output: out})
+	if err != nil && errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
+		err = fmt.Errorf("%w: %w", err, context.Cause(ctx))
+	}
+	return err
+}
+
+// finished takes what has become of a fire. Where that is not known, the record is read again.
+func (l *loop) finished(e *entry, at time.Time, trigger string, record claim.Record, err error) {
+	now := l.s.Now()
+	if l.recorded(e) {
+		if err != nil {
+			e.known = false
+			l.failed(e, err)
+			return
+		}
+		l.s.alarms.Clear(jobUnrecorded, e.Name)
+		l.learn(e, record, now)
+	} else {
+		l.s.Logger.Debug("job ended", "job", e.Name, "scheduled", at, "error", err)
+	}
+	switch {
+	case trigger != "":
+		e.trigger = trigger
+	case at.After(e.base):
+		e.base = at
+	}
+	if e.Missed != Once && now.After(e.base) {
+		e.base = now // what came due while it ran is left out
+	}
+	e.next = time.Time{}
+	if e.Missed == Once && record.State == claim.Interrupted {
+		e.known, e.after = false, now.Add(retryEvery) // it is met, and runs again
+	}
+}
+
+// scheduleText is the text of its schedule, once read was called.
+func (e *entry) scheduleText() string {
+	if trusted(e.Schedule) {
+		return scheduleText(e.Schedule)
+	}
+	return e.text
+}
+
+func scheduleText(s Schedule) string {
+	if text, ok := s.(fmt.Stringer); ok {
+		return claim.Cut(text.String(), maxSchedule)
+	}
+	return fmt.Sprintf("%T", s)
+}

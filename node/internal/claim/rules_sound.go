@@ -1,0 +1,5 @@
+//go:build !musterfault
+
+package claim
+
+func rulesInForce() rules { return soundRules() }

@@ -1,5 +1,0 @@
-//go:build !race
-
-package mastership
-
-const raceEnabled = false

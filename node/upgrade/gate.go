@@ -1,0 +1,169 @@
+package upgrade
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/node"
+	"github.com/musterhq/muster/node/internal/claim"
+)
+
+// Ledger is where it is recorded what has become of the steps. That of a node, Node.Store, is
+// one, and every driver.Store.
+type Ledger interface {
+	// Get returns the record at key, or an error that wraps discovery.ErrNotFound. It shows every
+	// Set that has returned before.
+	Get(ctx context.Context, key string) (driver.Record, error)
+	// Set writes value at key if its revision is still prev, where 0 stands for a key that does
+	// not exist, and returns the new revision; otherwise its error wraps discovery.ErrConflict.
+	// After any other error it may or may not have happened.
+	Set(ctx context.Context, key string, value []byte, prev driver.Revision) (driver.Revision, error)
+}
+
+// Transactor is implemented by a Ledger in the database that the steps change: a step and the
+// record of its end are then one transaction.
+type Transactor interface {
+	// Transact calls f with a context in which Set, and what the step changes, belong to one
+	// transaction. It is committed if f returns nil, and otherwise rolled back.
+	Transact(ctx context.Context, f func(ctx context.Context) error) error
+}
+
+// lister is implemented by a Ledger that can list its records.
+type lister interface {
+	Records(ctx context.Context, prefix string) ([]driver.Record, error)
+}
+
+// Wait blocks until version v of name is done, and returns nil then, and at once if it is. It
+// returns a *FailedError if a step on the way there has failed, or was interrupted and may not
+// run again; and the cause of ctx, with what it waited for, where that ends first. It waits for
+// a ledger that does not answer, but not for one whose record cannot be read: the error wraps
+// discovery.ErrInvalid.
+func Wait(ctx context.Context, l Ledger, name string, v Version) error {
+	if err := errors.Join(validateName(name), v.validate()); err != nil {
+		return fmt.Errorf("upgrade: %w: %w", driver.ErrInvalid, err)
+	}
+	waiting := "nothing is known of it yet"
+	for range claim.Changes(ctx, l, stepsPrefix+name) {
+		s, found, err := recorded(ctx, l, name)
+		switch {
+		case errors.Is(err, driver.ErrInvalid), errors.Is(err, driver.ErrUnsupported), errors.Is(err, node.ErrStopped):
+			return fmt.Errorf("upgrade: %s %s: %w", name, v, err)
+		case err != nil && ctx.Err() == nil:
+			waiting = "the ledger does not answer: " + err.Error()
+		case err != nil:
+		case !found:
+			waiting = "no step of it has begun"
+		case s.reached(v):
+			return nil
+		case s.Stuck():
+			return &FailedError{s}
+		default:
+			waiting = s.text()
+		}
+	}
+	return fmt.Errorf("upgrade: %s %s is not done: %s: %w", name, v, waiting, context.Cause(ctx))
+}
+
+// Retry has a step run again that has failed or was interrupted. It returns an error that wraps
+// discovery.ErrConflict if the latest step of name is another one, or is in another state. It
+// blocks until that is recorded. The node and the term of the last run are no longer recorded
+// then, so that whatever term was written there keeps no master from it.
+func Retry(ctx context.Context, l Ledger, name string, v Version) error {
+	return amend(ctx, l, name, v, func(r claim.Record, found bool) (claim.Record, error) {
+		s := statusOf(name, r)
+		if !found || s.Version.Compare(v) != 0 || s.State != Failed && s.State != Interrupted {
+			return r, conflict(name, v, s, found)
+		}
+		r.State, r.Owner = claim.Free, claim.Owner{}
+		return r, nil
+	})
+}
+
+// Resolve records version v of name as done: by an operator who knows that it is, as where a node
+// was stopped at its very end, or where the store was wiped or restored. It is the way out of a
+// record that cannot be read, or that names a term which no master has. It returns an error that
+// wraps discovery.ErrConflict if a later version is recorded. It blocks until that is recorded.
+func Resolve(ctx context.Context, l Ledger, name string, v Version) error {
+	return amend(ctx, l, name, v, func(r claim.Record, found bool) (claim.Record, error) {
+		if s := statusOf(name, r); found && s.Version.Compare(v) > 0 {
+			return r, conflict(name, v, s, found)
+		}
+		r.What, r.State, r.Owner = string(v), claim.Done, claim.Owner{}
+		return r, nil
+	})
+}
+
+func amend(ctx context.Context, l Ledger, name string, v Version, change func(claim.Record, bool) (claim.Record, error)) error {
+	if err := errors.Join(validateName(name), v.validate()); err != nil {
+		return fmt.Errorf("upgrade: %w: %w", driver.ErrInvalid, err)
+	}
+	return claim.Amend(ctx, l, stepsPrefix+name, func(r claim.Record, found bool) (claim.Record, error) {
+		if found && Version(r.What).validate() != nil {
+			r, found = claim.Record{}, false // no more than one that cannot be read
+		}
+		return change(r, found)
+	})
+}
+
+func conflict(name string, v Version, s Status, found bool) error {
+	if !found {
+		return fmt.Errorf("upgrade: %s %s: %w: no readable record of it", name, v, driver.ErrConflict)
+	}
+	return fmt.Errorf("upgrade: %s %s: %w: %s", name, v, driver.ErrConflict, s.text())
+}
+
+// text says what is recorded, and of which node, unless an operator has decided since.
+func (s Status) text() string {
+	if s.NodeID == "" {
+		return fmt.Sprintf("%s is %s", s.Version, s.State)
+	}
+	return fmt.Sprintf("%s is %s, last on node %s in term %d", s.Version, s.State, s.NodeID, s.Term)
+}
+
+// Statuses returns what is recorded of the names, in their order, without those of which nothing
+// is. A record that cannot be read is an error. With no names it returns all, by name, those that
+// cannot be read as Unreadable; that wants a ledger that has a method Records, as that of a node
+// has.
+func Statuses(ctx context.Context, l Ledger, names ...string) ([]Status, error) {
+	var all []Status
+	if len(names) == 0 {
+		lister, ok := l.(lister)
+		if !ok {
+			return nil, fmt.Errorf("upgrade: %w: the ledger cannot list its records: say which names", driver.ErrUnsupported)
+		}
+		records, err := lister.Records(ctx, stepsPrefix)
+		for _, r := range records {
+			all = append(all, listed(r))
+		}
+		return all, err
+	}
+	for _, name := range names {
+		s, found, err := recorded(ctx, l, name)
+		if err != nil {
+			return nil, err
+		}
+		if found {
+			all = append(all, s)
+		}
+	}
+	return all, nil
+}
+
+// Watch yields what Statuses returns of all names: now, and after each change, for as long and
+// with the errors that the Watch of the store has.
+func Watch(ctx context.Context, s node.Store) iter.Seq2[[]Status, error] {
+	return func(yield func([]Status, error) bool) {
+		for records, err := range s.Watch(ctx, stepsPrefix) {
+			var all []Status
+			for _, r := range records {
+				all = append(all, listed(r))
+			}
+			if !yield(all, err) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,78 @@
+package voter
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// defaultIdentify is how often Identify is asked unless Config says otherwise, and
+// identifySoon while it may be one that is not resolved.
+const (
+	defaultIdentify = 10 * time.Second
+	identifySoon    = time.Second
+)
+
+// Self returns this node's entry in the list, or its own address while none is known: a name need
+// not resolve when the node starts. Until then the node has no vote.
+func (v *Voter) Self() string { return *v.entry.Load() }
+
+// ListedSelf returns this node's entry in the list, or "".
+func (v *Voter) ListedSelf() string {
+	if self := v.Self(); slices.Contains(v.List(), self) {
+		return self
+	}
+	return ""
+}
+
+// identify asks Identify until Close. Names are looked up here, as a resolver may be
+// slow, and what is found is adopted by the life cycle.
+func (v *Voter) identify() {
+	every := v.cfg.IdentifyEvery
+	if every <= 0 {
+		every = defaultIdentify
+	}
+	for {
+		entry, err := v.cfg.Identify(v.ctx)
+		if v.ctx.Err() != nil {
+			return
+		}
+		self, problem := v.Self(), ""
+		switch {
+		case err != nil:
+			problem = err.Error()
+		case v.Listed() && entry == "":
+			problem = fmt.Sprintf("this node is voter %s, whose name leads to another node or to none now; others do not reach it there", self)
+		case v.Listed() && entry != self:
+			problem = fmt.Sprintf("this node is voter %s, and is found at the entry %s now; correct the names, or the list", self, entry)
+		}
+		v.mu.Lock()
+		v.found, v.selfProblem = entry, problem
+		v.mu.Unlock()
+		wait := every
+		if err != nil && !v.Listed() {
+			wait = min(wait, identifySoon)
+		}
+		v.notify()
+		select {
+		case <-time.After(wait):
+		case <-v.ctx.Done():
+			return
+		}
+	}
+}
+
+// adoptEntry makes the entry that was found last this node's. A voter keeps its entry: its
+// directory is bound to it, and it voted and gave leases in that name. If the name has come to lead
+// elsewhere, that is a warning.
+func (v *Voter) adoptEntry() {
+	v.mu.Lock()
+	found, problem := v.found, v.selfProblem
+	v.mu.Unlock()
+	if found == "" || problem != "" || v.disk != nil || v.Listed() {
+		return
+	}
+	self := v.Self()
+	v.entry.Store(&found)
+	v.cfg.Logger.Info("voter identified", "voter", found, "addr", self)
+}

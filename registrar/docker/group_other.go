@@ -1,6 +1,0 @@
-//go:build !unix
-
-package docker
-
-// groupOf returns the group that owns a file, which none does here.
-func groupOf(string) (gid uint32, ok bool) { return 0, false }
