@@ -104,7 +104,7 @@ var registryFaults = []struct {
 	{name: "an old backup with another master", kind: ownServer, run: oldBackupWithAnother},
 	{name: "emptied, and founded by another", kind: ownServer, run: foundedByAnother},
 	{name: "compacted", kind: ownServer, run: compacted},
-	{name: "access denied", kind: guardedServer, run: accessDenied},
+	{name: "access denied", kind: guardedServer, ttl: 10 * time.Second, run: accessDenied},
 	{name: "leader killed", kind: replicatedServer, ttl: patientTTL, masterships: 1, run: leaderKilled},
 	{name: "agent restarted", kind: besideAgent, run: agentRestarted(forgetful.restartAgent)},
 	{name: "agent restarted without its state", kind: besideAgent, run: agentRestarted(forgetful.wipeAgent)},
@@ -549,7 +549,8 @@ func compacted(c *registryCluster) {
 	c.well(first.Term - 1)
 }
 
-// The nodes may not look any more. That is an error, and not an empty set.
+// The nodes may not look any more. That is an error, and not an empty set. They may not renew what
+// they registered, either: the TTL is long enough for all of them to look before it is over.
 func accessDenied(c *registryCluster) {
 	server := c.server.(guarded)
 	c.options.ResyncInterval = time.Second // or else a watch goes on until somebody looks
