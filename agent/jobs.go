@@ -69,10 +69,6 @@ func runJobs(n *node.Node, cfg *config.Config, o *httpapi.Operator, log *slog.Lo
 		Node: n, Store: n.Store(), Logger: log, Permit: j.permit,
 		Handlers: make(map[string]func(context.Context, cron.Fire) error),
 	}
-	o.CompleteJob = func(s *cron.Spec) {
-		c := j.byName[s.Handler]
-		s.EachNode, s.Timeout = c.Where == config.OnAll, c.Timeout
-	}
 	var scheduled []cron.Job
 	for _, c := range cfg.Jobs {
 		j.byName[c.Name] = c
@@ -108,19 +104,14 @@ func runJobs(n *node.Node, cfg *config.Config, o *httpapi.Operator, log *slog.Lo
 	}
 }
 
-// permit refuses what is not of this node's configuration: whatever the store says, a command is
-// run as it is written there.
-func (j *jobs) permit(s cron.Spec) error {
-	c := j.byName[s.Handler]
-	each := c.Where == config.OnAll
-	switch {
-	case len(s.Args) > 0:
+// permit has a command run as it is written in the configuration of this node, whatever the store
+// says: with its timeout, and there where it is to run.
+func (j *jobs) permit(s *cron.Spec) error {
+	if len(s.Args) > 0 {
 		return errors.New("it has arguments, and no command of this agent takes any")
-	case s.EachNode != each:
-		return fmt.Errorf("its command runs on %s in the configuration of this agent; remove the job and add it again", cmp.Or(c.Where, config.OnMaster))
-	case s.Timeout != c.Timeout:
-		return fmt.Errorf("its timeout is %v, and that of its command %v in the configuration of this agent; remove the job and add it again", s.Timeout, c.Timeout)
 	}
+	c := j.byName[s.Handler]
+	s.EachNode, s.Timeout = c.Where == config.OnAll, c.Timeout
 	return nil
 }
 

@@ -14,17 +14,23 @@ func TestPermit(t *testing.T) {
 	j := &jobs{byName: map[string]config.Job{
 		"report": {Name: "report", Timeout: time.Minute}, "clean-up": {Name: "clean-up", Where: config.OnAll},
 	}}
-	for problem, spec := range map[string]cron.Spec{
-		"":             {Handler: "report", Timeout: time.Minute},
-		"arguments":    {Handler: "report", Timeout: time.Minute, Args: []string{"--all"}},
-		"runs on mas":  {Handler: "report", Timeout: time.Minute, EachNode: true},
-		"runs on all":  {Handler: "clean-up"},
-		"is 1h0m0s, a": {Handler: "report", Timeout: time.Hour},
+	for _, row := range []struct {
+		recorded cron.Spec
+		each     bool
+		timeout  time.Duration
+	}{
+		{cron.Spec{Handler: "report", Timeout: time.Minute}, false, time.Minute},
+		{cron.Spec{Handler: "report", Timeout: time.Hour}, false, time.Minute},
+		{cron.Spec{Handler: "report", EachNode: true}, false, time.Minute},
+		{cron.Spec{Handler: "clean-up", Timeout: time.Hour}, true, 0},
 	} {
-		err := j.permit(spec)
-		if (err == nil) != (problem == "") || err != nil && !strings.Contains(err.Error(), problem) {
-			t.Errorf("%+v: %v, want %q", spec, err, problem)
+		spec := row.recorded
+		if err := j.permit(&spec); err != nil || spec.EachNode != row.each || spec.Timeout != row.timeout {
+			t.Errorf("%+v: %+v, %v", row.recorded, spec, err)
 		}
+	}
+	if err := j.permit(&cron.Spec{Handler: "report", Args: []string{"--all"}}); err == nil || !strings.Contains(err.Error(), "arguments") {
+		t.Errorf("with arguments: %v", err)
 	}
 }
 

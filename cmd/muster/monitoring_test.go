@@ -42,7 +42,8 @@ func TestMonitoring(t *testing.T) {
 				"static": map[string]any{"peers": addrs[:3]},
 				"etcd":   map[string]any{"endpoints": []string{etcd.Endpoint()}},
 			},
-			"mastership": map[string]any{"authority": "static"},
+			"mastership": map[string]any{"authority": "static", "ttl": "6s"},
+			"jobs":       []any{map[string]any{"name": "report", "schedule": "@every 10s", "command": []any{"true"}}},
 			"tls":        map[string]any{"ca_file": ca.file(), "cert_file": cert, "key_file": key},
 		})
 	}
@@ -72,7 +73,11 @@ scrape_configs:
     static_configs: [{targets: %s}]
 `, rules, targets))}
 
-	// What is only counted once it has happened: a stranger knocks at the one port.
+	// What is only counted once it has happened: a step is done, and a stranger knocks at the one
+	// port.
+	if status, _, stderr := executeProcess(t, "upgrade", "run", "--agent", c.agents[0].httpAddr, "--lock-file", c.agents[0].config+".step.lock", "schema", "1", "--", "true"); status != 0 {
+		t.Fatalf("status %d: %s", status, stderr)
+	}
 	stranger, err := net.Dial("tcp", addrs[0])
 	if err != nil {
 		t.Fatal(err)

@@ -147,13 +147,21 @@ func TestJobsOfEachNodeWithoutAnAuthority(t *testing.T) {
 	})
 }
 
-// What the store says is run only if the node permits it.
+// What the store says is run only if the node permits it, and as the node says.
 func TestPermit(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		var j journal
+		took := make(chan time.Duration, 1)
+		slow := func(ctx context.Context, _ cron.Fire) error {
+			start := time.Now()
+			<-ctx.Done()
+			took <- time.Since(start)
+			return ctx.Err()
+		}
 		s := w.run(&cron.Scheduler{
-			Handlers: map[string]func(context.Context, cron.Fire) error{"report": j.run},
-			Permit: func(s cron.Spec) error {
+			Handlers: map[string]func(context.Context, cron.Fire) error{"report": j.run, "slow": slow},
+			Permit: func(s *cron.Spec) error {
+				s.Timeout = time.Minute
 				if len(s.Args) > 0 {
 					return errors.New("it has arguments")
 				}
@@ -162,9 +170,18 @@ func TestPermit(t *testing.T) {
 		})
 		w.put("cron/jobs/good", `{"spec":{"schedule":"@hourly","handler":"report"}}`)
 		w.put("cron/jobs/bad", `{"spec":{"schedule":"@hourly","handler":"report","args":["--rm"]}}`)
+		w.put("cron/jobs/slow", `{"spec":{"schedule":"@hourly","handler":"slow","timeout":600000000000}}`)
 		w.put("cron/jobs/worse", `{"spec":{"schedule":"@hourly","handler":"shell"}}`)
 		w.put("cron/jobs/worst", `{"spec":{"schedule":"@hourly","handler":"`+strings.Repeat("x", 100_000)+`"}}`)
-		w.sleep(time.Hour + time.Second)
+		w.sleep(time.Hour + 2*time.Minute)
+		select {
+		case d := <-took:
+			if d != time.Minute {
+				t.Errorf("ended after %v", d)
+			}
+		default:
+			t.Error("it still runs, or has not run")
+		}
 		if len(j.fires) != 1 || j.fires[0].Job != "good" {
 			t.Errorf("fires: %+v", j.fires)
 		}

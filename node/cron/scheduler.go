@@ -36,8 +36,9 @@ type Scheduler struct {
 	// Handlers are what jobs that were added at run time can run.
 	Handlers map[string]func(ctx context.Context, f Fire) error
 	// Permit says why a job that was added at run time must not run on this node, which has its
-	// handler: all who can write to the store can add one. Nil: each may.
-	Permit func(Spec) error
+	// handler: all who can write to the store can add one. It may change what it is given, to what
+	// this version of the program says of the handler, such as its timeout. Nil: each may run.
+	Permit func(*Spec) error
 	// Logger takes each run, what is late, and what fails. Nil: none.
 	Logger *slog.Logger
 	// Now is the wall clock. Nil: time.Now.
@@ -216,18 +217,18 @@ func (s *Scheduler) jobOf(name string, spec Spec) (Job, string) {
 	if err := spec.Validate(); err != nil {
 		return Job{}, err.Error()
 	}
-	schedule, err := spec.schedule()
-	if err != nil {
-		return Job{}, err.Error()
-	}
 	run, ok := s.Handlers[spec.Handler]
 	if !ok {
 		return Job{}, fmt.Sprintf("this node has no handler %q", spec.Handler)
 	}
 	if s.Permit != nil {
-		if err := s.Permit(spec); err != nil {
+		if err := s.Permit(&spec); err != nil {
 			return Job{}, err.Error()
 		}
+	}
+	schedule, err := spec.schedule()
+	if err != nil {
+		return Job{}, err.Error()
 	}
 	args := slices.Clone(spec.Args)
 	return spec.job(schedule, func(ctx context.Context, f Fire) error {

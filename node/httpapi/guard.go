@@ -76,11 +76,8 @@ type Operator struct {
 	// no steps.
 	Upgrades *upgrade.Runner
 	// Jobs runs the jobs of the program. The caller runs it; what can be added at run time is one
-	// of its Handlers. Nil: there are none.
+	// of its Handlers, as its Permit says. Nil: there are none.
 	Jobs *cron.Scheduler
-	// CompleteJob sets what a job that is added at run time has from the program, such as its
-	// timeout. Nil: nothing is set.
-	CompleteJob func(*cron.Spec)
 }
 
 // operable says why r may not change anything, with the status of the answer. A page in a

@@ -259,8 +259,10 @@ func (s *server) addJob(ctx context.Context, query url.Values) (any, error) {
 		}
 		spec.Window = window
 	}
-	if s.options.Operator.CompleteJob != nil {
-		s.options.Operator.CompleteJob(&spec)
+	if scheduler.Permit != nil {
+		if err := scheduler.Permit(&spec); err != nil {
+			return nil, fmt.Errorf("%w: %w", driver.ErrInvalid, err)
+		}
 	}
 	switch {
 	case spec.EachNode && spec.Missed == cron.Once:

@@ -26,9 +26,14 @@ func TestJobs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	jobs := &cron.Scheduler{Handlers: map[string]func(context.Context, cron.Fire) error{"report": report, "each": report}}
-	complete := func(s *cron.Spec) { s.EachNode = s.Handler == "each" }
-	n, addr := serveWith(t, httpapi.Options{LocalNames: true, Operator: &httpapi.Operator{Jobs: jobs, CompleteJob: complete}}, nil)
+	jobs := &cron.Scheduler{
+		Handlers: map[string]func(context.Context, cron.Fire) error{"report": report, "each": report},
+		Permit: func(s *cron.Spec) error {
+			s.EachNode = s.Handler == "each"
+			return nil
+		},
+	}
+	n, addr := serveWith(t, httpapi.Options{LocalNames: true, Operator: &httpapi.Operator{Jobs: jobs}}, nil)
 	jobs.Node, jobs.Store = n, n.Store()
 	running, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
