@@ -27,14 +27,11 @@ take part in mastership. Status, members, master, events and metrics are served
 over HTTP.
 
 On SIGTERM or an interrupt the agent leaves in good order: it gives mastership up,
-takes its registration away, and says goodbye to the members. A second signal ends
-it at once. On SIGHUP it reads its configuration again, as on muster reload: what can be put in
-force at once is, and where another key has changed it leaves in good order and ends with
-status 3, for a supervisor that starts it again.
+removes its registration, and tells the members that it leaves. A second signal ends it
+at once. On SIGHUP it reads its configuration again, as muster reload has it do.
 
-With --history it also keeps a record of its mastership and of what it saw of the
-cluster, as lines of JSON stamped with the boot clock, to be laid beside those of
-other nodes when something has gone wrong. Lines are added to what is there.`,
+With --history it appends what becomes of its mastership, and what it sees of the
+cluster, to a file, as lines of JSON. muster history compares those of all nodes.`,
 		Example: `  muster agent -c muster.yaml
   MUSTER_NODE_ZONE=eu-1 muster agent -c muster.yaml --log-level debug
   muster agent -c muster.yaml --history /var/log/muster/history.jsonl`,

@@ -40,20 +40,19 @@ func newClusterResetCommand() *cobra.Command {
 		Use:   "reset",
 		Short: "Replace the record of a cluster's mastership by that of a new cluster id",
 		Long: `Replace what the provider records of the mastership of this cluster: it gets a new cluster
-id, no master, and a term to count on from. Nothing else is changed: neither registrations
-nor records, nor other clusters.
+id, no master, and a term from which the next ones count. Registrations, the records of the
+store and other clusters are not changed.
 
 This is for a record that no node can use any more: its term is out of bounds, it cannot
 be read, or it is that of a cluster that no longer exists. What it costs:
 
-  - A node that runs and remembers the old id takes no part until it is restarted. Stop
+  - A running node that remembers the old id takes no part until it is restarted. Stop
     all nodes before, or restart them one by one after.
-  - Terms start again. What refuses effects of a lower term than it has seen, such as a
-    database, refuses those of the new masters until it is reset too, unless --term names
-    the highest one that it has seen.
-  - If a master is recorded, its grant may be valid. The command refuses then: stop the
-    nodes and wait until it has expired. With --force it goes on, and beside the next
-    master the old one may act until its deadline, at most for mastership.ttl.
+  - Terms start again. A database that rejects a term below the highest that it has seen
+    rejects the new masters, too. Name the highest one by --term, or reset the database.
+  - If a master is recorded, its grant may be valid, and the command changes nothing. Stop
+    the nodes and wait until the grant has expired. With --force it continues: then the old
+    master may act until its deadline, at most for mastership.ttl, beside the next one.
 
 Without --yes it changes nothing, and says what it would do. Static lists keep no such
 record.`,

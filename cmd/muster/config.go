@@ -45,7 +45,7 @@ func addConfigFlags(cmd *cobra.Command, file *string, shown ...string) {
 	cmd.Long += `
 
 Every key of the configuration is also a variable and a flag: node.zone is
-MUSTER_NODE_ZONE and --node-zone. A flag beats the environment, which beats the
+MUSTER_NODE_ZONE and --node-zone. A flag overrides the environment, which overrides the
 file. The keys are listed in docs/configuration.md and by muster config show.`
 }
 
@@ -84,12 +84,12 @@ func newConfigCheckCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Say ok, or all that is wrong with the configuration",
-		Long: `Check the configuration as an agent would: every key and value, the files that it
-names, the interface that node.advertise does, and the sections of the providers, which
-are not contacted. Print ok, or one line for each thing that is wrong, with its place, and status 2.
+		Long: `Check the configuration as an agent would: every key and value, the files that it names,
+the interface in node.advertise, and the sections of the providers. The providers are not
+contacted. Print ok, or one line for each error, with its place, and end with status 2.
 
-Where no cluster is named and there is a section registrar or services, it is checked
-as a registrar would.`,
+If no cluster is named and there is a section registrar or services, check it as a
+registrar would.`,
 		Example: `  muster config check -c muster.yaml
   MUSTER_CLUSTER=orders MUSTER_PROVIDER_STATIC_PEERS=10.0.0.5:7946 muster config check`,
 		Args: cobra.NoArgs,

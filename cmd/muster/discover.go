@@ -33,13 +33,13 @@ func newDiscoverCommand() *cobra.Command {
 anything. The service is that of the cluster unless another one is named. With
 -o json an array of instances is printed.
 
-What several providers know is put together, and each instance says which of them
-list it. One that fails is reported on stderr, and what the others know is printed;
---provider asks one alone.
+With several providers the instances of all are printed, each with the providers that
+list it. If one fails, that is reported on stderr, and what the others know is printed.
+--provider asks only one.
 
-With --watch the whole set is printed again after each change, as a table or as one
-JSON object on a line, with the instances and what else is known. When a provider
-fails, that is reported and its last good set stands, marked stale.
+With --watch the whole set is printed again after each change, as a table or as one JSON
+object on a line. If a provider fails, that is reported, and its last good set is printed,
+marked stale.
 
 Entries that cannot be read are reported on stderr.`,
 		Example: `  muster discover -c muster.yaml

@@ -32,26 +32,27 @@ func newDoctorCommand() *cobra.Command {
 	cmd := completeDoctor(&cobra.Command{
 		Use:   "doctor",
 		Short: "Check all that an agent needs here, and how to fix it",
-		Long: `Check what an agent with this configuration would need on this host, or needs while it
-runs: the configuration; the providers, whether they can be reached and permit what the
-node will do; the address that others dial, with each step of finding it, and whether it
-leads back here; ports, certificates, clocks, the container engine, the disk; and the
-cluster, its master, and who of those that are listed answers.
+		Long: `Check what an agent with this configuration needs on this host, whether it runs or not:
 
-Where the configuration names no cluster and has a section registrar or services, what a
-registrar needs is looked at, as by muster registrar doctor.
+  - the configuration
+  - the providers: whether they can be reached, and permit what the node will do
+  - the address that others dial: each step of finding it, and whether it leads back here
+  - ports, certificates, clocks, the container engine, the disk
+  - the cluster: its master, and which of the listed nodes answer
+
+If the configuration names no cluster and has a section registrar or services, check what
+a registrar needs, as muster registrar doctor does.
 
 Each line is ok, warn or fail; the last two say how to fix it. Checks that depend on a
 failed one are skipped and shown as warn, not checked. If the configuration is wrong,
 nothing else is checked.
 
-Nothing stays of what is done. A record is written and deleted; a registration and a
-claim of mastership are not made, only checked for permission: no reader sees a node or
-a master. The ports of an agent that does not run are opened for a moment: do not start
-it just then.
+Nothing is left behind. A record is written and deleted. A registration and a claim of
+mastership are only checked for permission. If the agent does not run, its ports are opened
+for a moment: do not start it just then.
 
-The status is 0 where nothing has failed, 1 where something has, the configuration
-included, and 2 where the command line is wrong.`,
+The status is 0 if nothing has failed, 1 if something has, which includes the
+configuration, and 2 if the command line is wrong.`,
 		Example: `  muster doctor -c muster.yaml
   muster doctor -c muster.yaml -o json | jq '.[] | select(.status != "ok")'
   docker exec orders-1 /muster doctor -c /etc/muster/muster.yaml`,
@@ -65,16 +66,19 @@ func newRegistrarDoctorCommand() *cobra.Command {
 	cmd := completeDoctor(&cobra.Command{
 		Use:   "doctor",
 		Short: "Check all that a registrar needs here, and how to fix it",
-		Long: `Check what a registrar with this configuration would need on this host, or needs while
-it runs: the configuration; the address of the host; the container engine, and what its
-containers come to; the providers, whether they can be reached and take just that; the
-port of the API, certificates and the clock.
+		Long: `Check what a registrar with this configuration needs on this host, whether it runs or not:
+
+  - the configuration
+  - the address of the host
+  - the container engine, and what its containers would be registered as
+  - the providers: whether they can be reached, and permit these registrations
+  - the port of the API, certificates and the clock
 
 Each line is ok, warn or fail; the last two say how to fix it. Nothing is left behind:
 registrations are not made, only checked for permission.
 
-The status is 0 where nothing has failed, 1 where something has, the configuration
-included, and 2 where the command line is wrong.`,
+The status is 0 if nothing has failed, 1 if something has, which includes the
+configuration, and 2 if the command line is wrong.`,
 		Example: `  muster registrar doctor -c registrar.yaml
   docker exec registrar /muster registrar doctor`,
 	}, &file, config.ForRegistrar)

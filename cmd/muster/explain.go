@@ -32,18 +32,16 @@ func newExplainCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain --inspect FILE",
 		Short: "Say what would be registered of containers, and why",
-		Long: `Say what would be registered of the containers in a file that docker inspect has
-printed, and why. Neither an engine nor a registry is asked.
+		Long: `Say what would be registered of the containers in the output of docker inspect, and why.
+Neither an engine nor a registry is asked.
 
-Of what would not be registered the reason is told on stderr, a line for each; ports that
-have the same reason are one line. That
-is no failure: the status is 2 where a file holds nothing that docker inspect prints,
-and else 0.
+What would not be registered is printed on stderr, with the reason; ports that have the
+same reason are one line. That is no failure: the status is 2 if a file is not the output
+of docker inspect, and otherwise 0.
 
-A port that is published on all addresses of its host is registered at --ip, or else at
---host-ip, which is this machine's address unless it is given. Where that cannot be
-found out either, what would be registered is printed with an empty address, and what
-is missing told on stderr. A registrar does not register it.`,
+A port that is published on all addresses of its host is registered at --ip, else at
+--host-ip, else at the address of this machine. If that is not known either, it is printed
+with an empty address, and the reason on stderr. A registrar does not register it.`,
 		Example: `  docker inspect web | muster registrar explain --inspect -
   docker inspect $(docker ps -q) > all.json && muster registrar explain --inspect all.json -o json
   muster registrar explain --inspect web.json --hostname host1 --ip 192.168.1.102 --tags prod,eu-1

@@ -20,10 +20,10 @@ func newHealthCommand(of service, purpose config.Purpose) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "health",
 		Short: "Ask the " + of.name + " that this configuration runs: the health check of its container",
-		Long: `Ask the ` + of.name + ` that runs with this very configuration: the file, the environment and
-the flags are those of ` + of.command + `. Print ok where it answers, ready or not, which makes this the
-health check of its container. With --ready, fail unless it is ready, as /readyz does: for a
-probe of Kubernetes, whose image has no shell and whose API listens on loopback alone.`,
+		Long: `Ask the ` + of.name + ` that runs with this configuration: use the file, the environment and
+the flags of ` + of.command + `. Print ok if it answers, ready or not: this is the health
+check of its container. With --ready, fail unless it is ready, as /readyz does: for a probe
+of Kubernetes, since the API listens on loopback only.`,
 		Example: `  ` + of.command + ` health
   ` + of.command + ` health --ready
   ` + of.command + ` health -c muster.yaml`,

@@ -29,26 +29,26 @@ func newHistoryCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "history [FILE]...",
 		Short: "Check what the nodes recorded: were there two masters, how long was there none",
-		Long: `Merge the histories that the nodes of a cluster kept into one timeline, and check it:
-whether there were two masters at a time, whether terms rose, and what else was promised;
-how long there was no master, and when. The histories are what muster agent --history
-wrote: name the files of all nodes, or directories of them. Rotated files and
-files compressed by gzip are read as well, and a pipe, as <(ssh b cat history.jsonl).
+		Long: `Merge the histories of the nodes of a cluster into one timeline, and check it: whether
+there were two masters at a time, whether terms rose, and how long there was no master.
 
-Without a file agents are asked, of which --agent names several. An agent has the last
-1 MiB of what it recorded since it was started, whether or not it writes a file.
+The histories are what muster agent --history wrote: name the files of all nodes, or
+directories of them. Rotated files, files compressed by gzip, and pipes such as
+<(ssh b cat history.jsonl) are read, too. Without a file agents are asked; --agent can be
+repeated. An agent has the last 1 MiB of what it recorded since it was started, whether or
+not it writes a file.
 
-Times of nodes of one host are compared by its boot clock. Those of several hosts are
-compared by what their nodes heard from each other, since wall clocks may be wrong. The
-answer is no only if it follows from the records, and else "cannot be told", with
-the reasons: a node without a history, records that are missing, clocks that are not
-known well enough. The times that are shown are those of the wall clocks, in UTC.
+On one host times are compared by its boot clock. Hosts are compared by the messages
+between their nodes, since wall clocks may be wrong. The answer is no only if the records
+prove it, and otherwise "cannot be told", with the reasons: a node without a history,
+missing records, clocks that are not known well enough. The times that are printed are
+those of the wall clocks, in UTC.
 
-A line that the end of a process or a full disk has torn is normal, as is a history that
-is cut at its beginning. Lines that are no records are counted, and named.
+Torn lines are normal after a crash or on a full disk. Other lines that are no records are
+counted, and named.
 
-The status is 0 where nothing shows a broken promise, 1 where something does or
-nothing can be read, and 2 where the command line is wrong.`,
+The status is 0 if nothing shows a broken promise, 1 if something does or nothing can be
+read, and 2 if the command line is wrong.`,
 		Example: `  muster history node-1.jsonl node-2.jsonl node-3.jsonl
   muster history /var/log/muster --since 2h
   muster history --agent 127.0.0.1:7981 --agent 127.0.0.1:7982 --agent 127.0.0.1:7983

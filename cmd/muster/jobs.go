@@ -25,16 +25,16 @@ func newJobsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "jobs",
 		Short: "List the jobs of the cluster, and add, remove, trigger and pause them",
-		Long: `Jobs run when their schedules say so: on the master, or on each node. They are those of the section
-jobs of the agents' configurations, and those that were added at run time, each of which runs the
-command of one of the former at other times. All these commands can be given to any agent.`,
+		Long: `Jobs run at set times, on the master or on each node. They are in the section jobs of the agents'
+configuration. A job that is added at run time runs the command of one of these at other times.
+All these commands can be given to any agent.`,
 	}
 	cmd.AddCommand(
 		newAskCommand(&cobra.Command{
 			Use:   "list",
 			Short: "List the jobs that the agent knows, and those that are recorded",
 			Long: `List the jobs that the agent knows, and those that are recorded. NEXT is by the clock of the agent's
-host. LAST is how the last run has ended, of a job of each node that of the agent that is asked.`,
+host. LAST is how the last run has ended. For a job of each node it is that of the agent that is asked.`,
 			Example: `  muster jobs list
   muster jobs list -o json | jq -r '.[] | select(.last.state == "failed") | .name'`,
 		}, agentService, answerTo(httpapi.PathJobs, printJobs)),
@@ -117,9 +117,9 @@ func newJobsAddCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add NAME --runs JOB --schedule EXPRESSION [flags]",
 		Short: "Run the command of a job of the configuration at other times, too",
-		Long: `Run the command of JOB, which is in the section jobs of the agents' configurations, at other times,
-too. What runs is always what the configuration of a node says: its command, its timeout, and
-whether it runs on the master or on each node. A node whose configuration has no JOB does not run it.`,
+		Long: `Run the command of JOB, a job of the agents' configuration, at other times, too. What runs is always
+what the configuration of a node says: the command, its timeout, and whether it runs on the master
+or on each node. A node whose configuration has no JOB does not run it.`,
 		Example: `  muster jobs add noon --runs report --schedule "0 12 * * *" --time-zone Europe/Berlin`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -147,8 +147,8 @@ func newJobsRunsCommand() *cobra.Command {
 	cmd := newAskCommand(&cobra.Command{
 		Use:   "runs NAME",
 		Short: "List the last runs of a job",
-		Long: `List the last 20 runs of a job, the latest first. Those of a job that runs on each node are of the
-agent that is asked, since it was started.`,
+		Long: `List the last 20 runs of a job, the latest first. For a job of each node they are those of the agent
+that is asked, since it was started.`,
 		Example: `  muster jobs runs report`,
 		Args:    cobra.ExactArgs(1),
 		PreRun:  func(_ *cobra.Command, args []string) { name = args[0] },
@@ -176,9 +176,9 @@ func newJobsOutputCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "output NAME [RUN]",
 		Short: "Print what a run of a job has written",
-		Long: `Print the last 64 KiB that a run of a job has written to its standard output and error, of the last
-one or of RUN, a number that muster jobs runs shows. It is kept of the last eight runs. What goes to a
-terminal has control characters replaced.`,
+		Long: `Print the last 64 KiB that a run of a job has written to its standard output and error: the last run,
+or RUN, a number that muster jobs runs shows. The output of the last eight runs is kept. On a terminal
+control characters are replaced.`,
 		Example: `  muster jobs output report
   muster jobs output report 12 >report.txt`,
 		Args: cobra.RangeArgs(1, 2),

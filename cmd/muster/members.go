@@ -31,8 +31,8 @@ func newMasterCommand() *cobra.Command {
 		Use:   "master",
 		Short: "Show the master of the cluster and its term",
 		Long: `Show the master of the cluster, as the agent that is asked knows it, with its term
-and the addresses of its application. Where there is no master, the status is 1 and
-the reason is told.`,
+and the addresses of its application. If there is no master, the status is 1 and
+the reason is printed.`,
 		Example: `  muster master
   muster master -o json | jq -r .app_addrs.http`,
 	}, agentService, answerTo(httpapi.PathMaster, printMaster))

@@ -22,9 +22,8 @@ func newResignCommand() *cobra.Command {
 		Use:   "resign",
 		Short: "Have an agent give mastership up, so that another node is elected",
 		Long: `Have the agent that is asked give mastership up in good order. Its node stays a member, and
-may be master again later. It is an error where it is not master; the error names the
-master. It waits until that is done: for as long as mastership.drain_timeout of the agent
-allows its work to end, and some seconds.`,
+may be master again later. If it is not master, the error names the master. This waits until
+the work of the master has ended, at most for mastership.drain_timeout and some seconds.`,
 		Example: `  muster resign
   muster resign --agent https://10.0.0.5:7980 --ca-file ca.pem --token-file token`,
 	}, httpapi.PathResign, func(w io.Writer, r httpapi.Resigned) {
@@ -36,8 +35,8 @@ func newLeaveCommand() *cobra.Command {
 	return newOperateCommand(&cobra.Command{
 		Use:   "leave",
 		Short: "Have an agent leave the cluster in good order and end",
-		Long: `Have the agent that is asked leave: it gives mastership up, takes its registration away,
-says goodbye to the members, and ends with status 0, as on SIGTERM. What supervises it may
+		Long: `Have the agent that is asked leave: it gives mastership up, removes its registration,
+tells the members that it leaves, and ends with status 0, as on SIGTERM. Its supervisor may
 start it again.`,
 		Example: `  muster leave
   muster leave -c /etc/muster/muster.yaml`,
@@ -48,10 +47,10 @@ func newReloadCommand() *cobra.Command {
 	return newOperateCommand(&cobra.Command{
 		Use:   "reload",
 		Short: "Have an agent read its configuration again",
-		Long: `Have the agent that is asked read its configuration again, as SIGHUP does. What can be put in
-force at once is: log.level and the token of the API. Where another key has changed, the
-agent leaves in good order and ends with status 3, for its supervisor to start it again.
-A configuration that is wrong changes nothing.`,
+		Long: `Have the agent that is asked read its configuration again, as on SIGHUP. It applies log.level
+and the token of the API at once. If another key has changed, the agent leaves in good order
+and ends with status 3, so that its supervisor starts it again. If the configuration is
+wrong, nothing changes.`,
 		Example: `  muster reload
   muster config check -c /etc/muster/muster.yaml && muster reload -c /etc/muster/muster.yaml`,
 	}, httpapi.PathReload, func(w io.Writer, r httpapi.Reloaded) {

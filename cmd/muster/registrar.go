@@ -16,18 +16,19 @@ func newRegistrarCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "registrar",
 		Short: "Register the containers and services of this host",
-		Long: `Keep the containers of this host registered, and the services of the configuration
-that are no containers, with every provider that is configured and takes registrations.
-What is registered, where and why is served over HTTP, at /v1/registrar.
+		Long: `Keep the containers of this host registered, and the services of the configuration that
+are no containers, with every configured provider that accepts registrations. What is
+registered, where and why is served over HTTP, at /v1/registrar.
 
-What is registered of a container is said by its labels and its environment, with the
+The labels and the environment of a container say what is registered of it, in the
 SERVICE_* grammar of gliderlabs/registrator. muster registrar explain shows it.
 
-On SIGTERM or an interrupt the registrar leaves what it has registered to the next start,
-which takes it over without a gap within the TTL; without one it goes then. It takes all
-away at once where registrar.on_exit is deregister. A second signal ends it at once. On SIGHUP
-it reads its configuration again: log.level and the token of the API are put in force, and
-where another key has changed it stops and ends with status 3, to be started again.`,
+On SIGTERM or an interrupt the registrar renews its registrations a last time. One that
+starts within the TTL takes them over without a gap; otherwise they expire. If
+registrar.on_exit is deregister, it removes them at once. A second signal ends it at once.
+
+On SIGHUP it reads its configuration again, and applies log.level and the token of the API.
+If another key has changed, it ends with status 3, so that its supervisor starts it again.`,
 		Example: `  muster registrar -c muster.yaml
   MUSTER_PROVIDER_ETCD_ENDPOINTS=http://127.0.0.1:2379 muster registrar --registrar-cleanup
   docker inspect web | muster registrar explain --inspect -`,

@@ -70,9 +70,9 @@ func newRootCommand(stdout, stderr io.Writer) *cobra.Command {
 		Long: `Muster lets the nodes of a service find each other, register at the address that
 others can dial, form one cluster and elect one master.
 
-The status is 0 where a command is done, 1 where it failed, and 2 where its usage
-or the configuration is wrong. An agent or registrar that ends with 3 wants to be started
-again: its configuration has changed.`,
+The status is 0 if a command is done, 1 if it failed, and 2 if its usage or the
+configuration is wrong. An agent or registrar ends with 3 if its configuration has changed,
+so that its supervisor starts it again.`,
 		Example: `  muster demo                     # see it work on this machine
   muster config check -c muster.yaml
   muster agent -c muster.yaml

@@ -19,11 +19,11 @@ func newStatusCommand() *cobra.Command {
 	cmd := newAskCommand(&cobra.Command{
 		Use:   "status",
 		Short: "Show what an agent says of itself: ready or not, its address and how it was found",
-		Long: `Show what the agent that is asked says of itself: whether it is ready and what it
-waits for, the address that others dial and what each step of finding it has
-answered, who could reach it there, and how it stands with its providers.
+		Long: `Show the state of the agent that is asked: whether it is ready, and what it waits for;
+the address that others dial, each step of finding it, and who could reach it there; and
+the providers, with their errors.
 
-Where a registrar answers, show what muster registrar status does.`,
+If a registrar answers, show what muster registrar status does.`,
 		Example: `  muster status
   muster status -o json | jq .advertise
   muster status --agent 127.0.0.1:7981   # of a registrar`,
@@ -56,12 +56,11 @@ func newRegistrarStatusCommand() *cobra.Command {
 	return newAskCommand(&cobra.Command{
 		Use:   "status",
 		Short: "Show what a registrar says of itself: ready or not, what is registered, and what is wrong",
-		Long: `Show what the registrar that is asked says of itself: whether it is ready and what it
-waits for, the address of its host, how it stands with the engine and its providers, and
-each service with where it is registered. What runs and is not registered is told with
-the reason.
+		Long: `Show the state of the registrar that is asked: whether it is ready, and what it waits for;
+the address of its host; the container engine and the providers, with their errors; each
+service, and where it is registered; and what runs and is not registered, with the reason.
 
-The status is 0 where a registrar answers, ready or not.`,
+The status is 0 if a registrar answers, ready or not.`,
 		Example: `  muster registrar status
   muster registrar status -o json | jq -r '.services[] | select(.registered == []) | .id'`,
 	}, registrarService, answerTo(host.PathRegistrar, printReport))

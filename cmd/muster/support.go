@@ -39,17 +39,18 @@ func newSupportCommand() *cobra.Command {
 		Use:   "support",
 		Short: "Write one archive with all that a report of a bug needs",
 		Long: `Write an archive (tar, gzip) with what a report of a bug needs: the version, the system
-and its clock, the configuration in effect, the variables, what muster doctor finds, the
-version of the container engine, the last of the journal, and what the agent or registrar
-says: status, members, master, voters, metrics, and the last of its history.
+and its clock, the configuration in effect, the environment variables, what muster doctor
+finds, the version of the container engine, and the last of the journal; and of the agent or
+registrar its status, members, master, voters, metrics, and the last of its history.
 
-It can be made while the agent hangs or does not run, and while the configuration is
-wrong: each part is bounded in time, and what is missing says why. With --agent beside -c
-that agent is asked. If the file is wrong it is the one that would be asked without it. The files are listed
-with their sizes, on standard error where the archive goes to standard output.
+It can be made while the agent hangs or does not run, and while the configuration is wrong:
+each part is bounded in time, and if one is missing, the archive says why. With --agent and
+-c, the agent that --agent names is asked. If the file is wrong, the agent is asked that
+would be asked without it. The files are listed with their sizes, on standard error if the
+archive goes to standard output.
 
-Passwords, tokens, keys and the passwords of URLs are redacted. Addresses, names of nodes
-and services, and metadata are not: look at it before you publish it.
+Passwords, tokens and keys are redacted, also in URLs. Addresses, names of nodes and
+services, and metadata are not: look at the archive before you publish it.
 
 Only its owner may read the file. Nothing is overwritten.`,
 		Example: `  muster support -c muster.yaml

@@ -24,9 +24,9 @@ func newTLSCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tls",
 		Short: "Make certificates for the traffic between nodes and for the HTTP API",
-		Long: `Make an authority, once for a cluster, and with it a certificate for each node. The
-key of the authority, ca-key.pem, stays where certificates are made: no node needs
-it, and with it anyone can be any node.`,
+		Long: `Make an authority, once for a cluster, and with it a certificate for each node. Keep
+the key of the authority, ca-key.pem, off the nodes: none needs it, and with it
+anyone can be any node.`,
 	}
 	cmd.AddCommand(newTLSCACommand(), newTLSCertCommand())
 	return cmd

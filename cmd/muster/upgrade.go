@@ -41,15 +41,16 @@ commands read and write the same records as programs that use package node/upgra
 		newAmendCommand(&cobra.Command{
 			Use:   "retry",
 			Short: "Have a step run again that has failed or was interrupted",
-			Long: `Have a step run again that has failed, or was interrupted and is not restartable. It runs as soon
-as a node that has it is master. It is an error if the step is in another state.`,
+			Long: `Run a step again that has failed, or was interrupted and is not restartable. It runs as soon as a
+node that has it is master. It is an error if the step is in another state.`,
 			Example: `  muster upgrade retry schema 1.2`,
 		}, httpapi.PathUpgradeRetry, "runs again"),
 		newAmendCommand(&cobra.Command{
 			Use:   "resolve",
 			Short: "Record a step as done that is known to be",
-			Long: `Record a step as done. This is for an operator who knows that it is, as where a node was stopped
-at the very end of it, or its record was lost. The gates of the step open, and it does not run.`,
+			Long: `Record a step as done. This is for an operator who knows that it is, for example if a node was
+stopped at the very end of the step, or if its record was lost. The gates of the step open, and it
+does not run.`,
 			Example: `  muster upgrade resolve schema 1.2`,
 		}, httpapi.PathUpgradeResolve, "is recorded as done"),
 	)
@@ -103,9 +104,9 @@ func newUpgradeWaitCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "wait [flags] NAME VERSION",
 		Short: "Wait until a step is done, on whatever node it runs",
-		Long: `Wait until a step is done, on whatever node it runs, and end with status 0 then; at once if it is.
-If it has failed, or was interrupted and may not run again, the status is 1, and the error is that
-of the step. An agent that does not answer is waited for.`,
+		Long: `Wait until a step is done, on any node, and end with status 0. If it has failed, or was interrupted
+and may not run again, print its error and end with status 1. If the agent does not answer, wait
+until it does.`,
 		Example: `  muster upgrade wait schema 1.2 && exec ./server
   muster upgrade wait --timeout 5m schema 1.2`,
 		Args: cobra.ExactArgs(2),

@@ -38,26 +38,26 @@ func newUpgradeRunCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run [flags] NAME VERSION -- COMMAND [ARGUMENT...]",
 		Short: "Run a step once in the cluster, on one of the hosts that start this",
-		Long: `Run a step once in the cluster. Of all hosts that start this, one runs COMMAND. All of them end
-with status 0 when it is done, at once if it was done before, and with status 1 and its error if
-it has failed. It does not run again then before muster upgrade retry.
+		Long: `Run a step once in the cluster. Of all hosts that start this, one runs COMMAND. When it is done,
+all of them end with status 0, at once if it was done before. If it has failed, all end with
+status 1 and its error, and it runs again only after muster upgrade retry.
 
-The step is claimed and recorded by the node of the agent when it is master. If no host that
-starts this is master, mastership goes to one that does. With -c the command runs a node of its
-own, with its API, until the step is done, and needs no agent.
+The master claims the step and records it. If no host that starts this is master, mastership
+goes to one that does. With -c this runs a node of its own, with its API, until the step is
+done, and needs no agent.
 
-COMMAND has MUSTER_RUN_TERM, MUSTER_RUN_CLUSTER_ID and MUSTER_RUN_NODE_ID in its environment, and
-is killed at the deadline of the grant, as by muster while-master, whose help says how. It is
-done if its status is 0, and has failed with any other.
+COMMAND has MUSTER_RUN_TERM, MUSTER_RUN_CLUSTER_ID and MUSTER_RUN_NODE_ID in its environment. The
+step is done if its status is 0, and has failed with any other. COMMAND is killed at the deadline
+of the grant; the help of muster while-master says how.
 
-It is interrupted if it was asked to end, or killed, since mastership was asked back, the grant
-ended, or this process got SIGTERM or an interrupt; and if this process or the agent dies. With
---restartable it runs again then; otherwise it has failed, and an operator decides, by muster
-upgrade retry or resolve. Give all hosts the same flags.
+The step is interrupted if mastership is asked back, the grant ends, or this process gets SIGTERM
+or an interrupt, before COMMAND has ended with status 0; and if this process or the agent dies.
+With --restartable it runs again. Otherwise an operator decides, by muster upgrade retry or
+resolve. Give all hosts the same flags.
 
-With --after-all it waits until all members of the cluster have started this: until each has the
-program that can live with what it changes. A host that starts a lower version afterwards gets an
-error.`,
+With --after-all the step waits until all members of the cluster have started this, so that each
+has a program that works with what it changes. A host that starts a lower version afterwards gets
+an error.`,
 		Example: `  muster upgrade run schema 1.2 -- ./migrate.sh
   muster upgrade run --restartable schema 1.2 -- ./migrate.sh && exec ./server
   muster upgrade run -c muster.yaml schema 1.2 -- ./migrate.sh   # in an init container`,

@@ -40,14 +40,16 @@ func newFoundCommand() *cobra.Command {
 		Short: "Found the cluster although voters are gone for good",
 		Long: `Found the cluster although some of the listed voters do not answer.
 
-Voters that remember nothing found a cluster once each of the list has answered that it
-remembers nothing. Where one is gone for good, this has the agent that is asked found it
-with those that are there, of which there must be a majority. It is done once: nothing of
-it is kept in a file, and an agent that is started again waits as before.
+New voters found a cluster once all of the list have answered that they remember none. If
+one is gone for good, this has the agent that is asked found the cluster with those that
+answer, which must be a majority. It is done once: an agent that is started again before
+that waits for all, as before.
 
-What it may cost: if a voter that does not answer does remember a cluster, its records and
-its terms are given up. When it comes back it takes no part and says so, until its
-node.data_dir is removed.`,
+What it may cost: if a voter that does not answer remembers a cluster, the records and the
+terms of that cluster are given up. When the voter comes back, it takes no part and reports
+that, until its node.data_dir is removed.
+
+Without --yes nothing is changed, and what would be given up is printed.`,
 		Example: `  muster voters found -c muster.yaml        # say what it would do
   muster voters found -c muster.yaml --yes`,
 		Args: cobra.NoArgs,

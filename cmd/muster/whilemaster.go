@@ -50,31 +50,32 @@ highest that it has seen.
 
 When mastership is asked back, as by muster resign or muster leave, COMMAND gets SIGTERM, and
 SIGKILL when mastership.drain_timeout of the agent is nearly over. The grant is kept and renewed
-until COMMAND has ended; then another node can be master. At the deadline of the grant at the
-latest, all that COMMAND has started is killed, also if the agent dies or hangs. Afterwards
-this waits until the node is master again.
+until COMMAND has ended; then another node can be master. At the deadline of the grant, or if
+the agent dies or hangs, everything that COMMAND has started is killed. Afterwards this waits
+until the node is master again.
 
-On Linux COMMAND runs in a PID namespace if that is permitted (to root with CAP_SYS_ADMIN, and
-to other users where they may make user namespaces): nothing of it can survive. In the latter
-case /proc shows the process ids of outside, so that COMMAND cannot use pkill. Otherwise, and
-with --no-namespace, it runs in a process group, and processes that it leaves behind are found
-and killed, unless this process and its supervisor are killed in the same moment. On other Unix
-systems a process that leaves the group survives. On Windows this command is refused.
+On Linux COMMAND runs in a PID namespace if that is permitted: to root with CAP_SYS_ADMIN, and to
+other users if they may make user namespaces. Then nothing of it can survive. With a user
+namespace /proc shows the process ids of the host, so COMMAND cannot use pkill.
 
-If this process is stopped (SIGSTOP), COMMAND is killed at the deadline of the grant that is
-known, and after 10 s the agent gives mastership up.
+Otherwise, and with --no-namespace, COMMAND runs in a process group. Processes that it leaves
+behind are found and killed, unless this process and its supervisor are killed at the same
+moment. On other Unix systems a process that leaves the group survives. Windows is not supported.
+
+If this process is stopped (SIGSTOP), COMMAND is killed at the last deadline of the grant that
+this process knows, and after 10 s the agent gives mastership up.
 
 Not promised: if this process and its supervisor are both stopped (SIGSTOP), COMMAND is killed
-when they go on; a process in an uninterruptible sleep dies later. The term protects then.
+when they continue. A process in an uninterruptible sleep dies later. Then the term protects.
 
 One COMMAND runs for each agent and --name: the agent grants nothing to a second one until the
-first has ended or its grant has expired. COMMAND also holds the lock of a file, which its
-processes inherit. If this process was killed and is started again, it waits for what is left.
+first has ended or its grant has expired. COMMAND and its processes also hold the lock of a file.
+If this process was killed and is started again, it waits until they have ended.
 
-A COMMAND that ends by itself is run again as --restart says. If it is not, its status is that
-of this process, 128 and the number of the signal if it was killed by one; 126 or 127 if it
-cannot be executed. Then the node gives mastership up, so that another one does the work. All
-signals are passed on; after SIGTERM or an interrupt COMMAND is not run again.`,
+A COMMAND that ends by itself is run again as --restart says. If it is not, this process ends with
+its status, with 128 and the number of the signal if it was killed by one, or with 126 or 127 if
+it cannot be executed. Then the node gives mastership up, so that another one does the work. All
+signals are passed on. After SIGTERM or an interrupt COMMAND is not run again.`,
 		Example: `  muster while-master -- ./worker
   muster while-master --restart always -- ./worker --queue orders
   muster while-master -c muster.yaml -- ./worker`,
