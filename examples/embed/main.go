@@ -1,6 +1,6 @@
-// Command embed is a program with a node inside: of all that are started, one does
-// the work. Start it on three terminals, as the first master is elected once all three are there,
-// and stop the one that works:
+// Command embed is a program with a node inside: of three that run, one does the work. Start it in
+// three terminals. The first master is elected once all three run. Then stop the one that works,
+// and another one takes over:
 //
 //	go run ./examples/embed 127.0.0.1:7951
 //	go run ./examples/embed 127.0.0.1:7952
@@ -74,7 +74,7 @@ func work(ctx context.Context, term node.Term) error {
 	for {
 		select {
 		case <-tick.C:
-			// Whatever receives the work refuses a lower term than it has seen.
+			// What receives the work rejects a term below the highest that it has seen.
 			fmt.Println("working in term", term)
 		case <-ctx.Done():
 			return nil

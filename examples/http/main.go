@@ -1,5 +1,5 @@
 // Command http is a program whose nodes speak HTTP with each other over the one port of Muster.
-// The host of a URL is the id of a node, or master. Start it on three terminals:
+// The host of a URL is the id of a node, or master. Start it in three terminals:
 //
 //	go run ./examples/http 127.0.0.1:7961
 //	go run ./examples/http 127.0.0.1:7962

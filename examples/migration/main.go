@@ -1,5 +1,5 @@
-// Command migration is a program that all hosts start at once, and that must not serve before a
-// migration is done: one of them runs it, and the others wait at the gate. Start it on three
+// Command migration is a program that must not serve before a migration is done. All hosts start it
+// at once: one of them runs the migration, and the others wait at the gate. Start it in three
 // terminals:
 //
 //	go run ./examples/migration 127.0.0.1:7951
@@ -7,8 +7,8 @@
 //	go run ./examples/migration 127.0.0.1:7953
 //
 // The records are kept by the nodes, in the user's state directory, as
-// ~/.local/state/muster/migration: a second run finds the migration done. Set FAIL=1 on all to see
-// what a failure looks like; it is recorded as well, under a name of its own.
+// ~/.local/state/muster/migration: a second run finds the migration done. Set FAIL=1 on all three
+// to see a failure. It is recorded as well, under a name of its own.
 package main
 
 import (

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Starts a service whose database is migrated first: by one of all hosts that run this at once. The
-# others wait, and none starts if a step fails. There is an agent on each host. As an init container
-# it is this without the last line, with the agent beside it.
+# Starts a service after its database was migrated. Run this on all hosts, each with an agent: one
+# host runs the migration, and the others wait. If a step fails, none starts. For an init container,
+# leave out the last line, and run the agent beside it.
 #
 #	./start.sh ./server
 set -eu

@@ -1,5 +1,5 @@
-// Command nightly is a program with jobs: a report at half past two in the night of Berlin, by one
-// node, a heartbeat every ten seconds, and a clean-up each minute on every node. Start it on three
+// Command nightly is a program with jobs. One node writes a report at half past two at night in
+// Berlin, and a heartbeat every ten seconds. Every node cleans up each minute. Start it in three
 // terminals, and stop the one that writes the heartbeat:
 //
 //	go run ./examples/nightly 127.0.0.1:7951

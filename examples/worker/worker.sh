@@ -1,9 +1,9 @@
 #!/bin/sh
-# Works on one host at a time. Start this on each, beside its agent:
+# Works on one host at a time. Start this on each host, beside its agent:
 #
 #	muster while-master --restart always -- ./worker.sh
 #
-# Whatever receives the work is sent the term, and refuses a lower one than it has seen.
+# Send the term with the work: the receiver rejects a term below the highest that it has seen.
 set -eu
 trap 'echo "asked to end in term $MUSTER_RUN_TERM"; exit 0' TERM
 
