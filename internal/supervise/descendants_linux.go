@@ -47,7 +47,7 @@ func killDescendants(spared processes, reaped func(pid int, ws syscall.WaitStatu
 // killed before.
 func killChildren(parent int, spared processes, killed map[int]bool) (found []int, fresh bool) {
 	for _, pid := range children(parent) {
-		if spared.has(pid) {
+		if spared.has(pid) || wrappers.has(pid) {
 			continue
 		}
 		_ = syscall.Kill(pid, syscall.SIGKILL)

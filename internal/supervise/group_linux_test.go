@@ -32,6 +32,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(onceVariable); dir != "" {
 		os.Exit(runOnceIn(dir))
 	}
+	if dir := os.Getenv(orphansVariable); dir != "" {
+		os.Exit(killOrphansIn(dir))
+	}
 	if dir := os.Getenv(wrapperVariable); dir != "" {
 		os.Exit(runWrapper(dir))
 	}
@@ -234,4 +237,21 @@ while [ ! -e $1/hup ]; do sleep 0.05; done
 		t.Fatal(err)
 	}
 	wait.For(t, "another run", func() bool { return runs() > 1 })
+}
+
+// A wrapper that waits for a lock only so long says who may have it.
+func TestLockThatIsNotGiven(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	held, taken, err := Lock(path)
+	if err != nil || !taken {
+		t.Fatal(taken, err)
+	}
+	defer held.Close()
+	status, err := Run(t.Context(), Options{
+		Command: []string{"true"}, LockFile: path, Source: oneGrant{time.Minute},
+		Logger: slog.New(slog.DiscardHandler), lockWithin: 10 * time.Millisecond,
+	})
+	if err == nil || !strings.Contains(err.Error(), "an earlier run") || status == 0 {
+		t.Errorf("status %d, %v", status, err)
+	}
 }

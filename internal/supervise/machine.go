@@ -52,13 +52,14 @@ type rules struct {
 	ignoreLock     bool // runs a command without the lock
 	doneEarly      bool // says that the command has ended when it was only asked to
 	blindStage     bool // executes the command without another look at the clock
+	runsAgain      bool // runs a second command where there is to be one
 }
 
 // machine decides what the wrapper does. It has no clock, goroutine or process.
 type machine struct {
 	rules   rules
 	restart Restart
-	once    bool // it runs one command
+	once    bool // it runs one command, and ends with it
 	// lead is how long before the deadline the command is killed; 0 for killLead.
 	lead time.Duration
 	// jitter returns a duration a little shorter than d.
@@ -234,7 +235,7 @@ func (m *machine) end(now clock.Instant, e ended, out []any) []any {
 	}
 	m.run = nil
 	switch {
-	case m.stopping, m.once && !e.unstarted:
+	case m.stopping, m.once && !e.unstarted && !m.rules.runsAgain:
 		m.stopping, m.status = true, e.status
 	case e.unstarted, e.expired, r.asked, r.killed:
 		// It did not end by itself.

@@ -45,6 +45,7 @@ type sim struct {
 	inFlight  []flight
 
 	m        *machine
+	executed bool          // the wrapper has had a command executed
 	pausedTo clock.Instant // the wrapper
 	queue    []any
 
@@ -107,9 +108,10 @@ func (s *sim) upTo(d time.Duration) time.Duration { return time.Duration(s.rng.I
 
 func (s *sim) startWrapper() {
 	policy := []Restart{RestartNever, RestartOnFailure, RestartAlways}[s.rng.IntN(3)]
-	s.m = &machine{rules: s.rules, restart: policy, jitter: func(d time.Duration) time.Duration { return d }}
-	s.queue, s.inFlight, s.stream, s.pausedTo = nil, nil, nil, 0
-	s.logf("wrapper started, restart %s", policy)
+	once := s.chance(0.3)
+	s.m = &machine{rules: s.rules, restart: policy, once: once, jitter: func(d time.Duration) time.Duration { return d }}
+	s.queue, s.inFlight, s.stream, s.pausedTo, s.executed = nil, nil, nil, 0, false
+	s.logf("wrapper started, restart %s, once %t", policy, once)
 }
 
 // post hands an event to the machine, or keeps it while the wrapper is paused.
@@ -284,6 +286,12 @@ func (s *sim) processes() {
 				s.finish(p, ended{unstarted: true})
 				continue
 			}
+			if !p.orphan {
+				if s.executed && s.m.once {
+					s.violate("a wrapper of one command runs a second one")
+				}
+				s.executed = true
+			}
 			if s.chance(0.2) {
 				p.diesAt, p.status = s.now.Add(s.upTo(5*time.Second)), s.rng.IntN(2)
 			}
@@ -427,6 +435,7 @@ func TestModelNoticesBrokenVariants(t *testing.T) {
 		"the stage does not look at the clock": {blindStage: true},
 		"a second command beside an orphan":    {ignoreLock: true},
 		"done before the command has ended":    {doneEarly: true},
+		"a second command where one is to be":  {runsAgain: true},
 	} {
 		found := -1
 		for i := 0; i < 3000 && found < 0; i++ {

@@ -19,8 +19,12 @@ import (
 	"github.com/musterhq/muster/internal/testing/wait"
 )
 
-// onceVariable has this binary run RunOnce in the directory that it names.
-const onceVariable = "SUPERVISE_TEST_ONCE"
+// onceVariable has this binary run RunOnce in the directory that it names, and orphansVariable kill
+// orphans beside that.
+const (
+	onceVariable    = "SUPERVISE_TEST_ONCE"
+	orphansVariable = "SUPERVISE_TEST_ORPHANS"
+)
 
 // output takes what a command writes.
 type output struct {
@@ -213,20 +217,32 @@ func runOnceIn(dir string) int {
 	return 0
 }
 
-// The agent is killed: all of the command is, although its grant lasts.
-func TestOnceDiesWithTheAgent(t *testing.T) {
-	dir := t.TempDir()
+// startOnce starts this binary with the variable, in a directory of its own, and waits until the
+// command of runOnceIn runs there. beat returns another text each time that it went on.
+func startOnce(t *testing.T, variable string) (dir string, agent *exec.Cmd, beat func() string) {
+	t.Helper()
+	dir = t.TempDir()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	agent := exec.Command(self)
-	agent.Env, agent.Dir = append(os.Environ(), onceVariable+"="+dir), dir
+	agent = exec.Command(self)
+	agent.Env, agent.Dir = append(os.Environ(), variable+"="+dir), dir
 	if err := agent.Start(); err != nil {
 		t.Fatal(err)
 	}
-	beat := func() string { b, _ := os.ReadFile(filepath.Join(dir, "beat")); return string(b) }
+	t.Cleanup(func() {
+		_ = agent.Process.Kill()
+		_ = agent.Wait()
+	})
+	beat = func() string { b, _ := os.ReadFile(filepath.Join(dir, "beat")); return string(b) }
 	wait.For(t, "the command runs", func() bool { return beat() != "" })
+	return dir, agent, beat
+}
+
+// The agent is killed: all of the command is, although its grant lasts.
+func TestOnceDiesWithTheAgent(t *testing.T) {
+	dir, agent, _ := startOnce(t, onceVariable)
 	_ = agent.Process.Signal(syscall.SIGKILL)
 	_ = agent.Wait()
 	wait.For(t, "it holds no lock", func() bool {
@@ -236,6 +252,38 @@ func TestOnceDiesWithTheAgent(t *testing.T) {
 		}
 		return taken
 	})
+}
+
+// killOrphansIn has a Run of this process kill what a command has left, beside a RunOnce.
+func killOrphansIn(dir string) int {
+	go runOnceIn(dir)
+	wait.Until(context.Background(), func() bool {
+		_, err := os.Stat(filepath.Join(dir, "beat"))
+		return err == nil
+	})
+	orphan := exec.Command("sleep", "600")
+	if orphan.Start() != nil {
+		return 1
+	}
+	killOrphans(processes{})
+	write(dir, "killed", orphan.Process.Pid)
+	select {}
+}
+
+// What Run kills in a process that has jobs, too, are not the jobs.
+func TestOnceIsNoOrphan(t *testing.T) {
+	dir, _, beat := startOnce(t, orphansVariable)
+	var orphan int
+	wait.For(t, "the orphan is killed", func() bool {
+		text, _ := os.ReadFile(filepath.Join(dir, "killed"))
+		orphan, _ = strconv.Atoi(strings.TrimSpace(string(text)))
+		return orphan != 0
+	})
+	if syscall.Kill(orphan, 0) == nil {
+		t.Errorf("the orphan %d is alive", orphan)
+	}
+	last := beat()
+	wait.For(t, "the command goes on", func() bool { return beat() != last })
 }
 
 // A supervisor kills its command at the last deadline that it was given, and says so.

@@ -32,8 +32,14 @@ const (
 	fdOutcome = 4 // what has become of the command, as one
 )
 
-// endTimeout bounds the wait for a wrapper beyond the moment at which it has killed the command.
-const endTimeout = 2 * time.Second
+const (
+	// endTimeout bounds the wait for a wrapper beyond the moment at which it has killed the
+	// command.
+	endTimeout = 2 * time.Second
+	// onceLockWithin bounds the wait for what an earlier run has left: longer than a grant, at
+	// whose end it is killed, if anybody is left who does that.
+	onceLockWithin = 30 * time.Second
+)
 
 var isMain atomic.Bool
 
@@ -68,7 +74,7 @@ func RunOnce(ctx context.Context, o Once) (status int, err error) {
 	cmd.ExtraFiles = []*os.File{grants, outcome}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // signals of a terminal are for the agent
 	cmd.WaitDelay = endTimeout                            // for what has the output open and is out of reach
-	err = cmd.Start()
+	err = wrappers.start(cmd)
 	grants.Close()
 	outcome.Close()
 	if err != nil {
@@ -89,6 +95,7 @@ func RunOnce(ctx context.Context, o Once) (status int, err error) {
 			out.lost = true
 		}
 		_ = cmd.Wait() // what it reports counts
+		wrappers.remove(cmd.Process.Pid)
 		ended <- out
 	}()
 	defer giving.Wait()
@@ -114,6 +121,42 @@ func RunOnce(ctx context.Context, o Once) (status int, err error) {
 		return out.Status, ErrNotRenewed
 	}
 	return out.Status, nil
+}
+
+// wrappers are those that RunOnce has started and that have not ended: a Run in this process, which
+// kills what a command has left, must not kill them.
+var wrappers launched
+
+// launched are processes that this one has started.
+type launched struct {
+	mu   sync.Mutex
+	pids map[int]bool
+}
+
+// start starts cmd. While it does, has waits.
+func (c *launched) start(cmd *exec.Cmd) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err := cmd.Start()
+	if err == nil {
+		if c.pids == nil {
+			c.pids = make(map[int]bool)
+		}
+		c.pids[cmd.Process.Pid] = true
+	}
+	return err
+}
+
+func (c *launched) remove(pid int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.pids, pid)
+}
+
+func (c *launched) has(pid int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pids[pid]
 }
 
 // giver writes grants to a wrapper.
@@ -182,7 +225,7 @@ func wrapOnce(args []string) int {
 	s := &onceSource{grants: make(chan Grant, 1), cancel: cancel}
 	go s.read(os.NewFile(fdGrants, "grants"))
 	status, err := Run(ctx, Options{
-		Command: args[1:], LockFile: args[0], Source: s, once: true, Logger: slog.New(slog.DiscardHandler),
+		Command: args[1:], LockFile: args[0], Source: s, Once: true, lockWithin: onceLockWithin, Logger: slog.New(slog.DiscardHandler),
 		Ended: func(_ uint64, _ int, itself bool) { started, stopped = true, !itself },
 	})
 	switch {

@@ -44,8 +44,11 @@ type Options struct {
 	Signals <-chan os.Signal
 	// Logger takes what happens. Mandatory.
 	Logger *slog.Logger
+	// Once has Run return when a command that was started has ended, however that was: it is not
+	// run a second time.
+	Once bool
 
-	once bool // Run returns when a command has ended, however that was
+	lockWithin time.Duration // how long Run waits for the lock; 0: without end
 }
 
 // NoTerm is the term of a grant that is none: of a command that runs on each node. It has no

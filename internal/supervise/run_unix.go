@@ -52,7 +52,7 @@ func Run(ctx context.Context, o Options) (status int, err error) {
 	adopt()
 	events := make(chan any, 16)
 	r := &runner{Options: o, events: events}
-	r.m = machine{restart: o.Restart, once: o.once, jitter: func(d time.Duration) time.Duration { return d - rand.N(d/4+1) }}
+	r.m = machine{restart: o.Restart, once: o.Once, jitter: func(d time.Duration) time.Duration { return d - rand.N(d/4+1) }}
 	if done, status, err := r.takeLock(ctx); done {
 		return status, err
 	}
@@ -71,8 +71,13 @@ func Run(ctx context.Context, o Options) (status int, err error) {
 	return r.status, err
 }
 
-// takeLock waits for the lock. It reports that all is done if it was asked to end meanwhile.
+// takeLock waits for the lock. It reports that all is done if it was asked to end meanwhile, or if
+// it waits no longer.
 func (r *runner) takeLock(ctx context.Context) (done bool, status int, err error) {
+	var late <-chan time.Time
+	if r.lockWithin != 0 {
+		late = time.After(r.lockWithin)
+	}
 	for logged := false; ; logged = true {
 		file, taken, err := Lock(r.LockFile)
 		if err != nil {
@@ -93,6 +98,8 @@ func (r *runner) takeLock(ctx context.Context) (done bool, status int, err error
 			}
 		case <-ctx.Done():
 			return true, 128 + int(syscall.SIGTERM), nil
+		case <-late:
+			return true, 1, fmt.Errorf("the lock of %s is taken: what an earlier run has started may still run", r.LockFile)
 		case <-time.After(lockRetry):
 		}
 	}
