@@ -16,7 +16,7 @@ func TestPatience(t *testing.T) {
 	var p patience
 	start := time.Unix(1_000_000, 0)
 	trusted := func(minute float64, ahead ...node.Member) int {
-		return len(p.trusted(start.Add(time.Duration(minute*float64(time.Minute))), "schema", ahead, nil))
+		return len(p.trusted(start.Add(time.Duration(minute*float64(time.Minute))), "schema", ahead, nil, false))
 	}
 	for _, step := range []struct {
 		minute float64
@@ -38,9 +38,9 @@ func TestPatience(t *testing.T) {
 	now := start.Add(time.Hour)
 	for range 20 { // each time the announcement gets its two minutes
 		now = now.Add(48 * time.Hour)
-		p.trusted(now, "schema", []node.Member{a}, nil)
+		p.trusted(now, "schema", []node.Member{a}, nil, false)
 		now = now.Add(yieldMost)
-		if len(p.trusted(now, "schema", []node.Member{a}, nil)) != 0 {
+		if len(p.trusted(now, "schema", []node.Member{a}, nil, false)) != 0 {
 			t.Fatal("it is trusted for longer than two minutes")
 		}
 	}
@@ -65,8 +65,28 @@ func TestPatienceWithTheMaster(t *testing.T) {
 		{0, nil, 2}, {yieldMost, nil, 0}, {3 * time.Minute, master, 1},
 		{5 * time.Hour, master, 2}, {5*time.Hour + yieldMost - 1, nil, 2}, {5*time.Hour + yieldMost, nil, 0},
 	} {
-		if got := len(p.trusted(start.Add(step.after), "schema", []node.Member{a, b}, step.master)); got != step.want {
+		if got := len(p.trusted(start.Add(step.after), "schema", []node.Member{a, b}, step.master, false)); got != step.want {
 			t.Errorf("after %v %d of two are trusted, want %d", step.after, got, step.want)
+		}
+	}
+}
+
+// While a step runs here no patience is lost: nobody could become master.
+func TestPatienceWhileWorking(t *testing.T) {
+	t.Parallel()
+	a := node.Member{NodeID: "a", InstanceID: "a1"}
+	var p patience
+	start := time.Unix(1_000_000, 0)
+	for _, step := range []struct {
+		after   time.Duration
+		working bool
+		want    int
+	}{
+		{0, false, 1}, {time.Minute, true, 1}, {5 * time.Hour, true, 1},
+		{5*time.Hour + yieldMost - 1, false, 1}, {5*time.Hour + yieldMost, false, 0}, {5*time.Hour + yieldMost + 1, true, 0},
+	} {
+		if got := len(p.trusted(start.Add(step.after), "schema", []node.Member{a}, nil, step.working)); got != step.want {
+			t.Errorf("after %v %d are trusted, want %d", step.after, got, step.want)
 		}
 	}
 }

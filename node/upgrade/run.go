@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/musterhq/muster/internal/backoff"
 	"github.com/musterhq/muster/node"
 	"github.com/musterhq/muster/node/internal/claim"
 	"github.com/musterhq/muster/node/mastership"
@@ -43,6 +44,10 @@ const (
 	lookIdly   = 5 * time.Minute
 	// lookTimeout bounds one look at what is recorded of one name.
 	lookTimeout = 10 * time.Second
+	// A step that was interrupted, or has not begun, although this node is still master, is claimed
+	// again within pauseMin, doubled each time, up to pauseMax.
+	pauseMin = time.Second
+	pauseMax = 5 * time.Second
 )
 
 // Run runs the steps that are not done whenever this node is master, and announces them while it
@@ -85,6 +90,9 @@ type Runner struct {
 	patience patience
 	// announced are the added steps that this Runner has announced, for follow alone.
 	announced map[string]bool
+	// working says that a step is claimed here, or runs, and leaving that this node makes way for
+	// another one. Never are both true.
+	working, leaving bool
 }
 
 // Waiting says what keeps the next step from running on this node, such as members that have not
@@ -207,12 +215,25 @@ func (r *Runner) whileMaster(ctx context.Context, term node.Term) error {
 // keep the others from going on. Once all are done it looks at the ledger no more before a step is
 // added.
 func (r *Runner) work(ctx context.Context, owner claim.Owner) {
+	pauses := make(map[string]*pause)
 	for ctx.Err() == nil {
 		changed, more := r.next()
 		var waiting []string
+		var again <-chan time.Time
 		for _, name := range r.allNames() {
-			if why := r.workOn(ctx, owner, name); why != "" {
-				waiting = append(waiting, why)
+			p := pauses[name]
+			if p == nil {
+				p = &pause{retry: backoff.Backoff{Min: pauseMin, Max: pauseMax}}
+				pauses[name] = p
+			}
+			if time.Until(p.until) <= 0 {
+				p.why = r.workOn(ctx, owner, name, p)
+			}
+			if p.why != "" {
+				waiting = append(waiting, p.why)
+			}
+			if left := time.Until(p.until); left > 0 && again == nil {
+				again = time.After(left)
 			}
 		}
 		r.wait(strings.Join(waiting, "; "))
@@ -221,13 +242,22 @@ func (r *Runner) work(ctx context.Context, owner claim.Owner) {
 		}
 		select {
 		case <-changed:
+		case <-again:
 		case <-ctx.Done():
 		}
 	}
 }
 
-// workOn runs the steps of name that are not done, and says why it cannot go on.
-func (r *Runner) workOn(ctx context.Context, owner claim.Owner, name string) (why string) {
+// pause keeps the steps of a name from being claimed over and over in one term.
+type pause struct {
+	retry backoff.Backoff
+	until time.Time
+	why   string // what workOn said last
+}
+
+// workOn runs the steps of name that are not done, and says why it cannot go on. It sets the pause
+// after one that came to no end here.
+func (r *Runner) workOn(ctx context.Context, owner claim.Owner, name string, p *pause) (why string) {
 	was, found, err := recorded(ctx, r.Ledger, name)
 	if err != nil {
 		return err.Error()
@@ -246,15 +276,56 @@ func (r *Runner) workOn(ctx context.Context, owner claim.Owner, name string) (wh
 					name, step.Version, strings.Join(nodes, ", "))
 			}
 		}
+		if !r.beginWork() {
+			p.until = time.Now().Add(pauseMin)
+			return fmt.Sprintf("%s %s: mastership is left to another node", name, step.Version)
+		}
 		record, err := r.attempt(ctx, owner, step)
+		r.endWork()
 		if err != nil {
+			p.until = time.Now().Add(p.retry.Next())
 			return err.Error()
 		}
 		if s := statusOf(name, record); !s.reached(step.Version) {
+			if record.Owner == owner && (s.State == Interrupted || s.State == Free) {
+				p.until = time.Now().Add(p.retry.Next())
+			}
 			return fmt.Sprintf("%s %s is %s: %s", name, s.Version, s.State, s.Error)
 		}
 	}
 	return ""
+}
+
+// beginWork reports whether a step may be claimed: not if this node makes way.
+func (r *Runner) beginWork() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.working = !r.leaving
+	return r.working
+}
+
+func (r *Runner) endWork() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.working = false
+}
+
+// leave notes that this node makes way, or no longer. It returns false if it must not: a step runs
+// here, which that would interrupt.
+func (r *Runner) leave(leaving bool) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if leaving && r.working {
+		return false
+	}
+	r.leaving = leaving
+	return true
+}
+
+func (r *Runner) isWorking() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.working
 }
 
 // attempt claims and runs one step.
@@ -290,7 +361,7 @@ func (r *Runner) attempt(ctx context.Context, owner claim.Owner, step Step) (cla
 // follow announces the steps of this node while they are not done, makes way for members that
 // have more, and returns an error if the cluster has gone on without this node.
 func (r *Runner) follow(ctx context.Context) error {
-	y := yielding{node: r.Node, logger: r.Logger}
+	y := yielding{node: r.Node, logger: r.Logger, leave: r.leave}
 	defer y.end()
 	idle := false // the ledger had nothing about any step
 	for ctx.Err() == nil {
@@ -395,7 +466,7 @@ func (r *Runner) look(ctx context.Context, name string) (ahead string, todo bool
 		have = s.Version // what is done is no reason to make way
 	}
 	view := r.Node.View()
-	trusted := r.patience.trusted(time.Now(), name, a.instancesAhead(view, have), view.Master)
+	trusted := r.patience.trusted(time.Now(), name, a.instancesAhead(view, have), view.Master, r.isWorking())
 	if id, version, ok := a.ahead(trusted, have); ok {
 		ahead = fmt.Sprintf("node %s has %s %s, which this node lacks", id, name, version)
 	}

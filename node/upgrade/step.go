@@ -20,8 +20,10 @@ type Step struct {
 	// Version is the one that this step leads to, from the one before.
 	Version Version
 	// Run does it. Its context ends with the mastership, and then Run has the drain timeout of
-	// the node (1 s by default) to return. The term is to be attached to what it changes. An
-	// error that wraps ErrInterrupted is an interruption, and any other a failure.
+	// the node (1 s by default) to return: while one does not return, this node runs no other step,
+	// also if it is master again. The term is to be attached to what it changes. An error that
+	// wraps ErrInterrupted is an interruption, and any other a failure, unless it wraps
+	// ErrNotBegun.
 	Run func(ctx context.Context, term node.Term) error
 	// Restartable says that Run may be run again after it was interrupted in the middle, by a
 	// crash or by a change of master.
@@ -35,6 +37,10 @@ type Step struct {
 // ErrInterrupted is what an error of Step.Run wraps if the step was stopped, or if it is not known
 // what became of it, although the mastership goes on: as where it ran in a process that is gone.
 var ErrInterrupted = claim.ErrInterrupted
+
+// ErrNotBegun is what an error of Step.Run wraps if it has begun nothing, and that is certain: the
+// step is left to the node that claims it next, which may be this one.
+var ErrNotBegun = claim.ErrNotBegun
 
 // validate returns the steps by name, in order, or what is wrong with them.
 func validate(steps []Step) (map[string][]Step, error) {

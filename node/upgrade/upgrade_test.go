@@ -321,6 +321,40 @@ func TestMasterMakesWayForOneThatHasTheStep(t *testing.T) {
 	}
 }
 
+// A master that lacks a step of another node runs its own to their end before it makes way.
+func TestMasterEndsItsStepBeforeItMakesWay(t *testing.T) {
+	t.Parallel()
+	cluster := nodetest.Start(t, 2)
+	master := cluster.Master()
+	var other *node.Node
+	for _, n := range cluster.Nodes() {
+		if n != master {
+			other = n
+		}
+	}
+	var db table
+	begun := make(chan struct{})
+	var runs atomic.Int32
+	run(t, master, master.Store(), upgrade.Step{Name: "schema", Version: "1", Run: func(ctx context.Context, _ node.Term) error {
+		if runs.Add(1) == 1 {
+			close(begun)
+		}
+		select {
+		case <-ctx.Done(): // its node makes way
+			return ctx.Err()
+		case <-time.After(4 * time.Second): // it takes its time
+			return nil
+		}
+	}})
+	<-begun
+	run(t, other, other.Store(), upgrade.Step{Name: "index", Version: "1", Run: db.insert("index")})
+	open(t, other.Store(), "schema", "1")
+	open(t, other.Store(), "index", "1")
+	if n := runs.Load(); n != 1 || db.rows["index"] == 0 {
+		t.Errorf("the step ran %d times, rows %v", n, db.rows)
+	}
+}
+
 // A step waits until all that are in sight have it, says for which nodes, and does not wait for
 // one that is gone. One that comes later without it is refused.
 func TestAfterAll(t *testing.T) {
@@ -609,5 +643,29 @@ func TestInterruptedByItself(t *testing.T) {
 	open(t, n.Store(), "again", "1")
 	if got := runs.Load(); got != 2 {
 		t.Errorf("it ran %d times", got)
+	}
+}
+
+// A step that is interrupted again and again, or never begins, is not claimed in a loop, and counts
+// only what has begun.
+func TestInterruptedAgainAndAgain(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1).Nodes()[0]
+	for name, err := range map[string]error{"interrupted": upgrade.ErrInterrupted, "not-begun": upgrade.ErrNotBegun} {
+		var runs atomic.Int32
+		run(t, n, n.Store(), upgrade.Step{Name: name, Version: "1", Restartable: true, Run: func(context.Context, node.Term) error {
+			runs.Add(1)
+			return err
+		}})
+		wait.For(t, "it runs again", func() bool { return runs.Load() > 1 })
+		ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+		defer cancel()
+		if wait.Until(ctx, func() bool { return runs.Load() > 50 }) {
+			t.Errorf("%s: it runs in a loop", name)
+		}
+		all, failed := upgrade.Statuses(t.Context(), n.Store(), name)
+		if failed != nil || len(all) != 1 || err == upgrade.ErrNotBegun && all[0].Runs > 1 {
+			t.Errorf("%s: %+v, %v", name, all, failed)
+		}
 	}
 }

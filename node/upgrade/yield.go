@@ -39,8 +39,9 @@ type trial struct {
 
 // trusted returns those of the members whose announcements of name are not ignored. ahead are all
 // that have announced more of it than is done, and than this node has. That of the master, who may
-// be nil, is believed: nothing is lost by it, and the step may take long.
-func (p *patience) trusted(now time.Time, name string, ahead []node.Member, master *node.Master) []node.Member {
+// be nil, is believed: nothing is lost by it, and the step may take long. While a step runs here,
+// which nothing interrupts, no patience is lost.
+func (p *patience) trusted(now time.Time, name string, ahead []node.Member, master *node.Master, working bool) []node.Member {
 	last := (*p)[name]
 	delete(*p, name)
 	var trusted []node.Member
@@ -54,7 +55,7 @@ func (p *patience) trusted(now time.Time, name string, ahead []node.Member, mast
 		switch {
 		case now.Before(t.until):
 			continue
-		case t.since.Before(t.until):
+		case t.since.Before(t.until), working:
 			t.since = now // it has another try
 		}
 		if now.Sub(t.since) >= yieldMost {
@@ -77,8 +78,9 @@ func (p *patience) trusted(now time.Time, name string, ahead []node.Member, mast
 type yielding struct {
 	node    Node
 	logger  *slog.Logger
-	stop    func()    // ends the abstention; nil: there is none
-	since   time.Time // it has a reason to make way
+	leave   func(leaving bool) bool // says that it does, or no longer; false: it must not
+	stop    func()                  // ends the abstention; nil: there is none
+	since   time.Time               // it has a reason to make way
 	alone   time.Time
 	resumes time.Time
 }
@@ -120,16 +122,17 @@ func (y *yielding) set(ctx context.Context, reason string) (again <-chan time.Ti
 // begin abstains, or resigns each time that this node is master, where it cannot abstain.
 func (y *yielding) begin(ctx context.Context, reason string) {
 	if a, ok := y.node.(abstainer); ok {
-		if y.stop == nil {
+		if y.stop == nil && y.leave(true) {
 			y.logger.Info("mastership is left to another node", "reason", reason)
 			y.stop = a.Abstain(reason)
 		}
 		return
 	}
 	view := y.node.View()
-	if view.Master == nil || view.Master.InstanceID != y.node.InstanceID() {
+	if view.Master == nil || view.Master.InstanceID != y.node.InstanceID() || !y.leave(true) {
 		return
 	}
+	defer y.leave(false)
 	y.logger.Info("mastership is left to another node", "reason", reason)
 	ctx, cancel := context.WithTimeout(ctx, resignTimeout)
 	defer cancel()
@@ -142,5 +145,6 @@ func (y *yielding) end() {
 	if y.stop != nil {
 		y.stop()
 		y.stop = nil
+		y.leave(false)
 	}
 }

@@ -18,6 +18,9 @@ var (
 	// ErrInterrupted is what an error of the work wraps if it was stopped, or if it is not known
 	// what became of it, although the mastership goes on.
 	ErrInterrupted = errors.New("interrupted")
+	// ErrNotBegun is what an error of the work wraps if nothing of it has begun, nor will: the
+	// claim is given back.
+	ErrNotBegun = errors.New("not begun")
 )
 
 // Goal is what an attempt is to reach.
@@ -195,17 +198,26 @@ func (m *Machine) WriteFailed() Command {
 func (m *Machine) claimed(r Record, revision driver.Revision, valid bool) Command {
 	m.mine, m.prev = r, revision
 	if m.rules.deadline && !valid {
-		m.phase = ending
-		r.State, r.Runs = Free, r.Runs-1
-		return m.write(r, revision)
+		return m.giveBack()
 	}
 	m.phase = running
 	return Command{Action: Run, Record: r}
 }
 
+// giveBack leaves what was claimed to others.
+func (m *Machine) giveBack() Command {
+	r := m.mine
+	r.State, r.Runs = Free, r.Runs-1
+	m.phase = ending
+	return m.write(r, m.prev)
+}
+
 // Ran says how the work ended: err is nil if it was done, and interrupted says that it failed
 // because it was stopped.
 func (m *Machine) Ran(err error, interrupted bool, now time.Time) Command {
+	if errors.Is(err, ErrNotBegun) {
+		return m.giveBack()
+	}
 	r := m.mine
 	r.State, r.Ended = Done, now
 	if err != nil {
