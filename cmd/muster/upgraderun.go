@@ -160,7 +160,7 @@ func (u *upgradeRun) offer(cmd *cobra.Command, client apiClient, signals <-chan 
 	asked := make(chan os.Signal, cap(signals))
 	go s.passOn(running, signals, asked)
 	status, err := supervise.Run(running, supervise.Options{
-		Command: command, LockFile: lock, NoNamespace: u.inAGroup, Source: s, Ended: s.commandEnded,
+		Command: command, Once: true, LockFile: lock, NoNamespace: u.inAGroup, Source: s, Ended: s.commandEnded,
 		Signals: asked, Logger: slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil)),
 	})
 	if err != nil {
@@ -246,13 +246,15 @@ func (s *stepSource) outcome(term uint64) url.Values {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e, started := s.ended[term]
-	outcome, why := httpapi.OutcomeInterrupted, "the command was not started"
+	outcome, why := httpapi.OutcomeInterrupted, ""
 	switch {
-	case started && e.status == 0:
+	case !started:
+		return url.Values{"outcome": {httpapi.OutcomeNotBegun}}
+	case e.status == 0:
 		return url.Values{"outcome": {httpapi.OutcomeDone}}
-	case started && e.itself:
+	case e.itself:
 		outcome, why = httpapi.OutcomeFailed, fmt.Sprintf("%s has ended with status %d", s.command, e.status)
-	case started:
+	default:
 		why = fmt.Sprintf("%s was asked to end, or killed, and has ended with status %d", s.command, e.status)
 	}
 	return url.Values{"outcome": {outcome}, "error": {why}}

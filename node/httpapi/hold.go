@@ -67,13 +67,16 @@ type hold struct {
 	left bool
 	// changed is closed when done or left change, and replaced.
 	changed chan struct{}
-	// until is the last deadline that was written.
-	until clock.Instant
+	// written is the last term of which a deadline was written, and until the last deadline.
+	written mastership.Term
+	until   clock.Instant
 	// outcome is what the holder says has become of the work in done.
 	outcome outcome
 	// bounded ends the work once mastership was asked back and until has passed, even if the
 	// stream goes on: the holder may be stopped, and has ended its work by then.
 	bounded bool
+	// end ends the stream, of a step.
+	end func()
 }
 
 // add returns nil if another holder has the name. A named holder has silent called unless it says
@@ -156,7 +159,7 @@ func (h *hold) write(term mastership.Term, deadline time.Duration) bool {
 	if h.left || h.done >= term {
 		return false
 	}
-	h.until = max(h.until, clock.Instant(deadline))
+	h.written, h.until = term, max(h.until, clock.Instant(deadline))
 	return true
 }
 
@@ -238,7 +241,7 @@ func (s *server) hold(w http.ResponseWriter, r *http.Request) {
 	}()
 	defer stop()
 	defer close(h.lost)
-	go s.sendGrants(ctx, h, messages)
+	go s.sendGrants(ctx, h, enterWithin, messages)
 	s.stream(w, r.WithContext(ctx), messages)
 }
 
@@ -285,9 +288,15 @@ func (h *hold) workUnless(replaced func(*hold) bool) func(context.Context, node.
 	}
 }
 
+// enterWithin is how long a holder waits for its first message, while the node is master and its
+// function has not been entered.
+const enterWithin = time.Second
+
 // sendGrants sends the grants of the node to a holder: those whose function has been entered and
-// whose work has not ended, and otherwise the state alone.
-func (s *server) sendGrants(ctx context.Context, h *hold, messages chan<- message) {
+// whose work has not ended, and otherwise the state alone. A holder that has come back within a
+// term runs its command, and would kill it if the first thing that it read were the state alone:
+// within patience its function is entered before.
+func (s *server) sendGrants(ctx context.Context, h *hold, patience time.Duration, messages chan<- message) {
 	defer close(messages)
 	grants := make(chan mastership.ActiveGrant)
 	go func() {
@@ -302,6 +311,10 @@ func (s *server) sendGrants(ctx context.Context, h *hold, messages chan<- messag
 	}()
 	var last mastership.ActiveGrant
 	var entered mastership.Term
+	var first <-chan time.Time
+	if patience > 0 {
+		first = time.After(patience)
+	}
 	for {
 		select {
 		case g, open := <-grants:
@@ -310,7 +323,13 @@ func (s *server) sendGrants(ctx context.Context, h *hold, messages chan<- messag
 			}
 			last = g
 		case entered = <-h.entered:
+		case <-first:
+			first = nil
 		}
+		if first != nil && last.Term != entered {
+			continue
+		}
+		first = nil
 		m := s.grantFor(h, last, entered)
 		select {
 		case messages <- m:

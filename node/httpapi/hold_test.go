@@ -14,7 +14,8 @@ import (
 	"github.com/musterhq/muster/node/httpapi"
 )
 
-// events reads a stream of mastership, until the test or the context ends.
+// events reads a stream of mastership, until the test or the context ends. One that has just ended
+// may still have its name.
 func events(t *testing.T, ctx context.Context, method, url string) <-chan httpapi.Mastership {
 	t.Helper()
 	request, err := http.NewRequestWithContext(ctx, method, url, nil)
@@ -22,10 +23,17 @@ func events(t *testing.T, ctx context.Context, method, url string) <-chan httpap
 		t.Fatal(err)
 	}
 	request.Header.Set("Content-Type", "application/json")
-	response, err := newClient(t, nil).Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var response *http.Response
+	wait.For(t, "the name is free", func() bool {
+		if response, err = newClient(t, nil).Do(request); err != nil {
+			t.Fatal(err)
+		}
+		if response.StatusCode == http.StatusConflict {
+			response.Body.Close()
+			return false
+		}
+		return true
+	})
 	if response.StatusCode != http.StatusOK {
 		t.Fatalf("%s %s: %s", method, url, response.Status)
 	}
@@ -215,4 +223,25 @@ func TestHolderThatIsGone(t *testing.T) {
 	if lost.BootNS < same.BootNS+same.ValidNS {
 		t.Errorf("it ended %v before the deadline that the holder knew", time.Duration(same.BootNS+same.ValidNS-lost.BootNS))
 	}
+}
+
+// A holder that comes back within a term has it with the first message: by another one its command
+// would be killed.
+func TestHolderThatComesBack(t *testing.T) {
+	_, addr := serveWith(t, httpapi.Options{LocalNames: true, Operator: operator}, nil)
+	watched := events(t, t.Context(), http.MethodGet, "http://"+addr+httpapi.PathMastership)
+	path := "http://" + addr + httpapi.PathHold + "?name=w&holder=h"
+	ctx, hangUp := context.WithCancel(t.Context())
+	held := until(t, "the node is master", events(t, ctx, http.MethodPost, path), func(m httpapi.Mastership) bool { return m.Term > 0 })
+	for range 20 {
+		back, next := context.WithCancel(t.Context())
+		stream := events(t, back, http.MethodPost, path)
+		hangUp()
+		hangUp = next
+		if m := <-stream; m.Term != held.Term {
+			t.Fatalf("the first message is %+v, and the term was %d", m, held.Term)
+		}
+	}
+	hangUp()
+	until(t, "nobody does the work", watched, func(m httpapi.Mastership) bool { return m.Term > held.Term || m.State != "active" })
 }

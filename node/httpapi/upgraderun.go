@@ -18,7 +18,10 @@ import (
 //
 // Only a client that says so makes a step done. One that is gone while its command may run has
 // interrupted it. That is recorded once the last deadline has passed that it knew: by then its
-// command has been killed, so that the step may run again.
+// command has been killed, so that the step may run again. Where nothing of the term was written to
+// the stream, nothing has begun.
+//
+// A stream is good for one run: after an interruption it ends.
 
 // outcome is what a client says has become of a step.
 type outcome struct{ state, err string }
@@ -28,24 +31,37 @@ const (
 	OutcomeDone        = "done"
 	OutcomeFailed      = "failed"
 	OutcomeInterrupted = "interrupted"
+	OutcomeNotBegun    = "not_begun" // and never will
 )
 
 // runStep is the Run of a step.
 func (h *hold) runStep(ctx context.Context, term node.Term) error {
-	if err := h.work(ctx, term); err != nil {
-		return fmt.Errorf("%w: %w", upgrade.ErrInterrupted, err)
+	if done, _, _ := h.state(term); done { // it was interrupted, and the stream is about to end
+		select {
+		case <-h.lost:
+		case <-ctx.Done():
+		}
+		return upgrade.ErrNotBegun
 	}
+	err := h.work(ctx, term)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
-	case h.done != term:
-		return fmt.Errorf("%w: %w", upgrade.ErrInterrupted, errHolderLost)
+	case h.written != term:
+		err = upgrade.ErrNotBegun
+	case err != nil || h.done != term:
+		err = fmt.Errorf("%w: %w", upgrade.ErrInterrupted, errHolderLost)
 	case h.outcome.state == OutcomeDone:
 		return nil
 	case h.outcome.state == OutcomeFailed:
 		return errors.New(cmp.Or(h.outcome.err, "no reason given"))
+	case h.outcome.state == OutcomeNotBegun:
+		err = upgrade.ErrNotBegun
+	default:
+		err = fmt.Errorf("%w: %s", upgrade.ErrInterrupted, cmp.Or(h.outcome.err, "no reason given"))
 	}
-	return fmt.Errorf("%w: %s", upgrade.ErrInterrupted, cmp.Or(h.outcome.err, "no reason given"))
+	h.end()
+	return err
 }
 
 // runUpgrade has a client run a step when it is the node's turn, and streams its grants, and the
@@ -75,7 +91,9 @@ func (s *server) runUpgrade(w http.ResponseWriter, r *http.Request) {
 		routes.WriteError(w, http.StatusConflict, errors.New("a hold has the name of this step; end it"))
 		return
 	}
-	h.bounded = true
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	h.bounded, h.end = true, cancel
 	defer s.holds.remove(h)
 	defer close(h.lost)
 	remove, err := s.options.Operator.Upgrades.Add(upgrade.Step{
@@ -87,8 +105,6 @@ func (s *server) runUpgrade(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer remove()
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
 	messages := make(chan message)
 	go s.sendStep(ctx, h, name, version, messages)
 	s.stream(w, r.WithContext(ctx), messages)
@@ -100,7 +116,7 @@ func (s *server) sendStep(ctx context.Context, h *hold, name string, version upg
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	grants, result := make(chan message), make(chan error, 1)
-	go s.sendGrants(ctx, h, grants)
+	go s.sendGrants(ctx, h, 0, grants)
 	go func() { result <- s.waitNotOutdated(ctx, name, version) }()
 	for {
 		var m message

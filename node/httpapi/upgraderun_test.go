@@ -62,13 +62,15 @@ func TestStepOfAClientThatIsGone(t *testing.T) {
 	}
 
 	// One that says how it went has done it, or has failed.
-	for _, outcome := range []string{httpapi.OutcomeFailed, "unheard-of", httpapi.OutcomeDone} {
-		if status, body := post(t, base+httpapi.PathUpgradeRetry+"?name=schema&version=1", "Content-Type", "application/json"); status != http.StatusOK {
+	for _, outcome := range []string{httpapi.OutcomeFailed, "unheard-of", httpapi.OutcomeNotBegun, httpapi.OutcomeDone} {
+		before := statusOf(t, base, "schema")
+		if status, body := post(t, base+httpapi.PathUpgradeRetry+"?name=schema&version=1", "Content-Type", "application/json"); before.State != upgrade.Free && status != http.StatusOK {
 			t.Fatalf("retry: status %d: %s", status, body)
 		}
 		ctx, end := context.WithCancel(t.Context())
 		defer end()
-		m := until(t, "the step is to run", events(t, ctx, http.MethodPost, path), working)
+		stream := events(t, ctx, http.MethodPost, path)
+		m := until(t, "the step is to run", stream, working)
 		done := fmt.Sprintf("%s%s?hold=%s&term=%d&outcome=%s&error=no+space", base, httpapi.PathDone, m.Hold, m.Term, outcome)
 		if status, body := post(t, done, "Content-Type", "application/json"); status != http.StatusOK {
 			t.Fatalf("done: status %d: %s", status, body)
@@ -78,9 +80,17 @@ func TestStepOfAClientThatIsGone(t *testing.T) {
 		switch outcome {
 		case httpapi.OutcomeDone, httpapi.OutcomeFailed:
 			want = upgrade.State(outcome)
+		case httpapi.OutcomeNotBegun:
+			want = upgrade.Free
 		}
-		if s := statusOf(t, base, "schema"); s.State != want || want != upgrade.Done && !strings.Contains(s.Error, "no space") {
+		s := statusOf(t, base, "schema")
+		if s.State != want || (want == upgrade.Failed || want == upgrade.Interrupted) != strings.Contains(s.Error, "no space") {
 			t.Errorf("%s is recorded as %+v", outcome, s)
+		}
+		if want == upgrade.Free && s.Runs != before.Runs {
+			t.Errorf("it has not begun, and has %d runs: %d before", s.Runs, before.Runs)
+		}
+		for range stream { // each is good for one run
 		}
 		end()
 	}
