@@ -99,8 +99,9 @@ func TestProxyFollowsTheMaster(t *testing.T) {
 
 	live := slices.Clone(c.agents)
 	// change has the master lose mastership, and looks at what becomes of a connection by way of
-	// each proxy of live.
-	change := func(what string, members int, lose func()) {
+	// each proxy of live. A grant that was given up is never believed again; one that is left to
+	// expire is for as long as nobody can know better, and the greeter of that node goes on.
+	change := func(what string, members int, givenUp bool, lose func()) {
 		t.Helper()
 		type open struct {
 			agent *agentProcess
@@ -134,7 +135,7 @@ func TestProxyFollowsTheMaster(t *testing.T) {
 			t.Logf("%s by %s: the next answers after %v", what, a.name, time.Since(began))
 		}
 		for by, name := range answered {
-			if name == master.NodeID {
+			if givenUp && name == master.NodeID {
 				t.Errorf("after %s, by %s: %s still answers", what, by, name)
 			}
 		}
@@ -148,13 +149,13 @@ func TestProxyFollowsTheMaster(t *testing.T) {
 		}
 	}
 	old, _ := c.split(master)
-	change("a resignation", n, func() {
+	change("a resignation", n, true, func() {
 		if status, _, stderr := execute(t, "resign", "--agent", old.httpAddr); status != statusDone {
 			t.Fatalf("resign: %s", stderr)
 		}
 	})
 	old, _ = c.split(master)
-	change("a kill", n-1, func() { c.kill(old) })
+	change("a kill", n-1, false, func() { c.kill(old) })
 
 	c.eventually("the status and the metrics of a proxy", func(ctx context.Context) bool {
 		s, err := c.status(ctx, live[0])
