@@ -77,7 +77,7 @@ func Retry(ctx context.Context, l Ledger, name string, v Version) error {
 		if !found || s.Version.Compare(v) != 0 || s.State != Failed && s.State != Interrupted {
 			return r, conflict(name, v, s, found)
 		}
-		r.State, r.Owner = claim.Free, claim.Owner{}
+		r.State, r.Owner, r.Error = claim.Free, claim.Owner{}, ""
 		return r, nil
 	})
 }

@@ -28,6 +28,11 @@ type Attempt struct {
 	Now func() time.Time
 	// Logger takes what goes wrong with the ledger. It is not nil.
 	Logger *slog.Logger
+	// Wanted returns why the work need not begin any more, such as that it is too late. It is asked
+	// before each claim, and once it is recorded. Nil: it is wanted until ctx ends.
+	Wanted func() error
+	// Failing is told of each call of the ledger that failed and is tried again. It may be nil.
+	Failing func(error)
 	// Work is what runs once it is claimed.
 	Work func(ctx context.Context, claim Record) error
 }
@@ -36,7 +41,7 @@ type Attempt struct {
 // recorded then. ctx is that of a WhileMaster: when it ends, so does the context of the work,
 // and its end is recorded if it comes soon. Do blocks until then. A ledger that fails is tried
 // again until ctx ends; Do returns an error if that happens, or where the record cannot be read
-// by this version, or is another node's by now.
+// by this version, or is another node's by now, or where Wanted has kept the work from beginning.
 func Do(ctx context.Context, a Attempt) (Record, error) {
 	d := doer{Attempt: a, endLate: func() {}}
 	defer func() { d.endLate() }()
@@ -55,6 +60,9 @@ func Do(ctx context.Context, a Attempt) (Record, error) {
 			return Record{}, err
 		}
 	}
+	if d.unwanted != nil && errors.Is(next.Err, ErrSuperseded) {
+		return next.Record, d.unwanted
+	}
 	return next.Record, next.Err
 }
 
@@ -62,6 +70,7 @@ type doer struct {
 	Attempt
 	machine    *Machine
 	transactor Transactor
+	unwanted   error
 	retry      backoff.Backoff
 	late       context.Context
 	endLate    context.CancelFunc
@@ -77,6 +86,14 @@ func valid(ctx context.Context) bool {
 	}
 	token, ok := mastership.TokenFrom(ctx)
 	return !ok || token.Check() == nil
+}
+
+// may reports whether the work may begin at this moment.
+func (d *doer) may(ctx context.Context) bool {
+	if d.Wanted != nil && d.unwanted == nil {
+		d.unwanted = d.Wanted()
+	}
+	return d.unwanted == nil && valid(ctx)
 }
 
 // Replaceable returns ErrSuperseded if the master of ctx must not write on top of r: its mastership
@@ -98,7 +115,7 @@ func (d *doer) step(ctx context.Context, c Command) (Command, error) {
 		switch {
 		case err == nil:
 			d.retry.Reset()
-			return d.machine.Wrote(rev, valid(ctx)), nil
+			return d.machine.Wrote(rev, d.may(ctx)), nil
 		case errors.Is(err, driver.ErrConflict):
 			return d.machine.WriteFailed(), nil
 		}
@@ -108,7 +125,7 @@ func (d *doer) step(ctx context.Context, c Command) (Command, error) {
 	if err != nil {
 		return c, d.failed(ctx, "read", err)
 	}
-	return d.machine.Read(r, found, rev, d.Now(), valid(ctx)), nil
+	return d.machine.Read(r, found, rev, d.Now(), d.may(ctx)), nil
 }
 
 // calling is the context of calls: once that of the mastership has ended it is one in which a
@@ -129,6 +146,9 @@ func (d *doer) failed(ctx context.Context, what string, err error) error {
 		return err
 	}
 	d.Logger.Info("ledger failed", "call", what, "key", d.Key, "error", err)
+	if d.Failing != nil {
+		d.Failing(err)
+	}
 	for _, until := range []context.Context{ctx, d.calling(ctx)} {
 		if until.Err() == nil && d.retry.Wait(until) == nil {
 			return nil
@@ -141,6 +161,7 @@ func (d *doer) failed(ctx context.Context, what string, err error) error {
 }
 
 func (d *doer) run(ctx context.Context, c Command) (Command, error) {
+	d.Wanted = nil // from here on it has begun
 	if d.transactor == nil {
 		err := Contain(func() error { return d.Work(ctx, c.Record) })
 		return d.machine.Ran(err, interrupted(ctx, err), d.Now()), nil

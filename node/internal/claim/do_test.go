@@ -2,8 +2,10 @@ package claim_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -200,4 +202,103 @@ func TestCallsOfALedgerAreBounded(t *testing.T) {
 			t.Errorf("Amend: %v", err)
 		}
 	})
+}
+
+// after is a ledger that calls f once a claim is recorded, and before its answer comes.
+type after struct {
+	claim.Ledger
+	f func()
+}
+
+func (a after) Set(ctx context.Context, key string, value []byte, prev driver.Revision) (driver.Revision, error) {
+	rev, err := a.Ledger.Set(ctx, key, value, prev)
+	if err == nil && strings.Contains(string(value), `"state":"running"`) {
+		a.f()
+	}
+	return rev, err
+}
+
+// The answer to a claim comes when the mastership has ended, or the work is not wanted any more,
+// or the work says that it has not begun: what was recorded before is recorded again, and the next
+// node can claim it.
+func TestDoGivesBackWhatDidNotBegin(t *testing.T) {
+	late := errors.New("too late")
+	for name, before := range map[string]*claim.Record{
+		"nothing": nil,
+		"done":    {What: "0", State: claim.Done, Owner: claim.Owner{ClusterID: "c", Term: 1, NodeID: "z"}, Token: "x", Runs: 2, Data: []byte(`{"n":1}`)},
+		"free":    {What: "1", State: claim.Free, Token: "x", Data: []byte(`{"n":1}`)},
+	} {
+		for _, want := range []error{claim.ErrSuperseded, late, claim.ErrNotBegun} {
+			l := openStore(t, memory.New().Driver())
+			if before != nil {
+				value, err := json.Marshal(before)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := l.Set(t.Context(), "k", value, 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			var unwanted error
+			a := attempt(after{l, func() {
+				switch want {
+				case claim.ErrSuperseded:
+					cancel()
+				case late:
+					unwanted = late
+				}
+			}}, 2, func(context.Context) error {
+				if want != claim.ErrNotBegun {
+					t.Error("it ran")
+				}
+				return want
+			})
+			a.Goal.OnClaim = func(claim.Record) json.RawMessage { return []byte(`{"n":2}`) }
+			a.Wanted = func() error { return unwanted }
+			if _, err := claim.Do(ctx, a); !errors.Is(err, want) {
+				t.Errorf("%s: %v, want %v", name, err, want)
+			}
+			cancel()
+			got, _, err := claim.Get(t.Context(), l, "k")
+			if err != nil {
+				t.Fatal(err)
+			}
+			restored := claim.Record{What: "1", State: claim.Free}
+			if before != nil {
+				restored = *before
+			}
+			if !reflect.DeepEqual(got, restored) {
+				t.Errorf("%s: %+v, want %+v", name, got, restored)
+			}
+			next := attempt(l, 3, func(context.Context) error { return nil })
+			if r, err := claim.Do(t.Context(), next); err != nil || r.State != claim.Done || r.What != "1" || r.Runs != 1 {
+				t.Errorf("%s: the next one: %+v, %v", name, r, err)
+			}
+		}
+	}
+}
+
+// Nobody waits for a claim for longer than it is wanted, and each failure is reported.
+func TestDoStopsWhenItIsNotWantedAnyMore(t *testing.T) {
+	l, late := openStore(t, memory.New().Driver()), errors.New("too late")
+	failures := 0
+	a := attempt(refusing{l}, 1, func(context.Context) error { t.Error("it ran"); return nil })
+	a.Failing = func(error) { failures++ }
+	a.Wanted = func() error {
+		if failures < 3 {
+			return nil
+		}
+		return late
+	}
+	if _, err := claim.Do(t.Context(), a); !errors.Is(err, late) || failures != 3 {
+		t.Errorf("%v after %d failures", err, failures)
+	}
+}
+
+// refusing is a ledger that can be read alone.
+type refusing struct{ claim.Ledger }
+
+func (refusing) Set(context.Context, string, []byte, driver.Revision) (driver.Revision, error) {
+	return 0, driver.ErrUnavailable
 }

@@ -13,6 +13,8 @@
 //     that it may, and then in a later term.
 //   - A claim whose answer was lost is found again by its token, also if it reaches the store
 //     late: nothing runs twice and nothing is left behind because of it.
+//   - A claim that comes too late, since the node is not master any more or the work not wanted, is
+//     given back: what was recorded before is recorded again, unless the node dies first.
 //
 // # What it rests on
 //

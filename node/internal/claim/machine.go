@@ -11,7 +11,8 @@ import (
 // Errors that end an attempt without a result, to be tested with errors.Is.
 var (
 	// ErrSuperseded means that a node of a later term has claimed the record, or that this
-	// one is not master any more.
+	// one is not master any more. Where the work had not begun, it is as if this node had never
+	// claimed it.
 	ErrSuperseded = errors.New("claim: superseded: this node is not master in the latest term")
 	// ErrBusy means that this node runs the very thing already, in this term.
 	ErrBusy = errors.New("claim: this node runs it already")
@@ -57,24 +58,25 @@ type Command struct {
 	// with Finish what is recorded: whether that is the goal is for its State to say.
 	Record Record
 	Prev   driver.Revision
-	// Err, of Finish, is ErrSuperseded or ErrBusy, or nil.
+	// Err, of Finish, is ErrSuperseded, ErrBusy or ErrNotBegun, or nil.
 	Err error
 }
 
 type phase int
 
 const (
-	reading  phase = iota // looks at what is recorded
-	claiming              // the claim is being written, and perhaps recorded
-	running               // the work runs
-	ending                // the end is being written, and perhaps recorded
-	marking               // an interruption is being written, on behalf of a node that is gone
+	reading   phase = iota // looks at what is recorded
+	claiming               // the claim is being written, and perhaps recorded
+	returning              // nothing has begun, and what was there before the claim is being written
+	running                // the work runs
+	ending                 // the end is being written, and perhaps recorded
+	marking                // an interruption is being written, on behalf of a node that is gone
 	finished
 )
 
 // Machine is one attempt of one node to do one thing in one term: read, claim, run, record the
 // end. Each event returns the next command. It has no clock, and makes no calls; valid says
-// whether the node is master at the moment of the event.
+// whether the work may begin at the moment of the event: the node is master, and wants it still.
 type Machine struct {
 	goal  Goal
 	owner Owner
@@ -82,6 +84,8 @@ type Machine struct {
 	rules rules
 
 	phase phase
+	was   Record          // what was there before the claim
+	why   error           // why that is recorded again
 	mine  Record          // what is being written, or was claimed
 	prev  driver.Revision // that of the claim, once it is recorded
 }
@@ -93,9 +97,10 @@ type rules struct {
 	compare  bool // an end is recorded on top of this very claim only
 	remember bool // a claim whose answer was lost is found again by its token
 	restart  bool // what was interrupted runs again only if it may
+	undo     bool // a claim that is given back leaves all of what was there before
 }
 
-func soundRules() rules { return rules{true, true, true, true, true} }
+func soundRules() rules { return rules{true, true, true, true, true, true} }
 
 // New returns an attempt, and its first command. The token is a random text that was never used
 // before.
@@ -116,6 +121,11 @@ func (m *Machine) Read(r Record, found bool, revision driver.Revision, now time.
 		if mine && m.rules.remember {
 			return m.claimed(r, revision, valid)
 		}
+	case returning:
+		if mine && r.State == Running {
+			return m.undo(revision)
+		}
+		return m.finish(r, m.why)
 	case ending:
 		switch {
 		case mine && r.State != Running:
@@ -155,8 +165,8 @@ func (m *Machine) decide(r Record, revision driver.Revision, now time.Time, vali
 // interrupt makes it visible that a run has no end, and will get none: the token is another one.
 func (m *Machine) interrupt(r Record, revision driver.Revision, now time.Time) Command {
 	m.phase = marking
-	r.State, r.Ended, r.Token = Interrupted, now, m.token
-	r.Error = "the node that ran it ceased to be master, or to be, before it had ended"
+	r = r.Interrupt(now)
+	r.Token = m.token
 	return m.write(r, revision)
 }
 
@@ -170,7 +180,10 @@ func (m *Machine) claim(r Record, revision driver.Revision, now time.Time) Comma
 	if m.goal.OnClaim != nil {
 		next.Data = m.goal.OnClaim(r)
 	}
-	m.phase, m.mine, m.prev = claiming, next, revision
+	m.phase, m.was = claiming, r
+	if revision == 0 {
+		m.was.What = m.goal.What // a record names something, and this one cannot be deleted
+	}
 	return m.write(next, revision)
 }
 
@@ -181,8 +194,11 @@ func (m *Machine) write(r Record, prev driver.Revision) Command {
 
 // Wrote says that what was to be written is recorded, at a revision.
 func (m *Machine) Wrote(revision driver.Revision, valid bool) Command {
-	if m.phase == claiming {
+	switch m.phase {
+	case claiming:
 		return m.claimed(m.mine, revision, valid)
+	case returning:
+		return m.finish(m.mine, m.why)
 	}
 	return m.finish(m.mine, nil)
 }
@@ -193,30 +209,36 @@ func (m *Machine) WriteFailed() Command {
 	return Command{Action: Read}
 }
 
-// claimed starts the work if the node is still master: the answer may have come late. Otherwise
-// what did not begin is given back, so that the next term need not take it for interrupted.
+// claimed starts the work if it may still begin: the answer may have come late. Otherwise what did
+// not begin is given back.
 func (m *Machine) claimed(r Record, revision driver.Revision, valid bool) Command {
 	m.mine, m.prev = r, revision
 	if m.rules.deadline && !valid {
-		return m.giveBack()
+		return m.giveBack(ErrSuperseded)
 	}
 	m.phase = running
 	return Command{Action: Run, Record: r}
 }
 
-// giveBack leaves what was claimed to others.
-func (m *Machine) giveBack() Command {
-	r := m.mine
-	r.State, r.Runs = Free, r.Runs-1
-	m.phase = ending
-	return m.write(r, m.prev)
+// giveBack ends the attempt with an error, and leaves what was there before the claim.
+func (m *Machine) giveBack(why error) Command {
+	m.phase, m.why = returning, why
+	if !m.rules.undo {
+		m.was = m.mine
+		m.was.State = Free
+	}
+	return m.undo(m.prev)
 }
+
+// undo writes what was there before the claim, with the token and the term that it had: to all
+// others it is as if this node had never claimed.
+func (m *Machine) undo(revision driver.Revision) Command { return m.write(m.was, revision) }
 
 // Ran says how the work ended: err is nil if it was done, and interrupted says that it failed
 // because it was stopped.
 func (m *Machine) Ran(err error, interrupted bool, now time.Time) Command {
 	if errors.Is(err, ErrNotBegun) {
-		return m.giveBack()
+		return m.giveBack(ErrNotBegun)
 	}
 	r := m.mine
 	r.State, r.Ended = Done, now

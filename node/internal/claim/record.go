@@ -61,6 +61,13 @@ type Record struct {
 	Data json.RawMessage `json:"data,omitempty"`
 }
 
+// Interrupt returns r as that of a run that has no end, and will get none.
+func (r Record) Interrupt(now time.Time) Record {
+	r.State, r.Ended = Interrupted, now
+	r.Error = "the node that ran it ceased to be master, or to be, before it had ended"
+	return r
+}
+
 // maxError bounds the text of an error in a record.
 const maxError = 4 << 10
 

@@ -25,6 +25,9 @@ type sim struct {
 	found  bool
 	rev    driver.Revision
 	claims map[string]bool // tokens that were recorded as Running
+	before Record          // what the claim that is recorded was written on top of
+
+	returned map[string]bool // fires whose last claim was given back
 
 	holder      int // of the lease
 	term        driver.Term
@@ -69,6 +72,7 @@ type simNode struct {
 	token    string
 	call     int
 	goal     int
+	base     string // the last fire that this node took as dealt with when its term began
 	run      *simRun
 	gate     bool
 }
@@ -108,8 +112,11 @@ func compareNumbers(a, b string) int {
 }
 
 func simulate(sc scenario) (*sim, error) {
-	s := &sim{scenario: sc, rng: rand.New(rand.NewPCG(sc.seed, 16)), claims: map[string]bool{}, holder: -1,
+	s := &sim{scenario: sc, rng: rand.New(rand.NewPCG(sc.seed, 16)), claims: map[string]bool{}, returned: map[string]bool{}, holder: -1,
 		allowed: map[string]int{}, doneTokens: map[string]bool{}, seen: map[string]int{}}
+	if s.cron { // a job is recorded before it is claimed first
+		s.store, s.found, s.rev = Record{State: Free}, true, 1
+	}
 	for i := range 3 {
 		n := &simNode{id: i, up: true}
 		s.nodes = append(s.nodes, n)
@@ -215,7 +222,7 @@ func (s *sim) operate() {
 func (s *sim) tick(n *simNode, d int) {
 	s.on(n, d, func() {
 		if n.term != 0 && s.now >= n.deadline && n.run == nil {
-			n.term, n.machine = 0, nil
+			n.term = 0 // what it claims just now it may give back
 		}
 		sent := s.now
 		switch {
@@ -226,7 +233,7 @@ func (s *sim) tick(n *simNode, d int) {
 		case n.term == 0 && s.now >= s.leaseTo:
 			s.term++
 			s.holder, s.leaseTo = n.id, s.now+simLease
-			n.term, n.deadline, n.goal = s.term, sent+s.believed(n), 1
+			n.term, n.deadline, n.goal, n.base, n.machine = s.term, sent+s.believed(n), 1, s.dealt(), nil
 			s.on(n, 0, func() { s.work(n) })
 		}
 		if n.term != 0 && n.run != nil && s.now >= n.deadline {
@@ -237,6 +244,14 @@ func (s *sim) tick(n *simNode, d int) {
 		}
 		s.tick(n, 10)
 	})
+}
+
+// dealt is the last fire that a new master takes as dealt with, as what is recorded says.
+func (s *sim) dealt() string {
+	if s.store.State == Running || s.restart && s.store.State == Interrupted {
+		return "" // the machine decides
+	}
+	return s.store.What
 }
 
 // believed is for how long a node counts on a lease.
@@ -264,7 +279,11 @@ func (s *sim) work(n *simNode) {
 	what := fmt.Sprint(n.goal)
 	if s.cron {
 		what = fmt.Sprint(s.now / 100 * 100)
-		if what == "0" {
+		dealt := compareNumbers(what, n.base) <= 0
+		if dealt && s.returned[what] && !s.wipe { // what is wiped cannot be put back
+			s.wrong("P52: fire %s was given back, and node %d takes it as dealt with", what, n.id)
+		}
+		if dealt {
 			s.on(n, 20, func() { s.work(n) })
 			return
 		}
@@ -365,6 +384,10 @@ func (s *sim) call(n *simNode, serve func() (answer func()), timeout func()) {
 // apply is the store, and checks what becomes of the record.
 func (s *sim) apply(r Record) {
 	was := s.store
+	if was.State == Running && (r.State == Free || r.Token != was.Token && r.Token == s.before.Token) {
+		s.giveBack(r)
+		return
+	}
 	if s.found && r.State == Running && r.Term < was.Term {
 		s.wrong("I14: a claim of term %d replaced one of term %d", r.Term, was.Term)
 	}
@@ -383,6 +406,8 @@ func (s *sim) apply(r Record) {
 	}
 	if r.State == Running {
 		s.claims[r.Token] = true
+		s.before = was
+		delete(s.returned, r.What)
 	}
 	s.rev++
 	s.store, s.found = r, true
@@ -391,6 +416,19 @@ func (s *sim) apply(r Record) {
 			n.gate = n.up
 		}
 	}
+}
+
+// giveBack has r recorded again, which was there before the claim that is recorded now.
+func (s *sim) giveBack(r Record) {
+	s.seen["given back"]++
+	for _, run := range s.runs {
+		if run.token == s.store.Token {
+			s.wrong("I14: the claim of %s was given back after it had begun", s.store.What)
+		}
+	}
+	s.returned[s.store.What] = true
+	s.rev++
+	s.store, s.before = r, Record{Token: "nothing is known of what was there before"}
 }
 
 // begin is the moment at which the work starts, and checks that it may.
