@@ -22,9 +22,9 @@ func TestNothingStartsAfterTheMastership(t *testing.T) {
 		answers := 0
 		for range 100 { // whether the loop takes the answer at all is by chance
 			e := &entry{task: task{Job: Job{Name: "j", Schedule: s}}}
-			l.ask(ctx, e, func() func() {
+			l.ask(ctx, e, func() (func(), error) {
 				e.Schedule.Next(time.Now())
-				return func() { answers++ }
+				return func() { answers++ }, nil
 			})
 		}
 		cancel()

@@ -43,27 +43,31 @@ func openStore(t testing.TB) store {
 
 // member is a node that is master when a test says so.
 type member struct {
-	id    string
-	terms chan node.Term // 0 ends the last one
+	id     string
+	terms  chan node.Term // 0 ends the last one
+	inside atomic.Int32   // functions that have not returned
 }
 
-func newMember(id string) *member { return &member{id, make(chan node.Term)} }
+func newMember(id string) *member { return &member{id: id, terms: make(chan node.Term)} }
 
 func (m *member) ID() string         { return m.id }
 func (m *member) InstanceID() string { return m.id + "-1" }
 
 func (m *member) WhileMaster(ctx context.Context, fn func(context.Context, node.Term) error, _ ...mastership.WhileMasterOption) error {
 	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		select {
 		case <-ctx.Done():
-			return context.Cause(ctx)
 		case term := <-m.terms:
 			if term == 0 {
 				continue
 			}
 			mine, end := context.WithCancel(ctx)
 			returned := make(chan struct{})
-			go func() { fn(mine, term); close(returned) }()
+			m.inside.Add(1)
+			go func() { fn(mine, term); m.inside.Add(-1); close(returned) }()
 			select {
 			case <-m.terms:
 			case <-ctx.Done():
@@ -109,9 +113,12 @@ func inWorld(t *testing.T, f func(t *testing.T, w *world)) {
 	synctest.Test(t, func(t *testing.T) { f(t, &world{t: t, s: openStore(t)}) })
 }
 
-func (w *world) start(n cron.Node, jobs ...cron.Job) (stop func()) {
+func (w *world) start(n cron.Node, jobs ...cron.Job) (stop func()) { return w.startOn(w.s, n, jobs...) }
+
+// startOn starts a scheduler with a store that may be out of order.
+func (w *world) startOn(on cron.Store, n cron.Node, jobs ...cron.Job) (stop func()) {
 	ctx, cancel := context.WithCancel(w.t.Context())
-	s := &cron.Scheduler{Node: n, Store: w.s, Logger: slog.New(slog.NewTextHandler(w.t.Output(), nil)),
+	s := &cron.Scheduler{Node: n, Store: on, Logger: slog.New(slog.NewTextHandler(w.t.Output(), nil)),
 		Now: func() time.Time { return time.Now().Add(time.Duration(w.jump.Load())) }}
 	ended := make(chan struct{})
 	go func() {

@@ -13,18 +13,24 @@
 //     higher Term.
 //   - A new master counts from what is recorded, and not from now: a fire that is due while there
 //     is no master runs if it can be claimed within [Grace], and is otherwise missed, and then the
-//     policy of the job decides.
-//   - A job does not overlap itself. What comes due while it runs is missed.
+//     policy of the job decides. What was claimed and did not begin counts as not claimed: it is
+//     given back if the claim comes too late, or the mastership has ended.
+//   - A job does not overlap itself, unless a run ignores that its mastership has ended: then it
+//     does not on one node. What comes due while it runs is missed.
+//   - A fire is claimed within Grace, or the window of Once, or not at all, also where the store
+//     takes no claim for hours; and not once the job is paused, edited or removed.
 //   - A scheduled time that is not after the last claimed one does not fire: a clock that is set
 //     back repeats nothing. A claim more than a day ahead of this node's clock is ignored. A node
 //     whose clock is set by more than a day while it runs claims nothing, until the clock is as it
 //     was, or has gone on from there for ten minutes.
-//   - A trigger runs now, by the clock of the master, whatever that showed where it was written.
+//   - A trigger runs now, by the clock of the master, whatever that showed where it was written,
+//     but after what is due. It runs once, also where a master takes over that does not know it.
 //   - A record that cannot be read, or is too large, keeps no job from running: it is replaced,
 //     and the job counts from then on. So it is with a term that leads by more than 2^32, which no
 //     master has. One that leads by less is taken for that of a later master, and keeps the job
 //     from running until a master has reached it, or the key is deleted.
-//   - An edited schedule counts from the edit, and a job that is resumed from then on.
+//   - An edited schedule counts from the edit, and a job that is resumed from then on; where the
+//     clock was ahead there, from when a master first sees it.
 //   - A run that a change of master, or a crash, has interrupted says so.
 //
 // Daylight saving is decided by [Parse]. Each run is a claim in the sense of package upgrade: what
@@ -34,8 +40,11 @@
 // # What it does not promise
 //
 // Without a master nothing fires, but the jobs of each node. A job that the master does not know
-// does not run: give all nodes the same. One whose schedule panics, or blocks, does not run, and is
-// tried again every 10 s, or runs when it answers; other jobs do not wait for it. An error does not
+// does not run: give all nodes the same. One whose schedule panics, blocks, or names a time that is
+// not after the one it is asked about, does not run, and is tried again every 10 s, or runs when it
+// answers; other jobs do not wait for it. A run that ignores its context keeps the grant from
+// being released, and its job from running on this node, until it has ended; the other jobs go on
+// when the node is master again. Meanwhile another master may run that job. An error does not
 // repeat a fire: retry inside Run. Each fire costs two writes, and one more for its output: below a
 // second use Job.Volatile. A node whose clock is wrong from its start fires by it, if it is master.
 //

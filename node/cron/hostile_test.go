@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/musterhq/muster/discovery/driver"
@@ -123,11 +124,12 @@ func TestMeetsAClaimOfALaterTerm(t *testing.T) {
 type faulty struct {
 	store
 	fail func(key string) bool
+	with error
 }
 
 func (f faulty) Set(ctx context.Context, key string, value []byte, prev driver.Revision) (driver.Revision, error) {
 	if f.fail(key) {
-		return 0, fmt.Errorf("refused: %w", driver.ErrUnsupported)
+		return 0, fmt.Errorf("refused: %w", f.with)
 	}
 	return f.store.Set(ctx, key, value, prev)
 }
@@ -137,7 +139,7 @@ func TestTriggerOutlastsAClaimThatFails(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		var j journal
 		var failing atomic.Bool
-		s := &cron.Scheduler{Store: faulty{w.s, func(key string) bool { return failing.Load() && key == "cron/runs/daily" }}}
+		s := &cron.Scheduler{Store: faulty{w.s, func(key string) bool { return failing.Load() && key == "cron/runs/daily" }, driver.ErrUnsupported}}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() {
@@ -259,10 +261,14 @@ func TestAYearOfMissedFires(t *testing.T) {
 		calls := 0
 		job := cron.Job{Name: "slow", Schedule: counted{cron.Every(time.Second), &calls}, Missed: cron.Once, Window: cron.MaxWindow,
 			Run: func(ctx context.Context, f cron.Fire) error { j.run(ctx, f); <-ctx.Done(); return nil }}
-		w.start(nil, job)
+		s := w.run(&cron.Scheduler{}, job)
+		synctest.Wait()
 		w.want("the latest", j.times(clock, time.UTC), "00:00:00")
 		if calls > 300 {
 			t.Errorf("%d looks at the schedule", calls)
+		}
+		if got := jobNamed(t, s, "slow"); got.Missed != 1 {
+			t.Errorf("%d times in a row were missed, want one", got.Missed)
 		}
 		job.Window++
 		if err := (&cron.Scheduler{}).Run(t.Context(), job); !errors.Is(err, driver.ErrInvalid) {

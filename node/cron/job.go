@@ -156,22 +156,63 @@ func validateName(name string) error {
 	return nil
 }
 
-// due decides what is to be run at now, where all up to base have been dealt with: at is the
-// latest scheduled time that is not after now, and run whether it is to run. Where none has come,
-// at is zero. next is the first one after now.
-func (j Job) due(base, now time.Time) (at time.Time, run bool, next time.Time) {
-	next = j.Schedule.Next(now)
-	window := j.window(now, next)
-	horizon := now.Add(-max(window, Grace) - 1)
-	if base.Before(horizon) {
-		base = horizon
+// due is what has come due of a job, and what comes next. Each is the zero time if there is none.
+type due struct {
+	// at is the latest scheduled time that is to be run, and until when it may be claimed.
+	at, until time.Time
+	// missed is the first time that is left out, of those up to missedTo.
+	missed, missedTo time.Time
+	// next is the first time after now.
+	next time.Time
+}
+
+// due decides what is to be run at now, where all up to base have been dealt with, and what came
+// up to skip is left out: it came due while the job ran.
+func (j Job) due(base, skip, now time.Time) (d due, err error) {
+	now = now.Round(0) // schedules are about the wall clock alone
+	if d.next, err = j.after(now); err != nil {
+		return due{}, err
 	}
-	at = latest(j.Schedule, base, now)
-	if at.IsZero() {
-		return at, false, next
+	window := max(j.window(now, d.next), Grace)
+	from := later(skip, now.Add(-window-1))
+	if base.IsZero() {
+		base = from
 	}
-	late := now.Sub(at)
-	return at, late <= Grace || j.Missed == Once && late <= window, next
+	first, err := j.after(base)
+	if err != nil || first.IsZero() || first.After(now) {
+		return d, err
+	}
+	switch d.at = latest(j.Schedule, later(base, from), now); {
+	case d.at.IsZero():
+		d.missed, d.missedTo = first, latest(j.Schedule, base, now)
+	case first.Before(d.at):
+		d.missed, d.missedTo = first, d.at.Add(-1)
+	}
+	d.until = d.at.Add(window)
+	return d, nil
+}
+
+// after is the first time after t, or an error if the schedule says what cannot be.
+func (j Job) after(t time.Time) (time.Time, error) {
+	next := j.Schedule.Next(t)
+	if !next.IsZero() && !next.After(t) {
+		return time.Time{}, fmt.Errorf("its method Next says %v when it is asked for a time after %v", next, t)
+	}
+	return next, nil
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 // maxLooks bounds how often a schedule is asked for one: more is for one that contradicts itself.

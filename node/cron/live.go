@@ -20,6 +20,8 @@ var (
 	jobUnrunnable = alarm.Kind{Name: "job_unrunnable", Raised: "job does not run here", Cleared: "job runs here"}
 	jobUnrecorded = alarm.Kind{Name: "job_unrecorded", Raised: "job cannot be recorded, and does not run", Cleared: "job can be recorded",
 		Patience: 5 * time.Second}
+	// The grant is not released before, and no other run of the job begins here.
+	jobGoesOn     = alarm.Kind{Name: "job_goes_on", Raised: "job ignores its context, which has ended", Cleared: "job has ended", Patience: 30 * time.Second}
 	jobsUnread    = alarm.Kind{Name: "jobs_unread", Raised: "jobs cannot be read", Cleared: "jobs can be read", Patience: 5 * time.Second}
 	scheduleFails = alarm.Kind{Name: "job_schedule_fails", Raised: "job does not run: its schedule fails", Cleared: "schedule answers again"}
 	clockJumped   = alarm.Kind{Name: "clock_jumped", Raised: "no job runs: the wall clock was set by more than a day", Cleared: "jobs run by the wall clock"}
@@ -86,7 +88,9 @@ func (l *live) last(name string, r RunStatus) {
 // begin says that a run begins. What it returns is called at the end, with what it has written if
 // nothing else records the run.
 func (l *live) begin(name string, each bool, r RunStatus) (end func(now time.Time, err error, interrupted bool, output []byte)) {
-	l.with(name, func(j *liveJob) {
+	var j *liveJob // also once it is forgotten
+	l.with(name, func(known *liveJob) {
+		j = known
 		j.running++
 		if each {
 			j.seq++
@@ -102,21 +106,20 @@ func (l *live) begin(name string, each bool, r RunStatus) (end func(now time.Tim
 		if err != nil && interrupted {
 			r.State = Interrupted
 		}
-		l.with(name, func(j *liveJob) {
-			j.running--
-			if err != nil {
-				j.failed++
-			} else {
-				j.done++
-			}
-			if !each {
-				return
-			}
+		l.mu.Lock()
+		j.running--
+		if err != nil {
+			j.failed++
+		} else {
+			j.done++
+		}
+		if each {
 			if i := slices.IndexFunc(j.runs, func(o RunStatus) bool { return o.Seq == r.Seq }); i >= 0 {
 				j.runs[i] = r
 			}
 			j.outputs[r.Seq%outputSlots] = output{Seq: r.Seq, Text: text}
-		})
+		}
+		l.mu.Unlock()
 		if each {
 			l.last(name, r)
 		}
@@ -137,8 +140,9 @@ type NodeStatus struct {
 	// Problem says why it does not run here.
 	Problem string
 
-	// Running is how many runs go on here, Done and Failed how many have ended, and Missed how many
-	// times of the schedule were left out here, since Run was called.
+	// Running is how many runs go on here, Done and Failed how many have ended, and Missed how
+	// often times of the schedule were left out here, several in a row as one, since Run was
+	// called.
 	Running              int
 	Done, Failed, Missed uint64
 	// Last is the last run, if this node runs the job: it is the master, or the job is one of each

@@ -23,7 +23,9 @@ import (
 func (w *world) run(s *cron.Scheduler, jobs ...cron.Job) *cron.Scheduler {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	ended := make(chan struct{})
-	s.Store = w.s
+	if s.Store == nil {
+		s.Store = w.s
+	}
 	go func() { defer close(ended); s.Run(ctx, jobs...) }()
 	w.t.Cleanup(func() { cancel(); <-ended })
 	return s

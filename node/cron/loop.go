@@ -1,7 +1,6 @@
 package cron
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -42,10 +41,14 @@ type entry struct {
 	next   time.Time // nothing is due before, as it was seen at looked
 	looked time.Time
 	after  time.Time // do nothing before
-	busy   bool
-	asked  time.Time // the schedule was asked then, and has not answered; zero if it was not
-	era    int       // of the wall clock, in which the rest was found
-	text   string    // of a schedule that is not trusted
+	skip   time.Time // what came due up to here, while it ran, is left out
+	left   time.Time // what came up to here, and was not dealt with, is left out, and counted
+	// busy says that it is running, which is being read as well, or that its schedule was asked.
+	busy, running bool
+	asked         time.Time // the schedule was asked then, and has not answered; zero if it was not
+	unwritten     bool      // the last claim could not be written, nor anything since
+	era           int       // of the wall clock, in which the rest was found
+	text          string    // of a schedule that is not trusted
 	// trigger is the ID of the last one that was dealt with.
 	trigger string
 }
@@ -54,8 +57,9 @@ func newLoop(s *Scheduler, owner claim.Owner, each bool) *loop {
 	return &loop{s: s, owner: owner, each: each, entries: make(map[string]*entry), ended: make(chan func())}
 }
 
-// run returns when ctx has ended, and all runs have returned.
-func (l *loop) run(ctx context.Context) {
+// run returns when ctx has ended, and all runs have returned. In between it calls held, if there
+// are any.
+func (l *loop) run(ctx context.Context, held func()) {
 	timer := time.NewTimer(lookEvery)
 	defer timer.Stop()
 	for ctx.Err() == nil {
@@ -73,12 +77,19 @@ func (l *loop) run(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}
+	for name, e := range l.entries {
+		if e.running {
+			l.s.alarms.Raise(jobGoesOn, name, "error", context.Cause(ctx))
+		} else {
+			l.s.live.forget(name, false)
+		}
+	}
+	if l.running > 0 {
+		held()
+	}
 	for l.running > 0 {
 		end := <-l.ended
 		end()
-	}
-	for name := range l.entries {
-		l.s.live.forget(name, false)
 	}
 }
 
@@ -106,13 +117,16 @@ func (l *loop) adopt(table map[string]task) {
 			l.entries[name] = e
 		}
 		if !ok || e.rev != t.rev {
+			if !e.def.Edited.Equal(t.def.Edited) {
+				e.known = false // it counts from the edit
+			}
 			e.task, e.next = t, time.Time{}
 		}
 	}
 	for name, e := range l.entries {
 		if t, ok := table[name]; (!ok || t.EachNode != l.each) && !e.busy {
 			delete(l.entries, name)
-			l.s.live.forget(name, true)
+			l.s.live.forget(name, !ok)
 		}
 	}
 }
@@ -156,42 +170,42 @@ func (l *loop) turn(ctx context.Context, now time.Time) time.Duration {
 func (l *loop) contain(e *entry, f func()) {
 	defer func() {
 		if p := recover(); p != nil {
-			l.panicked(e, p, debug.Stack())
+			l.scheduleFailed(e, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
 		}
 	}()
 	f()
 }
 
-func (l *loop) panicked(e *entry, reason any, stack []byte) {
+func (l *loop) scheduleFailed(e *entry, err error) {
 	e.after, e.next = l.s.Now().Add(lookEvery), time.Time{}
-	l.s.alarms.Raise(scheduleFails, e.Name, "error", fmt.Sprintf("panic: %v", reason), "stack", string(stack))
+	l.s.alarms.Raise(scheduleFails, e.Name, "error", err)
 }
 
-// ask calls f, which asks the schedule of e and returns what the loop calls with the answer. One
-// that is not ours may block: then it is asked in the background, and stops its own job alone. It
-// is not waited for when ctx ends.
-func (l *loop) ask(ctx context.Context, e *entry, f func() (answered func())) {
+// ask calls f, which asks the schedule of e and returns what the loop calls with the answer, or why
+// there is none. A schedule that is not ours may block: then it is asked in the background, and
+// stops its own job alone. It is not waited for when ctx ends.
+func (l *loop) ask(ctx context.Context, e *entry, f func() (answered func(), err error)) {
 	if trusted(e.Schedule) {
-		f()()
+		if answered, err := f(); err != nil {
+			l.scheduleFailed(e, err)
+		} else {
+			answered()
+		}
 		return
 	}
 	e.busy, e.asked = true, time.Now()
 	go func() {
 		var answered func()
-		func() {
-			defer func() {
-				if p := recover(); p != nil {
-					stack := debug.Stack()
-					answered = func() { l.panicked(e, p, stack) }
-				}
-			}()
-			got := f()
-			answered = func() { l.s.alarms.Clear(scheduleFails, e.Name); got() }
-		}()
+		err := claim.Contain(func() (err error) { answered, err = f(); return err })
 		select {
 		case l.ended <- func() {
 			e.busy, e.asked = false, time.Time{}
-			if ctx.Err() == nil { // or another node may be master by now
+			switch {
+			case ctx.Err() != nil: // another node may be master by now
+			case err != nil:
+				l.scheduleFailed(e, err)
+			default:
+				l.s.alarms.Clear(scheduleFails, e.Name)
 				answered()
 			}
 		}:
@@ -200,50 +214,56 @@ func (l *loop) ask(ctx context.Context, e *entry, f func() (answered func())) {
 	}()
 }
 
-// consider starts whatever one job wants.
+// consider starts whatever one job wants: what is due comes before a trigger.
 func (l *loop) consider(ctx context.Context, e *entry, now time.Time) {
 	if !e.known {
 		l.meet(ctx, e, now)
 		return
 	}
-	if t := e.def.Trigger; t.wanted(e.trigger) {
-		l.fire(ctx, e, now, t.at(now), t.ID)
-		return
-	}
 	if e.def.Paused {
 		e.next = time.Time{}
+	}
+	// Nothing is due yet, and the clock was not set back.
+	early := now.Before(e.next) && !now.Before(e.looked)
+	if e.def.Paused || early {
+		l.trigger(ctx, e, now)
 		return
 	}
-	if e.def.Edited.After(e.base) && !e.def.Edited.After(now.Add(tooFar)) {
-		e.base, e.next = e.def.Edited, time.Time{}
-	}
-	if now.Before(e.next) && !now.Before(e.looked) {
-		return // and the clock was not set back
-	}
 	e.looked, e.next = now, time.Time{}
-	job, base, rev, asked := e.Job, e.base, e.rev, time.Now()
-	l.ask(ctx, e, func() func() {
-		at, run, next := job.due(base, now)
+	job, base, skip, rev, asked := e.Job, e.base, e.skip, e.rev, time.Now()
+	if !e.left.After(now) { // or the clock was set back
+		base = later(base, e.left)
+	}
+	l.ask(ctx, e, func() (func(), error) {
+		d, err := job.due(base, skip, now)
 		return func() {
 			if e.rev != rev || time.Since(asked) > Grace {
 				return // it is asked again
 			}
-			l.dueAt(ctx, e, now, at, run, next)
-		}
+			l.dueAt(ctx, e, now, d)
+		}, err
 	})
 }
 
 // dueAt does what Job.due has said of e.
-func (l *loop) dueAt(ctx context.Context, e *entry, now, at time.Time, run bool, next time.Time) {
-	e.next = next
-	switch {
-	case at.IsZero():
-	case run:
-		l.fire(ctx, e, now, at, "")
-	default:
-		l.s.Logger.Info("job missed", "job", e.Name, "scheduled", at, "policy", string(e.policy()))
+func (l *loop) dueAt(ctx context.Context, e *entry, now time.Time, d due) {
+	e.next = d.next
+	if !d.missed.IsZero() {
+		e.left = d.missedTo
+		l.s.Logger.Info("job missed", "job", e.Name, "scheduled", d.missed, "until", d.missedTo, "policy", string(e.policy()))
 		l.s.live.missed(e.Name)
-		e.base = at
+	}
+	if d.at.IsZero() {
+		l.trigger(ctx, e, now)
+		return
+	}
+	l.fire(ctx, e, now, d.at, d.until, "")
+}
+
+// trigger runs e if it was triggered.
+func (l *loop) trigger(ctx context.Context, e *entry, now time.Time) {
+	if t := e.def.Trigger; t.wanted(e.trigger) {
+		l.fire(ctx, e, now, t.at(now), time.Time{}, t.ID)
 	}
 }
 
@@ -257,90 +277,89 @@ func (j Job) policy() Missed {
 // recorded reports whether runs of e are claimed.
 func (l *loop) recorded(e *entry) bool { return !l.each && !e.Volatile }
 
-// meet reads what is recorded of a job that was not known, in the background.
+// meet reads what is recorded of a job that is not known, or was edited, in the background.
 func (l *loop) meet(ctx context.Context, e *entry, now time.Time) {
 	if !l.recorded(e) {
-		e.known, e.base, e.trigger = true, now, e.def.Trigger.ID
+		e.known = true
+		if e.base.IsZero() {
+			e.base, e.trigger = now, e.def.Trigger.ID
+		}
+		e.base = later(e.base, earlier(e.def.Edited, now))
 		l.consider(ctx, e, now)
 		return
 	}
 	schedule := e.Schedule
-	l.ask(ctx, e, func() func() {
+	l.ask(ctx, e, func() (func(), error) {
 		text := scheduleText(schedule)
 		return func() {
 			e.text = text
 			l.read(ctx, e, now)
-		}
+		}, nil
 	})
 }
 
-// read is meet of a job whose runs are recorded.
+// read is meet of a job whose runs are recorded. It records from when on the job counts, and that
+// a run of an earlier term has no end.
 func (l *loop) read(ctx context.Context, e *entry, now time.Time) {
-	key, schedule, since, trigger := runsPrefix+e.Name, e.scheduleText(), now.UTC(), e.def.Trigger.ID
-	if edited := e.def.Edited; e.def.Spec != nil && edited.Before(now) && !edited.IsZero() {
-		since = edited
-	}
-	l.start(e, func() func() {
+	key, schedule, def, unwritten := runsPrefix+e.Name, e.scheduleText(), e.def, e.unwritten
+	now = now.UTC().Round(0)
+	l.start(ctx, e, func() func() {
 		record, _, err := claim.Get(ctx, l.s.Store, key)
-		if err == nil && record.State == claim.Running && record.Owner != l.owner {
-			record, err = l.interrupted(ctx, key, record)
-		}
-		unreadable := errors.Is(err, driver.ErrInvalid)
-		if unreadable || err == nil && dataOf(record).Schedule != schedule {
-			err = claim.Amend(ctx, l.s.Store, key, func(r claim.Record, found bool) (claim.Record, error) {
+		amend := func(readable bool) error {
+			return claim.Amend(ctx, l.s.Store, key, func(r claim.Record, found bool) (claim.Record, error) {
 				if err := claim.Replaceable(ctx, r, l.owner); err != nil {
 					return r, err
 				}
-				if unreadable {
-					r, found = claim.Record{Data: runData{Trigger: trigger}.encode()}, false
+				if !readable {
+					r, found = claim.Record{Data: runData{Trigger: def.Trigger.ID}.encode()}, false
+				}
+				if r.State == claim.Running { // not here, where nobody else is at this job
+					r = r.Interrupt(l.s.Now())
 				}
 				d := dataOf(r)
-				d.Since, d.Schedule = since, schedule
+				d.count(schedule, def.Edited, def.Spec != nil, now)
 				if !found {
 					r.State = claim.Free
 				}
-				r.Data, record = d.encode(), r
-				record.Data = r.Data
+				r.Data = d.encode()
+				record = r
 				return r, nil
 			})
 		}
-		return func() { l.met(ctx, e, record, err) }
+		if err == nil && (unwritten || record.State == claim.Running || !dataOf(record).knows(schedule, def.Edited)) {
+			err = amend(true)
+		}
+		if errors.Is(err, driver.ErrInvalid) { // it cannot be read, or is too large
+			err = amend(false)
+		}
+		return func() { l.met(ctx, e, def.Edited, record, err) }
 	})
 }
 
-// interrupted makes it visible that the run of an earlier term has no end.
-func (l *loop) interrupted(ctx context.Context, key string, was claim.Record) (claim.Record, error) {
-	return claim.Do(ctx, claim.Attempt{
-		Ledger: l.s.Store, Key: key, Owner: l.owner, Now: l.s.Now, Logger: l.s.Logger,
-		Goal: claim.Goal{What: was.What, Compare: cmp.Compare[string]},
-		Work: func(context.Context, claim.Record) error {
-			return errors.New("cron: a run was not recorded as one that runs")
-		},
-	})
-}
-
-func (l *loop) met(ctx context.Context, e *entry, record claim.Record, err error) {
+// met takes what was read, for the edit that was known then.
+func (l *loop) met(ctx context.Context, e *entry, edited time.Time, record claim.Record, err error) {
 	now := l.s.Now()
 	if err != nil {
 		l.failed(e, err)
 		return
 	}
-	e.known = true
+	e.known, e.unwritten = e.def.Edited.Equal(edited), false
 	l.s.alarms.Clear(jobUnrecorded, e.Name)
 	l.learn(e, record, now)
-	e.trigger = dataOf(record).Trigger
+	d := dataOf(record)
+	e.trigger = d.Trigger
 	// What was interrupted runs again if the job says so, and it is not too late.
 	at, job := parseWhat(record.What), e.Job
-	if record.State != claim.Interrupted || e.Missed != Once || e.def.Paused || at.After(now) || dataOf(record).Triggered {
+	if record.State != claim.Interrupted || e.Missed != Once || e.def.Paused || at.After(now) || !at.After(d.Since) || d.Triggered {
 		return
 	}
-	l.ask(ctx, e, func() func() {
+	l.ask(ctx, e, func() (func(), error) {
 		window := job.window(now, job.Schedule.Next(now))
 		return func() {
 			if now.Sub(at) <= window {
-				e.base, e.next = at.Add(-1), time.Time{}
+				e.base, e.left, e.next = at.Add(-1), time.Time{}, time.Time{}
 			}
-		}
+		}, nil
 	})
 }
 
@@ -371,17 +390,28 @@ func (l *loop) learn(e *entry, record claim.Record, now time.Time) {
 	e.next = time.Time{}
 }
 
-// start does something about e in the background; finish is called by the loop. What work needs
-// of e it is given beforehand: the loop may change e meanwhile.
-func (l *loop) start(e *entry, work func() (finish func())) {
-	e.busy = true
+// start does something about e in the background, unless another loop does: then this one looks
+// again when that is ready. finish is called by the loop, before ctx has ended. What work needs of
+// e it is given beforehand: the loop may change e meanwhile.
+func (l *loop) start(ctx context.Context, e *entry, work func() (finish func())) {
+	if !l.s.take(e.Name) {
+		e.next = time.Time{}
+		return
+	}
+	e.busy, e.running = true, true
 	l.running++
 	go func() {
 		finish := work()
 		l.ended <- func() {
-			e.busy = false
+			e.busy, e.running = false, false
 			l.running--
-			l.contain(e, finish)
+			if ctx.Err() == nil {
+				l.contain(e, finish)
+			} else {
+				l.s.alarms.Clear(jobGoesOn, e.Name)
+				l.s.live.forget(e.Name, false)
+			}
+			l.s.ready(e.Name)
 		}
 	}()
 }
@@ -391,14 +421,20 @@ func (l *loop) failed(e *entry, err error) {
 	l.s.alarms.Raise(jobUnrecorded, e.Name, "error", err)
 }
 
-// fire claims a run and runs it, for a schedule or, if that is not empty, for a trigger.
-func (l *loop) fire(ctx context.Context, e *entry, now, at time.Time, trigger string) {
-	if late := now.Sub(at); late > lateAfter {
-		l.s.Logger.Info("job late", "job", e.Name, "scheduled", at, "late", late)
-	}
-	job, key := e.Job, runsPrefix+e.Name
+// Why a run is not claimed any more.
+var (
+	errLate    = errors.New("cron: it is too late")
+	errChanged = errors.New("cron: what was said about the job has changed")
+	errOld     = errors.New("cron: another trigger has come since")
+)
+
+// fire claims a run and runs it, for a schedule, until when it may be claimed, or, if that is not
+// empty, for a trigger.
+func (l *loop) fire(ctx context.Context, e *entry, now, at, until time.Time, trigger string) {
+	job, key, rev := e.Job, runsPrefix+e.Name, e.rev
 	if !l.recorded(e) {
-		l.start(e, func() func() {
+		l.start(ctx, e, func() func() {
+			l.late(job.Name, at)
 			var out tail
 			end := l.s.live.begin(job.Name, l.each, RunStatus{
 				Scheduled: at, State: Running, Began: l.s.Now(), NodeID: l.owner.NodeID, InstanceID: l.owner.InstanceID,
@@ -419,12 +455,54 @@ func (l *loop) fire(ctx context.Context, e *entry, now, at time.Time, trigger st
 			What: formatWhat(at), Compare: compareAt(now), PassOver: true, Restart: job.Missed == Once,
 			OnClaim: onClaim(at, e.scheduleText(), trigger),
 		},
-		Work: func(ctx context.Context, c claim.Record) error { return l.recordedWork(ctx, job, c) },
+		Wanted: func() error {
+			switch said, ok := l.s.revision(job.Name); {
+			case !ok || said != rev:
+				return errChanged
+			case trigger == "" && l.s.Now().After(until):
+				return errLate
+			}
+			return nil
+		},
+		Failing: func(err error) { l.s.alarms.Raise(jobUnrecorded, job.Name, "error", err) },
+		Work:    func(ctx context.Context, c claim.Record) error { return l.recordedWork(ctx, job, c) },
 	}
-	l.start(e, func() func() {
+	l.start(ctx, e, func() func() {
+		l.late(job.Name, at)
+		if err := l.stillAsked(ctx, job.Name, trigger); err != nil {
+			return func() { l.finished(e, at, trigger, claim.Record{}, err) }
+		}
 		record, err := claim.Do(ctx, attempt)
 		return func() { l.finished(e, at, trigger, record, err) }
 	})
+}
+
+func (l *loop) late(name string, at time.Time) {
+	if late := l.s.Now().Sub(at); late > lateAfter {
+		l.s.Logger.Info("job late", "job", name, "scheduled", at, "late", late)
+	}
+}
+
+// stillAsked returns an error unless trigger, if there is one, is the last one of a job: the table
+// may be that of a while ago, and the last master have run one that has come since.
+func (l *loop) stillAsked(ctx context.Context, name, trigger string) error {
+	if trigger == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, Grace)
+	defer cancel()
+	r, err := l.s.Store.Get(ctx, jobsPrefix+name)
+	if err != nil && !errors.Is(err, driver.ErrNotFound) {
+		return err
+	}
+	var d definition
+	if err == nil {
+		_ = json.Unmarshal(r.Value, &d) // what cannot be read has none
+	}
+	if d.Trigger.ID != trigger {
+		return errOld
+	}
+	return nil
 }
 
 // onClaim is what a claim records beside itself: the runs before it.
@@ -449,6 +527,7 @@ func onClaim(at time.Time, schedule, trigger string) func(claim.Record) json.Raw
 // recordedWork is the run of a claim, whose output is kept.
 func (l *loop) recordedWork(ctx context.Context, job Job, c claim.Record) error {
 	var out tail
+	l.s.alarms.Clear(jobUnrecorded, job.Name)
 	l.s.Logger.Info("job begins", "job", job.Name, "scheduled", c.What, "term", c.Term)
 	end := l.s.live.begin(job.Name, false, RunStatus{
 		Scheduled: parseWhat(c.What), State: Running, Began: c.Claimed, NodeID: c.NodeID, InstanceID: c.InstanceID, Term: c.Term,
@@ -489,27 +568,41 @@ func (l *loop) finished(e *entry, at time.Time, trigger string, record claim.Rec
 	now := l.s.Now()
 	if l.recorded(e) {
 		if err != nil {
-			e.known = false
-			l.failed(e, err)
+			l.unclaimed(e, err)
 			return
 		}
+		e.unwritten = false
 		l.s.alarms.Clear(jobUnrecorded, e.Name)
 		l.learn(e, record, now)
 	} else {
 		l.s.Logger.Debug("job ended", "job", e.Name, "scheduled", at, "error", err)
 	}
 	switch {
-	case trigger != "":
+	case trigger == "":
+		e.base = later(e.base, at)
+	case !l.recorded(e) || record.Owner == l.owner: // or it was not claimed, since something later is
 		e.trigger = trigger
-	case at.After(e.base):
-		e.base = at
 	}
-	if e.Missed != Once && now.After(e.base) {
-		e.base = now // what came due while it ran is left out
+	if e.Missed != Once {
+		e.skip = now.Round(0)
 	}
 	e.next = time.Time{}
 	if e.Missed == Once && record.State == claim.Interrupted {
 		e.known, e.after = false, now.Add(retryEvery) // it is met, and runs again
+	}
+}
+
+// unclaimed takes why a run was not claimed, or its end not recorded. The record is read again.
+func (l *loop) unclaimed(e *entry, err error) {
+	e.known, e.next = false, time.Time{}
+	switch {
+	case errors.Is(err, errLate):
+		e.unwritten = true
+	case errors.Is(err, errChanged):
+	case errors.Is(err, errOld):
+		e.after = l.s.Now().Add(retryEvery) // the table follows
+	default:
+		l.failed(e, err)
 	}
 }
 

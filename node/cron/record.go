@@ -33,9 +33,11 @@ const (
 
 // runData is what a job keeps in the record of its claim.
 type runData struct {
-	// Since is when the job was first seen with this schedule, whose text is Schedule.
+	// Since is when the job was first seen with this schedule, whose text is Schedule, and with
+	// this edit: when it was made, by a clock that may be wrong.
 	Since    time.Time `json:"since"`
 	Schedule string    `json:"schedule"`
+	Edited   time.Time `json:"edited,omitzero"`
 	// Last is the latest scheduled time that was claimed, runs that were triggered apart.
 	Last time.Time `json:"last,omitzero"`
 	// Trigger is the ID of the last one that was run.
@@ -63,6 +65,24 @@ func (d runData) encode() json.RawMessage {
 		return nil // no value of these types fails, but a time out of bounds
 	}
 	return raw
+}
+
+// knows reports whether Since is that of the schedule and the edit.
+func (d runData) knows(schedule string, edited time.Time) bool {
+	return d.Schedule == schedule && d.Edited.Equal(edited)
+}
+
+// count has the job count from now on, or from the edit if it was made before. One of a job of the
+// program is not when its schedule was changed.
+func (d *runData) count(schedule string, edited time.Time, added bool, now time.Time) {
+	since := now
+	if !edited.IsZero() && (added || d.Schedule == schedule) {
+		since = earlier(edited, now)
+	}
+	if !d.Since.After(now) {
+		since = later(since, d.Since)
+	}
+	d.Since, d.Schedule, d.Edited = since, schedule, edited
 }
 
 // with returns the history with the run of the claim before it.

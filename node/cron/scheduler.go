@@ -51,8 +51,11 @@ type Scheduler struct {
 
 	mu       sync.Mutex
 	table    map[string]task
-	changed  chan struct{} // closed, and replaced, with each change of the table
+	changed  chan struct{} // closed, and replaced, when a loop is to look again
 	problems map[string]string
+	// taken are the jobs that a loop reads or runs, so that no other one does. The value says that
+	// another one waits.
+	taken map[string]bool
 }
 
 // task is a job with what was said about it.
@@ -84,7 +87,7 @@ func (s *Scheduler) Run(ctx context.Context, jobs ...Job) error {
 	if s.Now == nil {
 		s.Now = time.Now
 	}
-	s.changed, s.problems = make(chan struct{}), make(map[string]string)
+	s.changed, s.problems, s.taken = make(chan struct{}), make(map[string]string), make(map[string]bool)
 	s.alarms = alarm.New(s.Logger)
 	defer s.alarms.Close()
 	s.live.alarms = s.alarms
@@ -97,20 +100,12 @@ func (s *Scheduler) Run(ctx context.Context, jobs ...Job) error {
 	defer cancel()
 	wg.Go(func() { s.follow(ctx) })
 	owner := s.owner()
-	wg.Go(func() { newLoop(s, owner, true).run(ctx) })
+	wg.Go(func() { newLoop(s, owner, true).run(ctx, func() {}) })
 	if s.Node == nil {
-		newLoop(s, owner, false).run(ctx)
+		newLoop(s, owner, false).run(ctx, func() {})
 		return context.Cause(ctx)
 	}
-	err := s.Node.WhileMaster(ctx, func(ctx context.Context, term node.Term) error {
-		owner := s.owner()
-		owner.Term = term
-		if token, ok := mastership.TokenFrom(ctx); ok {
-			owner.ClusterID = token.ClusterID
-		}
-		newLoop(s, owner, false).run(ctx)
-		return nil
-	})
+	err := s.whileMaster(ctx)
 	if errors.Is(err, node.ErrNoAuthority) {
 		// It is never master, and still runs the jobs of each node.
 		select {
@@ -120,6 +115,35 @@ func (s *Scheduler) Run(ctx context.Context, jobs ...Job) error {
 		}
 	}
 	return err
+}
+
+// whileMaster runs the jobs of the master in each term. A run that ignores its context holds the
+// call of WhileMaster in which it began, so that the grant is not released before its time. The
+// terms that follow are those of another call, so that the other jobs go on.
+func (s *Scheduler) whileMaster(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for {
+		mine, end := context.WithCancel(ctx)
+		held, ended := make(chan struct{}), make(chan error, 1)
+		wg.Go(func() {
+			defer end()
+			ended <- s.Node.WhileMaster(mine, func(ctx context.Context, term node.Term) error {
+				owner := s.owner()
+				owner.Term = term
+				if token, ok := mastership.TokenFrom(ctx); ok {
+					owner.ClusterID = token.ClusterID
+				}
+				newLoop(s, owner, false).run(ctx, func() { end(); close(held) })
+				return nil
+			})
+		})
+		select {
+		case err := <-ended:
+			return err
+		case <-held:
+		}
+	}
 }
 
 // ended is closed when a node has ended, if n is one.
@@ -207,8 +231,44 @@ func (s *Scheduler) setTable(records []driver.Record) {
 		s.alarms.Raise(jobUnrunnable, name, "reason", problem)
 	}
 	s.table, s.problems = table, problems
+	s.wake()
+}
+
+// wake has the loops look again. The lock is held.
+func (s *Scheduler) wake() {
 	close(s.changed)
 	s.changed = make(chan struct{})
+}
+
+// take reports whether the caller may read or run a job: nobody else on this node does. If not, the
+// loops look again when that one is ready.
+func (s *Scheduler) take(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, taken := s.taken[name]; taken {
+		s.taken[name] = true
+		return false
+	}
+	s.taken[name] = false
+	return true
+}
+
+// ready ends a take.
+func (s *Scheduler) ready(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.taken[name] {
+		s.wake()
+	}
+	delete(s.taken, name)
+}
+
+// revision is that of what was said about a job, and false if there is none.
+func (s *Scheduler) revision(name string) (driver.Revision, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t, ok := s.table[name]
+	return t.rev, ok
 }
 
 // jobOf is the job that a spec describes, or what is wrong with it. The name is that of its key.

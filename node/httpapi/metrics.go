@@ -110,7 +110,7 @@ var (
 
 	jobRunningDesc = describe("job_running", "Runs of a job that go on here.", "name")
 	jobRunsDesc    = describe("job_runs_total", "Runs of a job that have ended here, by outcome: done or failed.", "name", "outcome")
-	jobMissedDesc  = describe("job_missed_total", "Times of a job's schedule that were left out here, by its policy.", "name")
+	jobMissedDesc  = describe("job_missed_total", "Times of a job's schedule that were left out here, by its policy, or since it still ran; several in a row count once.", "name")
 	jobNextDesc    = describe("job_next_timestamp_seconds", "When a job is due next, on whatever node it runs, in Unix time; missing if it is never, or paused.", "name")
 	jobFailedDesc  = describe("job_last_run_failed", "1 if the last run of a job has failed or was interrupted; missing on nodes that do not run it.", "name")
 	jobLastDesc    = describe("job_last_run_timestamp_seconds", "When the last run of a job has ended, in Unix time; missing on nodes that do not run it.", "name")
