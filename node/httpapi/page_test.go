@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/musterhq/muster/internal/testing/routestest"
+	"github.com/musterhq/muster/node/cron"
 	"github.com/musterhq/muster/node/upgrade"
 )
 
@@ -12,5 +13,5 @@ import (
 func TestAPIPage(t *testing.T) {
 	table := new(server).routes(http.NotFoundHandler())
 	routestest.CheckPage(t, "../../docs/http-api.md", "Of an agent", table,
-		Status{}, View{}, Voters{}, Event{}, Master{}, Mastership{}, Done{}, Resigned{}, Left{}, Reloaded{}, upgrade.Status{}, UpgradeResult{}, map[string]Error{})
+		Status{}, View{}, Voters{}, Event{}, Master{}, Mastership{}, Done{}, Resigned{}, Left{}, Reloaded{}, upgrade.Status{}, UpgradeResult{}, Job{}, cron.RunStatus{}, Removed{}, Alive{}, map[string]Error{})
 }
