@@ -302,3 +302,17 @@ type refusing struct{ claim.Ledger }
 func (refusing) Set(context.Context, string, []byte, driver.Revision) (driver.Revision, error) {
 	return 0, driver.ErrUnavailable
 }
+
+// What was given back before anything was ever begun is no obstacle, to whatever comes next.
+func TestDoAfterWhatWasNeverBegun(t *testing.T) {
+	l := openStore(t, memory.New().Driver())
+	a := attempt(l, 1, func(context.Context) error { return claim.ErrNotBegun })
+	if _, err := claim.Do(t.Context(), a); !errors.Is(err, claim.ErrNotBegun) {
+		t.Fatal(err)
+	}
+	next := attempt(l, 2, func(context.Context) error { return nil })
+	next.Goal.What = "2"
+	if r, err := claim.Do(t.Context(), next); err != nil || r.State != claim.Done || r.What != "2" || r.Runs != 1 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}

@@ -143,7 +143,7 @@ func (m *Machine) decide(r Record, revision driver.Revision, now time.Time, vali
 	if m.rules.deadline && !valid || m.rules.fence && r.outranks(m.owner) {
 		return m.finish(r, ErrSuperseded)
 	}
-	if r.What == "" {
+	if r.What == "" || r.State == Free && r.Runs == 0 { // nothing was ever begun
 		return m.claim(r, revision, now)
 	}
 	order := m.goal.Compare(r.What, m.goal.What)
