@@ -37,7 +37,7 @@ func TestUnits(t *testing.T) {
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
 		t.Skip(err)
 	}
-	for _, unit := range []string{"muster.service", "muster-registrar.service"} {
+	for _, unit := range []string{"muster.service", "muster-registrar.service", "muster-worker.service"} {
 		text, err := os.ReadFile(filepath.Join("systemd", unit))
 		if err != nil {
 			t.Fatal(err)

@@ -19,7 +19,8 @@ func newMembersCommand() *cobra.Command {
 		Use:   "members",
 		Short: "List the members of the cluster, as an agent sees them",
 		Long: `List the members of the cluster, as the agent that is asked sees them: the star
-under MASTER is the one that it knows as master, the star under SELF is itself.`,
+under MASTER is the one that it knows as master, the star under SELF is itself. A node
+that has left or died is not listed any more; muster view shows it for some minutes.`,
 		Example: `  muster members
   muster members --agent https://10.0.0.5:7980 --ca-file ca.pem --token-file token
   muster members -o json | jq -r '.[] | select(.master) | .addr'`,

@@ -37,7 +37,7 @@ func newLeaveCommand() *cobra.Command {
 		Short: "Have an agent leave the cluster in good order and end",
 		Long: `Have the agent that is asked leave: it gives mastership up, removes its registration,
 tells the members that it leaves, and ends with status 0, as on SIGTERM. Its supervisor may
-start it again.`,
+start it again. systemd does so with the unit muster.service: use systemctl stop muster there.`,
 		Example: `  muster leave
   muster leave -c /etc/muster/muster.yaml`,
 	}, httpapi.PathLeave, func(w io.Writer, l httpapi.Left) { fmt.Fprintf(w, "node %s has left\n", cell(l.NodeID)) })

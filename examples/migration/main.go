@@ -44,6 +44,8 @@ func run(ctx context.Context, addr string) error {
 		return err
 	}
 	defer registry.Close()
+	running, end := context.WithCancelCause(ctx)
+	defer end(nil) // when the node has left
 	n, err := node.Start(ctx, node.Config{Cluster: "migration", NodeID: addr, Bind: addr, Registries: []*discovery.Registry{registry}})
 	if err != nil {
 		return err
@@ -54,23 +56,28 @@ func run(ctx context.Context, addr string) error {
 	if os.Getenv("FAIL") != "" {
 		name = "broken-schema"
 	}
-	go upgrade.Run(ctx, n, n.Store(),
-		upgrade.Step{Name: name, Version: "1.1", Restartable: true, Run: func(ctx context.Context, term node.Term) error {
+	steps := []upgrade.Step{
+		{Name: name, Version: "1.1", Restartable: true, Run: func(ctx context.Context, term node.Term) error {
 			fmt.Println("migrating to 1.1 in term", term)
 			return nil // CREATE TABLE IF NOT EXISTS, or the like: it may run again
 		}},
-		upgrade.Step{Name: name, Version: "1.2", Run: func(ctx context.Context, term node.Term) error {
+		{Name: name, Version: "1.2", Run: func(ctx context.Context, term node.Term) error {
 			fmt.Println("migrating to 1.2 in term", term)
 			if os.Getenv("FAIL") != "" {
 				return errors.New("there is no space left")
 			}
 			return nil
 		}},
-	)
-	if err := upgrade.Wait(ctx, n.Store(), name, "1.2"); err != nil {
+	}
+	// An error of Run ends the program: an *upgrade.OutdatedError says that it is too old to serve.
+	go func() { end(upgrade.Run(running, n, n.Store(), steps...)) }()
+	if err := upgrade.Wait(running, n.Store(), name, "1.2"); err != nil {
 		return err
 	}
 	fmt.Println("the gate is open: serving")
-	<-ctx.Done()
-	return nil
+	<-running.Done()
+	if ctx.Err() != nil {
+		return nil // we were asked to stop
+	}
+	return context.Cause(running)
 }

@@ -6,9 +6,11 @@
 //		{Name: "schema", Version: "1.1", Run: createTables},
 //		{Name: "schema", Version: "1.2", Run: addColumn, Restartable: true},
 //	}
-//	go upgrade.Run(ctx, n, n.Store(), steps...) // on every node
+//	ctx, cancel := context.WithCancelCause(ctx)
+//	defer cancel(nil) // before defer n.Leave: Run goes on until the node has left
+//	go func() { cancel(upgrade.Run(ctx, n, n.Store(), steps...)) }() // on every node
 //	if err := upgrade.Wait(ctx, n.Store(), "schema", "1.2"); err != nil {
-//		return err // a *FailedError says which step failed, where and why
+//		return err // a *FailedError says which step failed, where and why; or that of Run
 //	}
 //
 // # What it promises

@@ -18,17 +18,18 @@ import (
 
 // packaged are the files that both packages hold, with their modes.
 var packaged = map[string]fs.FileMode{
-	"/usr/bin/muster":                                  0o755,
-	"/etc/muster/muster.example.yaml":                  0o644,
-	"/etc/muster/registrar.example.yaml":               0o644,
-	"/usr/lib/systemd/system/muster.service":           0o644,
-	"/usr/lib/systemd/system/muster-registrar.service": 0o644,
-	"/usr/share/man/man1/muster.1.gz":                  0o644,
-	"/usr/share/man/man1/muster-tls-cert.1.gz":         0o644,
-	"/usr/share/bash-completion/completions/muster":    0o644,
-	"/usr/share/fish/vendor_completions.d/muster.fish": 0o644,
-	"/usr/share/doc/muster/copyright":                  0o644,
-	"/usr/share/doc/muster/examples/credentials.conf":  0o644,
+	"/usr/bin/muster":                                      0o755,
+	"/etc/muster/muster.example.yaml":                      0o644,
+	"/etc/muster/registrar.example.yaml":                   0o644,
+	"/usr/lib/systemd/system/muster.service":               0o644,
+	"/usr/lib/systemd/system/muster-registrar.service":     0o644,
+	"/usr/share/man/man1/muster.1.gz":                      0o644,
+	"/usr/share/man/man1/muster-tls-cert.1.gz":             0o644,
+	"/usr/share/bash-completion/completions/muster":        0o644,
+	"/usr/share/fish/vendor_completions.d/muster.fish":     0o644,
+	"/usr/share/doc/muster/copyright":                      0o644,
+	"/usr/share/doc/muster/examples/credentials.conf":      0o644,
+	"/usr/share/doc/muster/examples/muster-worker.service": 0o644,
 }
 
 // Both packages of a release, and the deb of the one before.
