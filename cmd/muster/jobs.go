@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 	"unicode"
@@ -165,7 +166,7 @@ func printRuns(w io.Writer, all []cron.RunStatus) error {
 		if r.Triggered {
 			scheduled = "triggered"
 		}
-		t.row(strconv.FormatUint(r.Seq, 10), scheduled, string(r.State), r.NodeID, strconv.FormatUint(uint64(r.Term), 10),
+		t.row(strconv.FormatUint(r.Seq, 10), scheduled, string(r.State), r.NodeID, termText(r.Term),
 			shortTime(r.Began), shortTime(r.Ended), r.Error)
 	}
 	return t.flush()
@@ -176,9 +177,9 @@ func newJobsOutputCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "output NAME [RUN]",
 		Short: "Print what a run of a job has written",
-		Long: `Print the last 64 KiB that a run of a job has written to its standard output and error: the last run,
-or RUN, a number that muster jobs runs shows. The output of the last eight runs is kept. On a terminal
-control characters are replaced.`,
+		Long: `Print the last 64 KiB that a run of a job has written to its standard output and error: the last run
+that has ended, or RUN, a number that muster jobs runs shows. The output of the last eight runs is
+kept. On a terminal control characters are replaced.`,
 		Example: `  muster jobs output report
   muster jobs output report 12 >report.txt`,
 		Args: cobra.RangeArgs(1, 2),
@@ -197,10 +198,14 @@ control characters are replaced.`,
 				if _, err := agent.ask(ctx, httpapi.PathJobRuns+"?name="+url.QueryEscape(args[0]), &runs); err != nil {
 					return err
 				}
-				if len(runs) == 0 {
+				last := slices.IndexFunc(runs, func(r cron.RunStatus) bool { return r.State != cron.Running })
+				switch {
+				case len(runs) == 0:
 					return fmt.Errorf("%s has not run", args[0])
+				case last < 0:
+					return fmt.Errorf("%s runs for the first time: what it writes is kept when that has ended", args[0])
 				}
-				run = strconv.FormatUint(runs[0].Seq, 10)
+				run = strconv.FormatUint(runs[last].Seq, 10)
 			}
 			path := httpapi.PathJobOutput + "?" + url.Values{"name": {args[0]}, "run": {run}}.Encode()
 			text, err := agent.fetch(ctx, http.MethodGet, path, "application/octet-stream")

@@ -6,11 +6,14 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"unicode"
 
 	"github.com/spf13/cobra"
+
+	"github.com/musterhq/muster/node"
 )
 
 // addOutputFlag adds -o with the forms of output, of which the first is the
@@ -53,6 +56,14 @@ func (t *table) row(cells ...string) {
 }
 
 func (t *table) flush() error { return t.w.Flush() }
+
+// termText is a term for a table. There is no term 0.
+func termText(t node.Term) string {
+	if t == 0 {
+		return ""
+	}
+	return strconv.FormatUint(uint64(t), 10)
+}
 
 // cell makes text fit into a table: an empty one is a dash, so that columns can be
 // counted, and what other nodes say cannot steer the terminal.

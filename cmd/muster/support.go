@@ -203,6 +203,7 @@ func (s *supporter) items() []support.Item {
 		{"status.json", httpapi.PathStatus, ""}, {"view.json", httpapi.PathView, ""}, {"members.json", httpapi.PathMembers, ""},
 		{"master.json", httpapi.PathMaster, ""}, {"voters.json", httpapi.PathVoters, ""},
 		{"ready.txt", httpapi.PathReady, "text/plain"}, {"metrics.txt", httpapi.PathMetrics, "text/plain"}, {"history.jsonl", httpapi.PathHistory, "application/jsonl"},
+		{"upgrades.json", httpapi.PathUpgrades, ""}, {"jobs.json", httpapi.PathJobs, ""},
 	}
 	if s.agent.name == registrarService.name {
 		answers = append(answers[5:7:7], struct{ name, path, accept string }{"registrar.json", host.PathRegistrar, ""})

@@ -44,7 +44,7 @@ commands read and write the same records as programs that use package node/upgra
 			Long: `Run a step again that has failed, or was interrupted and is not restartable. It runs as soon as a
 node that has it is master. It is an error if the step is in another state.`,
 			Example: `  muster upgrade retry schema 1.2`,
-		}, httpapi.PathUpgradeRetry, "runs again"),
+		}, httpapi.PathUpgradeRetry, "may run again: on the next host that starts it, or that waits for it"),
 		newAmendCommand(&cobra.Command{
 			Use:   "resolve",
 			Short: "Record a step as done that is known to be",
@@ -65,7 +65,7 @@ func printUpgrades(w io.Writer, all []upgrade.Status) error {
 			ended = s.Ended.UTC().Format(time.RFC3339)
 		}
 		t.row(s.Name, string(s.Version), string(s.State), s.NodeID,
-			strconv.FormatUint(uint64(s.Term), 10), strconv.Itoa(s.Runs), ended, s.Error)
+			termText(s.Term), strconv.Itoa(s.Runs), ended, s.Error)
 	}
 	return t.flush()
 }

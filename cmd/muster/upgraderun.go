@@ -104,7 +104,7 @@ func (u *upgradeRun) run(cmd *cobra.Command, name, version string, command []str
 	if u.ask.file != "" && !errors.As(err, new(commandStatus)) {
 		_ = backoff.Sleep(cmd.Context(), ownNodeStays)
 	}
-	if stopped := stop(); err == nil && stopped != nil {
+	if stopped := stop(); stopped != nil && (err == nil || errors.As(stopped, new(ownNodeError))) {
 		return stopped
 	}
 	if err == nil {

@@ -3,6 +3,9 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -147,6 +150,37 @@ func TestUpgradeRunIsKilled(t *testing.T) {
 		}
 		if got := linesOf(file); len(got) != rows {
 			t.Errorf("restartable %v: rows %q, want %d", restartable, got, rows)
+		}
+	}
+}
+
+// A node of -c that does not start is an error that says why, and so is one beside an agent with
+// the same address.
+func TestUpgradeRunWhoseNodeDoesNotStart(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	agent := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer agent.Close()
+	addrs := testAddrs(t, 2)
+	for what, row := range map[string]struct{ bind, http, want string }{
+		"the port is taken": {taken.Addr().String(), addrs[0], "in use"},
+		"an agent runs":     {addrs[1], agent.Listener.Addr().String(), "an agent answers"},
+	} {
+		dir := t.TempDir()
+		file := filepath.Join(dir, "muster.yaml")
+		text := fmt.Sprintf("cluster: demo\nnode: {id: a, bind: %q, data_dir: %q}\nprovider: {static: {peers: [%q]}}\nhttp: {addr: %q}\n", row.bind, dir, row.bind, row.http)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, command := range [][]string{{"upgrade", "run", "-c", file, "--lock-file", dir + "/lock", "schema", "1"}, {"while-master", "-c", file, "--lock-file", dir + "/lock"}} {
+			status, _, stderr := executeProcess(t, append(command, "--", "true")...)
+			if status != statusFailed && status != statusUsage || !strings.Contains(stderr, row.want) {
+				t.Errorf("%s, %s: status %d: %s", what, command[0], status, stderr)
+			}
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -15,6 +16,7 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -125,7 +127,7 @@ func (w *whileMaster) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	status, err := w.supervise(cmd, args, client, log, signals, policy, name)
-	if stopped := stop(); err == nil && stopped != nil {
+	if stopped := stop(); stopped != nil && (err == nil || errors.As(stopped, new(ownNodeError))) {
 		return stopped
 	}
 	if err != nil {
@@ -177,6 +179,11 @@ func lockError(lock string, err error) error {
 	return err
 }
 
+// ownNodeError is why the node of -c has ended by itself, or has not started.
+type ownNodeError struct{ error }
+
+func (e ownNodeError) Unwrap() error { return e.error }
+
 // agentOrOwn returns the agent to follow. With -c it starts one in this process; stop has it leave.
 func agentOrOwn(cmd *cobra.Command, ask askFlags) (client apiClient, stop func() error, err error) {
 	if ask.file == "" {
@@ -200,10 +207,19 @@ func agentOrOwn(cmd *cobra.Command, ask askFlags) (client apiClient, stop func()
 	if client, err = ownAgent(agentService, cfg.HTTP); err != nil {
 		return apiClient{}, nil, usageError(fmt.Errorf("%s: http: %w; the command asks its own node there", ask.file, err))
 	}
+	asking, cancel := context.WithTimeout(cmd.Context(), time.Second)
+	_, err = client.fetch(asking, http.MethodGet, httpapi.PathHealth, "text/plain")
+	cancel()
+	if err == nil {
+		return apiClient{}, nil, usageError(fmt.Errorf("-c %s: an agent answers at its http.addr %s already; to use that one, write --agent %[2]s in place of -c", ask.file, client.addr))
+	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(cmd.Context()))
 	ended := make(chan error, 1)
 	go func() {
 		err := agent.Run(ctx, cfg, agent.Options{Load: load, Logs: cmd.ErrOrStderr()})
+		if err != nil && ctx.Err() == nil {
+			err = ownNodeError{err}
+		}
 		ended <- err
 		if ctx.Err() == nil {
 			// The node has ended by itself, or was asked to leave: so does the command.

@@ -38,6 +38,7 @@ type runner struct {
 	process  *process // that the next command runs in, or the present one does; nil: none is started
 	saying   bool     // the agent is being informed of the end of a command
 	running  bool     // it was told to run the command
+	waiting  bool     // it was said that it is not
 	unused   int      // supervisors in a row that have ended and run nothing
 	status   int
 	exited   bool
@@ -185,6 +186,11 @@ func (r *runner) step(event any) error {
 		r.saying = false
 		return r.prepareUnlessBusy()
 	}
+	if g, ok := event.(granted); ok && !r.running && r.waiting != (g.grant.Term == 0) {
+		if r.waiting = g.grant.Term == 0; r.waiting {
+			r.Logger.Info("waiting until this node is master")
+		}
+	}
 	e, isEnd := event.(ended)
 	if isEnd && !r.running {
 		// The supervisor has ended before it was of use, as one that somebody killed.
@@ -194,7 +200,11 @@ func (r *runner) step(event any) error {
 		return r.prepare()
 	}
 	if isEnd {
-		r.Logger.Info("command ended", "status", e.status, "started", !e.unstarted)
+		if e.unstarted {
+			r.Logger.Info("command has not begun after all: its grant was about to end")
+		} else {
+			r.Logger.Info("command ended", "status", e.status)
+		}
 		r.running, r.process = false, nil // it is good for one run
 		if m := r.m.run; r.Ended != nil && m != nil && !e.unstarted {
 			r.Ended(m.term, e.status, !e.expired && !m.asked && !m.killed && !r.m.stopping)

@@ -37,9 +37,9 @@ type live struct {
 }
 
 type liveJob struct {
-	running              int
-	done, failed, missed uint64
-	last                 *RunStatus
+	running                           int
+	last                              *RunStatus
+	done, failed, interrupted, missed uint64
 	// Of a job of each node, whose runs nothing else records, the last ones, the latest first.
 	seq     uint64
 	runs    []RunStatus
@@ -101,16 +101,19 @@ func (l *live) begin(name string, each bool, r RunStatus) (end func(now time.Tim
 	return func(now time.Time, err error, interrupted bool, text []byte) {
 		r.State, r.Ended = Done, now
 		if err != nil {
-			r.State, r.Error = Failed, claim.Cut(err.Error(), maxText)
+			r.State, r.Error = Failed, claim.Cut(strings.TrimPrefix(err.Error(), ErrInterrupted.Error()+": "), maxText)
 		}
 		if err != nil && interrupted {
 			r.State = Interrupted
 		}
 		l.mu.Lock()
 		j.running--
-		if err != nil {
+		switch r.State {
+		case Failed:
 			j.failed++
-		} else {
+		case Interrupted:
+			j.interrupted++
+		default:
 			j.done++
 		}
 		if each {
@@ -140,11 +143,11 @@ type NodeStatus struct {
 	// Problem says why it does not run here.
 	Problem string
 
-	// Running is how many runs go on here, Done and Failed how many have ended, and Missed how
-	// often times of the schedule were left out here, several in a row as one, since Run was
-	// called.
-	Running              int
-	Done, Failed, Missed uint64
+	// Running is how many runs go on here. Done, Failed and Interrupted are how many have ended,
+	// and Missed how often times of the schedule were left out here, several in a row as one, since
+	// Run was called.
+	Running                           int
+	Done, Failed, Interrupted, Missed uint64
 	// Last is the last run, if this node runs the job: it is the master, or the job is one of each
 	// node. Otherwise nil.
 	Last *RunStatus
@@ -181,7 +184,8 @@ func (s *Scheduler) Jobs() []NodeStatus {
 	defer s.live.mu.Unlock()
 	for name, j := range s.live.jobs {
 		if n, known := all[name]; known {
-			n.Running, n.Done, n.Failed, n.Missed, n.Last = j.running, j.done, j.failed, j.missed, j.last
+			n.Running, n.Done, n.Failed, n.Interrupted = j.running, j.done, j.failed, j.interrupted
+			n.Missed, n.Last = j.missed, j.last
 			all[name] = n
 		}
 	}

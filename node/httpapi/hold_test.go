@@ -229,7 +229,6 @@ func TestHolderThatIsGone(t *testing.T) {
 // would be killed.
 func TestHolderThatComesBack(t *testing.T) {
 	_, addr := serveWith(t, httpapi.Options{LocalNames: true, Operator: operator}, nil)
-	watched := events(t, t.Context(), http.MethodGet, "http://"+addr+httpapi.PathMastership)
 	path := "http://" + addr + httpapi.PathHold + "?name=w&holder=h"
 	ctx, hangUp := context.WithCancel(t.Context())
 	held := until(t, "the node is master", events(t, ctx, http.MethodPost, path), func(m httpapi.Mastership) bool { return m.Term > 0 })
@@ -243,5 +242,6 @@ func TestHolderThatComesBack(t *testing.T) {
 		}
 	}
 	hangUp()
+	watched := events(t, t.Context(), http.MethodGet, "http://"+addr+httpapi.PathMastership)
 	until(t, "nobody does the work", watched, func(m httpapi.Mastership) bool { return m.Term > held.Term || m.State != "active" })
 }

@@ -109,7 +109,7 @@ var (
 	stepsDesc = describe("steps", "Steps of upgrades that are recorded, the latest one of each name, by state.", "state")
 
 	jobRunningDesc = describe("job_running", "Runs of a job that go on here.", "name")
-	jobRunsDesc    = describe("job_runs_total", "Runs of a job that have ended here, by outcome: done or failed.", "name", "outcome")
+	jobRunsDesc    = describe("job_runs_total", "Runs of a job that have ended here, by outcome: done, failed or interrupted.", "name", "outcome")
 	jobMissedDesc  = describe("job_missed_total", "Times of a job's schedule that were left out here, by its policy, or since it still ran; several in a row count once.", "name")
 	jobNextDesc    = describe("job_next_timestamp_seconds", "When a job is due next, on whatever node it runs, in Unix time; missing if it is never, or paused.", "name")
 	jobFailedDesc  = describe("job_last_run_failed", "1 if the last run of a job has failed or was interrupted; missing on nodes that do not run it.", "name")
@@ -267,6 +267,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		gauge(jobRunningDesc, float64(j.Running), name)
 		counter(jobRunsDesc, j.Done, name, "done")
 		counter(jobRunsDesc, j.Failed, name, "failed")
+		counter(jobRunsDesc, j.Interrupted, name, "interrupted")
 		counter(jobMissedDesc, j.Missed, name)
 		if !j.Next.IsZero() {
 			gauge(jobNextDesc, float64(j.Next.UnixMilli())/1000, name)

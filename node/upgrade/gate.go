@@ -91,7 +91,7 @@ func Resolve(ctx context.Context, l Ledger, name string, v Version) error {
 		if s := statusOf(name, r); found && s.Version.Compare(v) > 0 {
 			return r, conflict(name, v, s, found)
 		}
-		r.What, r.State, r.Owner = string(v), claim.Done, claim.Owner{}
+		r.What, r.State, r.Owner, r.Error = string(v), claim.Done, claim.Owner{}, ""
 		return r, nil
 	})
 }

@@ -3,6 +3,7 @@ package claim
 import (
 	"encoding/json"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/musterhq/muster/discovery/driver"
@@ -243,7 +244,8 @@ func (m *Machine) Ran(err error, interrupted bool, now time.Time) Command {
 	r := m.mine
 	r.State, r.Ended = Done, now
 	if err != nil {
-		r.State, r.Error = Failed, err.Error()
+		// The state says already that it was interrupted.
+		r.State, r.Error = Failed, strings.TrimPrefix(err.Error(), ErrInterrupted.Error()+": ")
 	}
 	if err != nil && interrupted {
 		r.State = Interrupted
