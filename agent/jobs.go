@@ -12,8 +12,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/musterhq/muster/config"
@@ -40,6 +42,9 @@ type jobs struct {
 	byName  map[string]config.Job
 	drain   time.Duration
 	locks   string // the directory of their locks
+	// starts has room for those that start at one time: that takes three processes each, and more
+	// would take the time that this one needs to keep its grant.
+	starts chan struct{}
 }
 
 // checkJobs returns why the jobs of cfg cannot run in this program.
@@ -60,7 +65,7 @@ func checkJobs(cfg *config.Config) error {
 // runJobs runs the jobs of the configuration, and those that were added for their commands, until
 // the node ends or stop is called.
 func runJobs(n *node.Node, cfg *config.Config, o *httpapi.Operator, log *slog.Logger) (stop func()) {
-	j := &jobs{node: n, byName: make(map[string]config.Job), drain: cfg.Mastership.DrainTimeout}
+	j := &jobs{node: n, byName: make(map[string]config.Job), drain: cfg.Mastership.DrainTimeout, starts: make(chan struct{}, runtime.NumCPU())}
 	if dir, err := supervise.RuntimeDir(); err == nil {
 		j.locks = dir
 	}
@@ -120,10 +125,18 @@ func (j *jobs) run(ctx context.Context, c config.Job, f cron.Fire) error {
 	if j.locks == "" {
 		return errors.New("there is no directory for its lock")
 	}
+	select {
+	case j.starts <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("%w: it has waited for others to start: %w", cron.ErrInterrupted, context.Cause(ctx))
+	}
+	started := sync.OnceFunc(func() { <-j.starts })
+	defer started()
+	defer time.AfterFunc(startWithin, started).Stop()
 	drain := j.drain - min(j.drain/4, recordTime)
 	status, err := supervise.RunOnce(ctx, supervise.Once{
 		Command: c.Command, LockFile: filepath.Join(j.locks, lockName(j.cluster, j.node.ID(), f.Job)), Env: environment(f),
-		Output: cmp.Or[io.Writer](f.Output, io.Discard), Drain: drain, Grants: j.grants(f.Term),
+		Output: cmp.Or[io.Writer](f.Output, io.Discard), Drain: drain, Grants: j.grants(f.Term), Started: started,
 	})
 	switch {
 	case errors.Is(err, supervise.ErrNotRenewed), errors.Is(err, supervise.ErrLost):
@@ -137,6 +150,9 @@ func (j *jobs) run(ctx context.Context, c config.Job, f cron.Fire) error {
 	}
 	return fmt.Errorf("%s has ended with status %d", filepath.Base(c.Command[0]), status)
 }
+
+// startWithin is how long one that does not start, as it waits for its lock, keeps others from it.
+const startWithin = 2 * time.Second
 
 // lockName is the name of the file whose lock a command has. The names themselves may be too long
 // for one, and the same when they are joined.

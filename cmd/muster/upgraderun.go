@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -144,6 +145,7 @@ func (u *upgradeRun) offer(cmd *cobra.Command, client apiClient, signals <-chan 
 		return true, err
 	}
 	query := stepQuery(name, version)
+	query.Set("holder", rand.Text())
 	for key, set := range map[string]bool{"restartable": u.restartable, "after_all": u.afterAll} {
 		if set {
 			query.Set(key, "true")
@@ -152,7 +154,7 @@ func (u *upgradeRun) offer(cmd *cobra.Command, client apiClient, signals <-chan 
 	running, end := context.WithCancel(context.WithoutCancel(cmd.Context()))
 	defer end()
 	s := &stepSource{command: filepath.Base(command[0]), ended: make(map[uint64]commandEnd)}
-	s.grants = grants{client: client, path: httpapi.PathUpgradeRun + "?" + query.Encode(), result: func(r httpapi.UpgradeResult) {
+	s.grants = grants{client: client, alive: true, path: httpapi.PathUpgradeRun + "?" + query.Encode(), result: func(r httpapi.UpgradeResult) {
 		s.finish(failureOf(r))
 		end()
 	}}

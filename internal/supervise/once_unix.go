@@ -91,8 +91,16 @@ func RunOnce(ctx context.Context, o Once) (status int, err error) {
 	ended := make(chan onceOutcome, 1)
 	go func() {
 		var out onceOutcome
-		if json.NewDecoder(io.LimitReader(read, 64<<10)).Decode(&out) != nil {
-			out.lost = true
+		said := json.NewDecoder(io.LimitReader(read, 64<<10))
+		for {
+			out = onceOutcome{}
+			if out.lost = said.Decode(&out) != nil; out.lost || !out.Started {
+				break
+			}
+			if o.Started != nil {
+				o.Started()
+				o.Started = nil
+			}
 		}
 		_ = cmd.Wait() // what it reports counts
 		wrappers.remove(cmd.Process.Pid)
@@ -192,9 +200,11 @@ func (g *giver) write(grant Grant) {
 	}
 }
 
-// onceOutcome is what a wrapper says at its end.
+// onceOutcome is what a wrapper says: first that the command has begun, and then at its end.
 type onceOutcome struct {
-	Status int
+	// Started says that this is not the end.
+	Started bool
+	Status  int
 	// Stopped says that the command was asked to end, or killed.
 	Stopped bool
 	// Error says why the command was not run.
@@ -226,7 +236,8 @@ func wrapOnce(args []string) int {
 	go s.read(os.NewFile(fdGrants, "grants"))
 	status, err := Run(ctx, Options{
 		Command: args[1:], LockFile: args[0], Source: s, Once: true, lockWithin: onceLockWithin, Logger: slog.New(slog.DiscardHandler),
-		Ended: func(_ uint64, _ int, itself bool) { started, stopped = true, !itself },
+		Started: func() { say(onceOutcome{Started: true}) },
+		Ended:   func(_ uint64, _ int, itself bool) { started, stopped = true, !itself },
 	})
 	switch {
 	case err != nil:

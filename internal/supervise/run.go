@@ -35,6 +35,8 @@ type Options struct {
 	NoNamespace bool
 	// Source says when this node is master. Mandatory.
 	Source Source
+	// Started is called when a command was told to begin. Nil: nothing is called.
+	Started func()
 	// Ended is called when a command has ended that was started in a term, before Source.Done
 	// for that term. itself says that it ended by itself: it was not asked to, nor killed. Nil:
 	// nothing is called.
@@ -71,6 +73,9 @@ type Once struct {
 	Env []string
 	// Output takes what the command writes. Nil: it is lost.
 	Output io.Writer
+	// Started is called once when the command has begun, unless that is not known. Nil: nothing is
+	// called.
+	Started func()
 	// Drain is how long the command has to end when it is asked to.
 	Drain time.Duration
 	// Grants yields the grant of the command, and each renewal, until its context ends. DrainBy is

@@ -239,6 +239,9 @@ func (r *runner) start(g Grant) {
 	r.running, r.unused = true, 0
 	r.Logger.Info("command started", "term", g.Term, "node_id", g.NodeID, "isolation", r.launcher.isolations[0].name)
 	r.orKill(r.process.run(g))
+	if r.Started != nil {
+		r.Started()
+	}
 }
 
 // orKill kills a supervisor that does not read what it is to do.

@@ -3,6 +3,7 @@ package cron_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"log/slog"
@@ -596,6 +597,49 @@ func TestJobsWithoutGapsMissNothing(t *testing.T) {
 		w.sleep(10 * time.Minute)
 		if got := jobNamed(t, s, "skip"); got.Missed != 0 || got.Done < 69 {
 			t.Errorf("paused for a while: %d were missed, %d ran", got.Missed, got.Done)
+		}
+	})
+}
+
+// A record of a term that no master will have is said to be in the way, for as long as it is, and
+// Resume is the way out.
+func TestRecordOfATermThatIsNone(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		var j journal
+		var log logged
+		a := newMember("a")
+		w.put("cron/runs/hourly", `{"what":"1999-12-31T23:00:00Z","state":"done","term":1000000,"runs":1}`)
+		w.run(&cron.Scheduler{Node: a, Logger: log.logger()}, cron.Job{Name: "hourly", Schedule: cron.Every(time.Hour), Run: j.run})
+		a.terms <- 1
+		w.sleep(2*time.Hour + time.Minute)
+		w.want("while it is in the way", j.times(clock, time.UTC))
+		if open := log.open(t); !strings.Contains(open, "job_unrecorded") {
+			t.Errorf("while it is in the way: %s", open)
+		}
+		if err := cron.Resume(t.Context(), w.s, "hourly"); err != nil {
+			t.Fatal(err)
+		}
+		w.sleep(2 * time.Hour)
+		if len(j.fires) == 0 || log.open(t) != "" {
+			t.Errorf("afterwards: %d fires, %s", len(j.fires), log.open(t))
+		}
+	})
+}
+
+// A job that is removed while it runs leaves no output behind.
+func TestOutputOfARemovedJob(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		handler := func(_ context.Context, f cron.Fire) error {
+			fmt.Fprintln(f.Output, "of the first")
+			return cron.Remove(t.Context(), w.s, "hourly")
+		}
+		w.run(&cron.Scheduler{Handlers: map[string]func(context.Context, cron.Fire) error{"run": handler}})
+		if err := cron.Add(t.Context(), w.s, cron.Spec{Name: "hourly", Schedule: "@hourly", Handler: "run"}); err != nil {
+			t.Fatal(err)
+		}
+		w.sleep(2 * time.Hour)
+		if _, err := cron.Output(t.Context(), w.s, "hourly", 1); !errors.Is(err, driver.ErrNotFound) {
+			t.Errorf("its output: %v", err)
 		}
 	})
 }

@@ -344,7 +344,11 @@ func (l *loop) met(ctx context.Context, e *entry, edited time.Time, record claim
 		return
 	}
 	e.known, e.unwritten = e.def.Edited.Equal(edited), false
-	l.s.alarms.Clear(jobUnrecorded, e.Name)
+	if claim.Replaceable(ctx, record, l.owner) == nil {
+		l.s.alarms.Clear(jobUnrecorded, e.Name)
+	} else if ctx.Err() == nil {
+		l.s.alarms.Raise(jobUnrecorded, e.Name, "error", fmt.Sprintf("its last run is recorded for term %d, and this one is %d", record.Term, l.owner.Term))
+	}
 	l.learn(e, record, now)
 	d := dataOf(record)
 	e.trigger = d.Trigger
@@ -537,7 +541,12 @@ func (l *loop) recordedWork(ctx context.Context, job Job, c claim.Record) error 
 	if text := out.text(); len(text) > 0 {
 		call, cancel := context.WithTimeout(context.WithoutCancel(ctx), retryEvery)
 		defer cancel()
-		if err := writeOutput(call, l.s.Store, job.Name, dataOf(c).Seq, text); err != nil {
+		// Of a job that was removed meanwhile nothing is to be left.
+		now, _, err := claim.Get(call, l.s.Store, runsPrefix+job.Name)
+		if err == nil && now.Token == c.Token {
+			err = writeOutput(call, l.s.Store, job.Name, dataOf(c).Seq, text)
+		}
+		if err != nil {
 			l.s.Logger.Info("output not kept", "job", job.Name, "error", err)
 		}
 	}

@@ -197,14 +197,32 @@ func Pause(ctx context.Context, s Store, name string) error {
 }
 
 // Resume ends a Pause. What would have been due meanwhile is not missed: the job counts from now.
+// It is also the way out where the last run is recorded for a term that no master will have, as
+// after a store was restored: the term is no longer recorded then.
 func Resume(ctx context.Context, s Store, name string) error {
-	return edit(ctx, s, name, func(d *definition, _ bool) error {
+	err := edit(ctx, s, name, func(d *definition, _ bool) error {
 		if d.Paused {
 			d.Paused, d.Edited = false, time.Now().UTC()
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	err = claim.Amend(ctx, s, runsPrefix+name, func(r claim.Record, found bool) (claim.Record, error) {
+		if !found || r.State == claim.Running || r.Term == 0 {
+			return r, errNothing
+		}
+		r.Term = 0
+		return r, nil
+	})
+	if errors.Is(err, errNothing) {
+		return nil
+	}
+	return err
 }
+
+var errNothing = errors.New("nothing is to be changed")
 
 // RunState is what has become of a run.
 type RunState string

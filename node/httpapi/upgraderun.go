@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 
 	"github.com/musterhq/muster/internal/routes"
 	"github.com/musterhq/muster/node"
@@ -21,7 +22,8 @@ import (
 // command has been killed, so that the step may run again. Where nothing of the term was written to
 // the stream, nothing has begun.
 //
-// A stream is good for one run: after an interruption it ends.
+// A stream is good for one run: after an interruption it ends. It ends as well if the client names
+// itself, and does not say that it goes on.
 
 // outcome is what a client says has become of a step.
 type outcome struct{ state, err string }
@@ -86,13 +88,13 @@ func (s *server) runUpgrade(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer end()
-	h := s.holds.add(PathUpgradeRun+"?"+query.Encode(), "", nil)
-	if h == nil {
-		routes.WriteError(w, http.StatusConflict, errors.New("a hold has the name of this step; end it"))
-		return
-	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
+	h := s.holds.add(PathUpgradeRun+"?"+url.Values{"name": {name}, "version": {string(version)}}.Encode(), query.Get("holder"), cancel)
+	if h == nil {
+		routes.WriteError(w, http.StatusConflict, errors.New("another process has this step with this agent, or a hold has its name; end it"))
+		return
+	}
 	h.bounded, h.end = true, cancel
 	defer s.holds.remove(h)
 	defer close(h.lost)

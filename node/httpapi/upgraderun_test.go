@@ -95,3 +95,23 @@ func TestStepOfAClientThatIsGone(t *testing.T) {
 		end()
 	}
 }
+
+// A client that names itself and does not say that it goes on, as one that is stopped, has
+// interrupted its step.
+func TestStepOfAClientThatIsSilent(t *testing.T) {
+	t.Parallel()
+	steps := new(upgrade.Runner)
+	n, addr := serveWith(t, httpapi.Options{LocalNames: true, Operator: &httpapi.Operator{Upgrades: steps}}, nil)
+	steps.Node, steps.Ledger = n, n.Store()
+	running, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- steps.Run(running) }()
+	t.Cleanup(func() { stop(); <-ended })
+	base := "http://" + addr
+	path := base + httpapi.PathUpgradeRun + "?name=schema&version=1&holder=h"
+	stream := events(t, t.Context(), http.MethodPost, path)
+	until(t, "the step is to run", stream, func(m httpapi.Mastership) bool { return m.Term > 0 })
+	for range stream { // it ends by itself
+	}
+	wait.For(t, "the step is interrupted", func() bool { return statusOf(t, base, "schema").State == upgrade.Interrupted })
+}

@@ -70,10 +70,3 @@ func (r *Runner) stepsOf(name string) []Step {
 	}
 	return nil
 }
-
-func (r *Runner) isAdded(name string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	_, ok := r.added[name]
-	return ok
-}

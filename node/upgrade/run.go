@@ -407,6 +407,11 @@ func (r *Runner) follow(ctx context.Context) error {
 // them.
 func (r *Runner) followed(ctx context.Context) ([]string, error) {
 	names := r.allNames()
+	for name := range r.announced {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
 	if l, ok := r.Ledger.(lister); ok {
 		ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 		defer cancel()
@@ -445,15 +450,19 @@ func (r *Runner) look(ctx context.Context, name string) (ahead string, todo bool
 	switch {
 	case len(steps) > 0 && !(found && s.reached(have)):
 		todo = true
-		r.announced[name] = r.announced[name] || r.isAdded(name)
+		// One that was added may be gone by now: what is announced is taken back all the same.
+		r.announced[name] = r.announced[name] || len(r.byName[name]) == 0
 		if err := announce(ctx, r.Ledger, name, have, r.Node.View, r.Node.ID(), r.Node.InstanceID()); err != nil {
 			return "", true, err
 		}
-	case r.announced[name]: // it was removed, or is done
+	case r.announced[name]: // it is removed, or done
 		if err := withdraw(ctx, r.Ledger, name, r.Node.InstanceID()); err != nil {
 			return "", true, err
 		}
 		delete(r.announced, name)
+	}
+	if found && s.Stuck() {
+		return "", todo, nil // nobody runs it, or what comes after it
 	}
 	a, _, err := readAnnounced(ctx, r.Ledger, name)
 	if err != nil {

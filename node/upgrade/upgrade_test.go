@@ -669,3 +669,54 @@ func TestInterruptedAgainAndAgain(t *testing.T) {
 		}
 	}
 }
+
+// removing is the ledger of a node whose step is removed while its record is looked at.
+type removing struct {
+	upgrade.Ledger
+	key string
+	now func()
+}
+
+func (r removing) Get(ctx context.Context, key string) (driver.Record, error) {
+	record, err := r.Ledger.Get(ctx, key)
+	if key == r.key {
+		r.now()
+	}
+	return record, err
+}
+
+// What is announced of a step that is removed at that very moment is taken back.
+func TestStepThatIsRemovedWhileItIsAnnounced(t *testing.T) {
+	t.Parallel()
+	cluster := nodetest.Start(t, 2)
+	other := cluster.Nodes()[0]
+	if other == cluster.Master() {
+		other = cluster.Nodes()[1]
+	}
+	var remove atomic.Pointer[func()]
+	gone := make(chan struct{})
+	hangUp := sync.OnceFunc(func() { (*remove.Load())(); close(gone) })
+	l := removing{other.Store(), "upgrade/steps/brief", func() {
+		if remove.Load() != nil {
+			hangUp()
+		}
+	}}
+	r, _ := run(t, other, l)
+	taken, err := r.Add(upgrade.Step{Name: "brief", Version: "1", Run: func(context.Context, node.Term) error { return nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	remove.Store(&taken)
+	wait.For(t, "the step to be removed", func() bool {
+		select {
+		case <-gone:
+			return true
+		default:
+			return false
+		}
+	})
+	wait.For(t, "nothing to be announced", func() bool {
+		record, err := other.Store().Get(t.Context(), "upgrade/nodes/brief")
+		return errors.Is(err, driver.ErrNotFound) || err == nil && !strings.Contains(string(record.Value), other.InstanceID())
+	})
+}
