@@ -28,7 +28,7 @@
 //   - A record that cannot be read, or is too large, keeps no job from running: it is replaced,
 //     and the job counts from then on. So it is with a term that leads by more than 2^32, which no
 //     master has. One that leads by less is taken for that of a later master, and keeps the job
-//     from running until a master has reached it, or the key is deleted.
+//     from running until a master has reached it, or [Resume] is called.
 //   - An edited schedule counts from the edit, and a job that is resumed from then on; where the
 //     clock was ahead there, from when a master first sees it.
 //   - A run that a change of master, or a crash, has interrupted says so.

@@ -219,7 +219,7 @@ func (r *Runner) work(ctx context.Context, owner claim.Owner) {
 	for ctx.Err() == nil {
 		changed, more := r.next()
 		var waiting []string
-		var again <-chan time.Time
+		var soonest time.Time // at which a pause ends
 		for _, name := range r.allNames() {
 			p := pauses[name]
 			if p == nil {
@@ -232,9 +232,13 @@ func (r *Runner) work(ctx context.Context, owner claim.Owner) {
 			if p.why != "" {
 				waiting = append(waiting, p.why)
 			}
-			if left := time.Until(p.until); left > 0 && again == nil {
-				again = time.After(left)
+			if time.Until(p.until) > 0 && (soonest.IsZero() || p.until.Before(soonest)) {
+				soonest = p.until
 			}
+		}
+		var again <-chan time.Time
+		if !soonest.IsZero() {
+			again = time.After(time.Until(soonest))
 		}
 		r.wait(strings.Join(waiting, "; "))
 		if len(waiting) == 0 {
