@@ -64,7 +64,7 @@ func TestWhileMaster(t *testing.T) {
 }
 
 func testWhileMaster(t *testing.T, args []string) {
-	c, _ := formCluster(t, 3, staticProvider)
+	c, _ := formCluster(t, 3, patientProvider)
 	file := filepath.Join(t.TempDir(), "beats")
 	nodes := make(map[string]*wrapped)
 	for _, agent := range c.agents {
@@ -156,7 +156,7 @@ func testWhileMaster(t *testing.T, args []string) {
 
 // The status of a command is passed on, and a signal is.
 func TestWhileMasterStatus(t *testing.T) {
-	c, _ := formCluster(t, 1, staticProvider)
+	c, _ := formCluster(t, 1, patientProvider)
 	agent := c.agents[0]
 	lock := filepath.Join(t.TempDir(), "lock")
 	for _, v := range []struct {

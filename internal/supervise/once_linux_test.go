@@ -109,21 +109,22 @@ func TestOnce(t *testing.T) {
 // When its context ends a command may end in order; one that does not is killed.
 func TestOnceIsAskedToEnd(t *testing.T) {
 	for name, c := range map[string]struct {
-		trap   string
+		trap   string // set before the test may cancel
+		then   string
 		drain  time.Duration
 		status int
 		want   string
 	}{
-		"ends":        {`trap "echo bye; exit 0" TERM`, time.Minute, 0, "begun\nbye\n"},
-		"by default":  {``, time.Minute, 143, "begun\n"},
-		"does not":    {`trap "" TERM`, 500 * time.Millisecond, 137, "begun\n"},
-		"is stopped":  {`kill -STOP $$`, 500 * time.Millisecond, 137, "begun\n"},
-		"and leaves ": {`sleep 600 & trap "exit 4" TERM`, time.Minute, 4, "begun\n"},
+		"ends":        {`trap "echo bye; exit 0" TERM`, ``, time.Minute, 0, "begun\nbye\n"},
+		"by default":  {``, ``, time.Minute, 143, "begun\n"},
+		"does not":    {`trap "" TERM`, ``, 500 * time.Millisecond, 137, "begun\n"},
+		"is stopped":  {``, `kill -STOP $$`, 500 * time.Millisecond, 137, "begun\n"},
+		"and leaves ": {`sleep 600 & trap "exit 4" TERM`, ``, time.Minute, 4, "begun\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var out output
-			o := shell(t, &out, `echo begun; `+c.trap+`
+			o := shell(t, &out, c.trap+"\necho begun\n"+c.then+`
 while :; do sleep 0.05; done`)
 			o.Drain = c.drain
 			ctx, cancel := context.WithCancel(t.Context())
