@@ -31,7 +31,7 @@ func TestUnreadableStepHidesNoOther(t *testing.T) {
 		t.Errorf("the steps: %+v", all)
 	}
 	for _, name := range []string{"a-later", "b-garbage", "c-stuck"} {
-		if err := upgrade.Resolve(t.Context(), n.Store(), name, "2"); err != nil {
+		if err := upgrade.Resolve(t.Context(), n.Store(), name, "1"); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -42,17 +42,23 @@ commands read and write the same records as programs that use package node/upgra
 			Use:   "retry",
 			Short: "Have a step run again that has failed or was interrupted",
 			Long: `Run a step again that has failed, or was interrupted and is not restartable. It runs as soon as a
-node that has it is master. It is an error if the step is in another state.`,
+node that has it is master. It is an error if the step is in another state, or is not the latest
+one that is recorded of its name.`,
 			Example: `  muster upgrade retry schema 1.2`,
-		}, httpapi.PathUpgradeRetry, "may run again: on the next host that starts it, or that waits for it"),
+		}, nil, httpapi.PathUpgradeRetry, "may run again: on the next host that starts it, or that waits for it"),
 		newAmendCommand(&cobra.Command{
 			Use:   "resolve",
 			Short: "Record a step as done that is known to be",
 			Long: `Record a step as done. This is for an operator who knows that it is, for example if a node was
-stopped at the very end of the step, or if its record was lost. The gates of the step open, and it
-does not run.`,
-			Example: `  muster upgrade resolve schema 1.2`,
-		}, httpapi.PathUpgradeResolve, "is recorded as done"),
+stopped at the very end of the step. The gates of the step open, and it does not run. It is an
+error if the step is not the latest one that is recorded of its name.
+
+With --lost the record of the step may be missing, or be that of an earlier version, as after the
+store was wiped. All steps of that name up to VERSION are done then, and no command takes that
+back: a wrong NAME or VERSION has gates open too early.`,
+			Example: `  muster upgrade resolve schema 1.2
+  muster upgrade resolve --lost schema 1.2`,
+		}, map[string]string{"lost": "the record of the step was lost"}, httpapi.PathUpgradeResolve, "is recorded as done"),
 	)
 	return cmd
 }
@@ -75,9 +81,13 @@ func stepQuery(name, version string) url.Values {
 	return url.Values{"name": {name}, "version": {version}}
 }
 
-// newAmendCommand completes a command by which an operator decides about a step.
-func newAmendCommand(cmd *cobra.Command, path, said string) *cobra.Command {
+// newAmendCommand completes a command by which an operator decides about a step. Each of the
+// switches is a flag, and a key of the query.
+func newAmendCommand(cmd *cobra.Command, switches map[string]string, path, said string) *cobra.Command {
 	flags := askFlags{service: agentService}
+	for name, usage := range switches {
+		cmd.Flags().Bool(name, false, usage)
+	}
 	cmd.Use += " NAME VERSION"
 	cmd.Args = cobra.ExactArgs(2)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -85,10 +95,16 @@ func newAmendCommand(cmd *cobra.Command, path, said string) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		query := stepQuery(args[0], args[1])
+		for name := range switches {
+			if cmd.Flags().Lookup(name).Value.String() == "true" {
+				query.Set(name, "true")
+			}
+		}
 		ctx, cancel := context.WithTimeout(cmd.Context(), operateTimeout)
 		defer cancel()
 		var s upgrade.Status
-		if _, err := agent.send(ctx, http.MethodPost, path+"?"+stepQuery(args[0], args[1]).Encode(), &s); err != nil {
+		if _, err := agent.send(ctx, http.MethodPost, path+"?"+query.Encode(), &s); err != nil {
 			return err
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "%s %s %s\n", cell(s.Name), cell(string(s.Version)), said)

@@ -55,7 +55,9 @@ func TestUpgradeCommands(t *testing.T) {
 	contains(ask(statusDone, "status", "-o", "json"), "[]")
 	contains(ask(statusFailed, "wait", "--timeout", "100ms", "schema", "1.2"), "schema 1.2 is not done", "no step of it has begun", "waited for ")
 	contains(ask(statusFailed, "wait", "schema", "one"), `version "one"`, "1.2.0")
-	contains(ask(statusFailed, "retry", "schema", "1.2"), "no readable record")
+	contains(ask(statusFailed, "retry", "schema", "1.2"), "nothing is recorded of schema", "muster upgrade status")
+	contains(ask(statusFailed, "resolve", "schema", "1.2"), "nothing is recorded of schema", "muster upgrade status", "--lost")
+	contains(ask(statusDone, "status", "-o", "json"), "[]")
 
 	var runs atomic.Int32
 	ctx, stop := context.WithCancel(t.Context())
@@ -77,7 +79,13 @@ func TestUpgradeCommands(t *testing.T) {
 	contains(ask(statusDone, "retry", "schema", "1.2"), "schema 1.2 may run again")
 	wait.For(t, "the second run", func() bool { return runs.Load() == 2 })
 	contains(ask(statusDone, "wait", "schema", "1.2"), "schema 1.2 is done")
-	contains(ask(statusDone, "resolve", "schema", "2"), "schema 2 is recorded as done")
+	contains(ask(statusFailed, "resolve", "schema", "2"), "1.2 is done", "muster upgrade status", "--lost")
+	if refused := ask(statusFailed, "resolve", "schema", "1.1"); strings.Contains(refused, "--lost") {
+		t.Errorf("it offers what is refused as well: %s", refused)
+	}
+	contains(ask(statusFailed, "resolve", "--lost", "schema", "1.1"), "1.2 is done")
+	contains(ask(statusFailed, "wait", "--timeout", "10ms", "schema", "1.9"), "not done")
+	contains(ask(statusDone, "resolve", "--lost", "schema", "2"), "schema 2 is recorded as done")
 	contains(ask(statusDone, "wait", "schema", "1.9"), "schema 1.9 is done")
 	contains(ask(statusDone, "status"), "2", "done")
 }

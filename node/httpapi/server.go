@@ -66,7 +66,7 @@ func (s *server) routes(metrics http.Handler) routes.Table {
 		{Method: http.MethodPost, Path: PathDone, Serve: s.done},
 		{Method: http.MethodPost, Path: PathUpgradeRun, Serve: s.runUpgrade},
 		{Method: http.MethodPost, Path: PathUpgradeRetry, Serve: s.amendUpgrade(upgrade.Retry)},
-		{Method: http.MethodPost, Path: PathUpgradeResolve, Serve: s.amendUpgrade(upgrade.Resolve)},
+		{Method: http.MethodPost, Path: PathUpgradeResolve, Serve: s.resolveUpgrade},
 		{Method: http.MethodPost, Path: PathJobAdd, Serve: s.changeJob(s.addJob)},
 		{Method: http.MethodPost, Path: PathJobRemove, Serve: s.changeJob(s.removeJob)},
 		{Method: http.MethodPost, Path: PathJobTrigger, Serve: s.changeJob(s.editJob(cron.Trigger))},

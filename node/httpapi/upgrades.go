@@ -54,6 +54,8 @@ func (s *server) upgrades(w http.ResponseWriter, r *http.Request) {
 
 func statusOfUpgrade(err error) int {
 	switch {
+	case errors.Is(err, driver.ErrNotFound):
+		return http.StatusNotFound
 	case errors.Is(err, driver.ErrConflict):
 		return http.StatusConflict
 	case errors.Is(err, driver.ErrInvalid):
@@ -69,7 +71,7 @@ func (s *server) amendUpgrade(amend func(context.Context, upgrade.Ledger, string
 		name, version := r.URL.Query().Get("name"), upgrade.Version(r.URL.Query().Get("version"))
 		s.operation(func(ctx context.Context) (any, error) {
 			if err := amend(ctx, s.node.Store(), name, version); err != nil {
-				return nil, err
+				return nil, hinted(err)
 			}
 			all, err := upgrade.Statuses(ctx, s.node.Store(), name)
 			if err == nil && len(all) == 0 {
@@ -81,6 +83,33 @@ func (s *server) amendUpgrade(amend func(context.Context, upgrade.Ledger, string
 			return all[0], nil
 		}, statusOfUpgrade)(w, r)
 	}
+}
+
+// hinted is an error about a step that is not the one which is recorded, with what to do: its name
+// may be mistyped, or its record lost.
+func hinted(err error) error {
+	if errors.Is(err, driver.ErrNotFound) || errors.Is(err, driver.ErrConflict) {
+		return fmt.Errorf("%w; muster upgrade status lists what is recorded", err)
+	}
+	return err
+}
+
+// resolveUpgrade is amendUpgrade by upgrade.Resolve, or by ResolveLost if the query says so.
+func (s *server) resolveUpgrade(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Query().Get("lost") == "true" {
+		s.amendUpgrade(upgrade.ResolveLost)(w, r)
+		return
+	}
+	s.amendUpgrade(func(ctx context.Context, l upgrade.Ledger, name string, v upgrade.Version) error {
+		err := upgrade.Resolve(ctx, l, name, v)
+		if !errors.Is(err, driver.ErrNotFound) && !errors.Is(err, driver.ErrConflict) {
+			return err
+		}
+		if all, _ := upgrade.Statuses(ctx, l, name); len(all) == 0 || all[0].Version.Compare(v) < 0 {
+			err = fmt.Errorf("%w; if its record was lost, resolve it with --lost, or lost=true", err)
+		}
+		return err
+	})(w, r)
 }
 
 // waitUpgrade streams one event, once the step is done or has failed, the time of the query is

@@ -47,10 +47,11 @@
 // # The ledger
 //
 // The store of the cluster, [node.Node.Store], is one. If it is wiped, or restored from before a
-// step, the step runs again. The only cure is a ledger in the database which the step changes,
-// so that both are restored together. Such a Ledger can be a [Transactor] as well: then a step
-// and the record of its end are one transaction, a step that did not end has changed nothing, and
-// every step may run again after an interruption. examples/sqlledger is one for PostgreSQL.
+// step, the step runs again, unless an operator says before that it was done, with [ResolveLost].
+// The only cure is a ledger in the database which the step changes, so that both are restored
+// together. Such a Ledger can be a [Transactor] as well: then a step and the record of its end are
+// one transaction, a step that did not end has changed nothing, and every step may run again after
+// an interruption. examples/sqlledger is one for PostgreSQL.
 //
 // Keys are upgrade/steps/NAME, one record per name, and upgrade/nodes/NAME, where nodes announce
 // the highest version that they have a step of, while it is not done. An announcement counts for

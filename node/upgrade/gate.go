@@ -68,14 +68,15 @@ func Wait(ctx context.Context, l Ledger, name string, v Version) error {
 }
 
 // Retry has a step run again that has failed or was interrupted. It returns an error that wraps
-// discovery.ErrConflict if the latest step of name is another one, or is in another state. It
-// blocks until that is recorded. The node and the term of the last run are no longer recorded
-// then, so that whatever term was written there keeps no master from it.
+// discovery.ErrNotFound if nothing is recorded of name, and discovery.ErrConflict if the latest
+// step of it is another one, or is in another state. It blocks until that is recorded. The node
+// and the term of the last run are no longer recorded then, so that whatever term was written there
+// keeps no master from it.
 func Retry(ctx context.Context, l Ledger, name string, v Version) error {
 	return amend(ctx, l, name, v, func(r claim.Record, found bool) (claim.Record, error) {
 		s := statusOf(name, r)
 		if !found || s.Version.Compare(v) != 0 || s.State != Failed && s.State != Interrupted {
-			return r, conflict(name, v, s, found)
+			return r, refuse(ctx, l, name, v, s, found)
 		}
 		r.State, r.Owner, r.Error = claim.Free, claim.Owner{}, ""
 		return r, nil
@@ -83,17 +84,40 @@ func Retry(ctx context.Context, l Ledger, name string, v Version) error {
 }
 
 // Resolve records version v of name as done: by an operator who knows that it is, as where a node
-// was stopped at its very end, or where the store was wiped or restored. It is the way out of a
-// record that cannot be read, or that names a term which no master has. It returns an error that
-// wraps discovery.ErrConflict if a later version is recorded. It blocks until that is recorded.
+// was stopped at its very end. It is the way out of a record that cannot be read, or that names a
+// term which no master has. It returns an error that wraps discovery.ErrNotFound if nothing is
+// recorded of name, and discovery.ErrConflict if the latest step of it is another one: nothing
+// takes back that a step which nobody meant is done, and all before it. It blocks until that is
+// recorded.
 func Resolve(ctx context.Context, l Ledger, name string, v Version) error {
 	return amend(ctx, l, name, v, func(r claim.Record, found bool) (claim.Record, error) {
-		if s := statusOf(name, r); found && s.Version.Compare(v) > 0 {
-			return r, conflict(name, v, s, found)
+		s := statusOf(name, r)
+		if found && s.Version.Compare(v) == 0 {
+			return resolved(r, v), nil
 		}
-		r.What, r.State, r.Owner, r.Error = string(v), claim.Done, claim.Owner{}, ""
-		return r, nil
+		err := refuse(ctx, l, name, v, s, found)
+		if errors.Is(err, errUnreadable) {
+			return resolved(r, v), nil
+		}
+		return r, err
 	})
+}
+
+// ResolveLost is Resolve where the record of the step was lost, as when the store was wiped or
+// restored: nothing is recorded of name, or an earlier version. Make sure of both, as nobody else
+// does. It returns an error that wraps discovery.ErrConflict if a later version is recorded.
+func ResolveLost(ctx context.Context, l Ledger, name string, v Version) error {
+	return amend(ctx, l, name, v, func(r claim.Record, found bool) (claim.Record, error) {
+		if s := statusOf(name, r); found && s.Version.Compare(v) > 0 {
+			return r, refuse(ctx, l, name, v, s, found)
+		}
+		return resolved(r, v), nil
+	})
+}
+
+func resolved(r claim.Record, v Version) claim.Record {
+	r.What, r.State, r.Owner, r.Error = string(v), claim.Done, claim.Owner{}, ""
+	return r
 }
 
 func amend(ctx context.Context, l Ledger, name string, v Version, change func(claim.Record, bool) (claim.Record, error)) error {
@@ -108,11 +132,20 @@ func amend(ctx context.Context, l Ledger, name string, v Version, change func(cl
 	})
 }
 
-func conflict(name string, v Version, s Status, found bool) error {
-	if !found {
-		return fmt.Errorf("upgrade: %s %s: %w: no readable record of it", name, v, driver.ErrConflict)
+var errUnreadable = fmt.Errorf("%w: its record cannot be read", driver.ErrConflict)
+
+// refuse says why a step is not the one to decide about: found is whether s is what is recorded.
+func refuse(ctx context.Context, l Ledger, name string, v Version, s Status, found bool) error {
+	if found {
+		return fmt.Errorf("upgrade: %s %s: %w: %s", name, v, driver.ErrConflict, s.text())
 	}
-	return fmt.Errorf("upgrade: %s %s: %w: %s", name, v, driver.ErrConflict, s.text())
+	switch _, there, err := claim.Get(ctx, l, stepsPrefix+name); {
+	case there:
+		return fmt.Errorf("upgrade: %s %s: %w", name, v, errUnreadable)
+	case err != nil:
+		return err
+	}
+	return fmt.Errorf("upgrade: %s %s: %w: nothing is recorded of %[1]s", name, v, driver.ErrNotFound)
 }
 
 // text says what is recorded, and of which node, unless an operator has decided since.

@@ -62,6 +62,40 @@ func TestAVersionThatIsNone(t *testing.T) {
 	}
 }
 
+// What nobody has begun is not taken for done because a name or a version was mistyped.
+func TestAStepThatNoRecordNames(t *testing.T) {
+	t.Parallel()
+	l := nodetest.Start(t, 1).Nodes()[0].Store()
+	overwrite(t, l, "upgrade/steps/schema", `{"what":"1.2","state":"failed"}`)
+	for _, decide := range []func(context.Context, upgrade.Ledger, string, upgrade.Version) error{upgrade.Retry, upgrade.Resolve} {
+		if err := decide(t.Context(), l, "shcema", "1.2"); !errors.Is(err, driver.ErrNotFound) {
+			t.Errorf("another name: %v", err)
+		}
+		for _, v := range []upgrade.Version{"12", "1.3", "1.1"} {
+			if err := decide(t.Context(), l, "schema", v); !errors.Is(err, driver.ErrConflict) {
+				t.Errorf("version %s: %v", v, err)
+			}
+		}
+	}
+	if all, err := upgrade.Statuses(t.Context(), l, "shcema", "schema"); err != nil || len(all) != 1 || all[0].State != upgrade.Failed {
+		t.Errorf("recorded is %+v, %v", all, err)
+	}
+	if err := upgrade.Resolve(t.Context(), l, "schema", "1.2.0"); err != nil {
+		t.Errorf("the same version: %v", err)
+	}
+
+	// Where it is said that the record was lost, none is wanted, nor one of that version.
+	for name, v := range map[string]upgrade.Version{"index": "7", "schema": "1.3"} {
+		if err := upgrade.ResolveLost(t.Context(), l, name, v); err != nil {
+			t.Error(err)
+		}
+		open(t, l, name, v)
+	}
+	if err := upgrade.ResolveLost(t.Context(), l, "schema", "1.2"); !errors.Is(err, driver.ErrConflict) {
+		t.Errorf("it goes back: %v", err)
+	}
+}
+
 // A record names the cluster, and a term that no master will ever have.
 func TestATermThatIsNone(t *testing.T) {
 	t.Parallel()

@@ -565,7 +565,7 @@ func BenchmarkGates(b *testing.B) {
 		time.Sleep(50 * time.Millisecond) // until all wait for the change
 		mu.Lock()
 		done = time.Now()
-		if err := upgrade.Resolve(b.Context(), cluster.Nodes()[0].Store(), name, "1"); err != nil {
+		if err := upgrade.ResolveLost(b.Context(), cluster.Nodes()[0].Store(), name, "1"); err != nil {
 			b.Fatal(err)
 		}
 		mu.Unlock()
