@@ -96,6 +96,27 @@ func TestStepOfAClientThatIsGone(t *testing.T) {
 	}
 }
 
+// A name or a version that is none is a mistake of the client, on all paths.
+func TestStepsThatAreNone(t *testing.T) {
+	t.Parallel()
+	_, addr := serveWith(t, httpapi.Options{LocalNames: true, Operator: &httpapi.Operator{Upgrades: new(upgrade.Runner)}}, nil)
+	for query, want := range map[string]string{
+		"name=schema&version=v1": "want numbers with dots between them, such as 1.2.0", "name=schema": "want numbers",
+		"name=a/b&version=1": "without slashes", "version=1": "name",
+	} {
+		status, body := get(t, "http://"+addr+httpapi.PathUpgradeWait+"?"+query)
+		if status != http.StatusBadRequest || !strings.Contains(body, want) {
+			t.Errorf("wait: %s: status %d: %s", query, status, body)
+		}
+		for _, path := range []string{httpapi.PathUpgradeRun, httpapi.PathUpgradeRetry, httpapi.PathUpgradeResolve} {
+			status, body := post(t, "http://"+addr+path+"?"+query, "Content-Type", "application/json")
+			if status != http.StatusBadRequest || !strings.Contains(body, want) {
+				t.Errorf("%s: %s: status %d: %s", path, query, status, body)
+			}
+		}
+	}
+}
+
 // A client that names itself and does not say that it goes on, as one that is stopped, has
 // interrupted its step.
 func TestStepOfAClientThatIsSilent(t *testing.T) {

@@ -116,6 +116,11 @@ func (s *server) resolveUpgrade(w http.ResponseWriter, r *http.Request) {
 // over, or the node has ended.
 func (s *server) waitUpgrade(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
+	name, version := query.Get("name"), upgrade.Version(query.Get("version"))
+	if err := upgrade.Validate(name, version); err != nil {
+		routes.WriteError(w, http.StatusBadRequest, err)
+		return
+	}
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	if text := query.Get("timeout"); text != "" {
@@ -135,7 +140,7 @@ func (s *server) waitUpgrade(w http.ResponseWriter, r *http.Request) {
 	messages := make(chan message)
 	go func() {
 		defer close(messages)
-		err := upgrade.Wait(ctx, s.node.Store(), query.Get("name"), upgrade.Version(query.Get("version")))
+		err := upgrade.Wait(ctx, s.node.Store(), name, version)
 		select {
 		case messages <- resultMessage(err):
 		case <-r.Context().Done():

@@ -36,14 +36,23 @@ type lister interface {
 	Records(ctx context.Context, prefix string) ([]driver.Record, error)
 }
 
+// Validate reports what is wrong with a name and a version, as an error that wraps
+// discovery.ErrInvalid. All functions here do.
+func Validate(name string, v Version) error {
+	if err := errors.Join(validateName(name), v.validate()); err != nil {
+		return fmt.Errorf("upgrade: %w: %w", driver.ErrInvalid, err)
+	}
+	return nil
+}
+
 // Wait blocks until version v of name is done, and returns nil then, and at once if it is. It
 // returns a *FailedError if a step on the way there has failed, or was interrupted and may not
 // run again; and the cause of ctx, with what it waited for, where that ends first. It waits for
 // a ledger that does not answer, but not for one whose record cannot be read: the error wraps
 // discovery.ErrInvalid.
 func Wait(ctx context.Context, l Ledger, name string, v Version) error {
-	if err := errors.Join(validateName(name), v.validate()); err != nil {
-		return fmt.Errorf("upgrade: %w: %w", driver.ErrInvalid, err)
+	if err := Validate(name, v); err != nil {
+		return err
 	}
 	waiting := "nothing is known of it yet"
 	for range claim.Changes(ctx, l, stepsPrefix+name) {
@@ -121,8 +130,8 @@ func resolved(r claim.Record, v Version) claim.Record {
 }
 
 func amend(ctx context.Context, l Ledger, name string, v Version, change func(claim.Record, bool) (claim.Record, error)) error {
-	if err := errors.Join(validateName(name), v.validate()); err != nil {
-		return fmt.Errorf("upgrade: %w: %w", driver.ErrInvalid, err)
+	if err := Validate(name, v); err != nil {
+		return err
 	}
 	return claim.Amend(ctx, l, stepsPrefix+name, func(r claim.Record, found bool) (claim.Record, error) {
 		if found && Version(r.What).validate() != nil {
