@@ -46,7 +46,10 @@ in the configuration of the agent. A run that goes on does so to its end.`, http
 there. This does not wait for the run. If it is triggered again while it runs, it runs once more.`, httpapi.PathJobTrigger, "is triggered"),
 		newJobCommand("pause", "Keep a job from being due", `Keep a job from being due, on all nodes, until muster jobs resume. A run that goes on does so to its
 end.`, httpapi.PathJobPause, "is paused"),
-		newJobCommand("resume", "End a pause of a job", `End a pause of a job. It counts from now: what would have been due meanwhile is not missed.`, httpapi.PathJobResume, "is resumed"),
+		newJobCommand("resume", "End a pause of a job", `End a pause of a job. It counts from now: what would have been due meanwhile is not missed.
+
+This is also for a job whose last run is recorded for a term that no master will have, as after a
+store was restored: that keeps it from running no longer.`, httpapi.PathJobResume, "is resumed"),
 		newJobsRunsCommand(),
 		newJobsOutputCommand(),
 	)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/backoff"
 	"github.com/musterhq/muster/internal/testing/alarmlog"
 	"github.com/musterhq/muster/node"
 	"github.com/musterhq/muster/node/cron"
@@ -602,26 +603,50 @@ func TestJobsWithoutGapsMissNothing(t *testing.T) {
 }
 
 // A record of a term that no master will have is said to be in the way, for as long as it is, and
-// Resume is the way out.
+// Resume is the way out, also where the run has no end.
 func TestRecordOfATermThatIsNone(t *testing.T) {
+	for _, state := range []string{"done", "interrupted", "running"} {
+		t.Run(state, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				var j journal
+				var log logged
+				a := newMember("a")
+				w.put("cron/runs/hourly", fmt.Sprintf(`{"what":"1999-12-31T23:00:00Z","state":%q,"term":1000000,"runs":1}`, state))
+				w.run(&cron.Scheduler{Node: a, Logger: log.logger()}, cron.Job{Name: "hourly", Schedule: cron.Every(time.Hour), Run: j.run})
+				a.terms <- 1
+				w.sleep(2*time.Hour + time.Minute)
+				w.want("while it is in the way", j.times(clock, time.UTC))
+				if open := log.open(t); !strings.Contains(open, "job_unrecorded") {
+					t.Errorf("while it is in the way: %s", open)
+				}
+				if err := cron.Resume(t.Context(), w.s, "hourly"); err != nil {
+					t.Fatal(err)
+				}
+				w.sleep(2 * time.Hour)
+				if len(j.fires) == 0 || log.open(t) != "" {
+					t.Errorf("afterwards: %d fires, %s", len(j.fires), log.open(t))
+				}
+			})
+		})
+	}
+}
+
+// Resume does not end a run that goes on.
+func TestResumedWhileItRuns(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		var j journal
-		var log logged
 		a := newMember("a")
-		w.put("cron/runs/hourly", `{"what":"1999-12-31T23:00:00Z","state":"done","term":1000000,"runs":1}`)
-		w.run(&cron.Scheduler{Node: a, Logger: log.logger()}, cron.Job{Name: "hourly", Schedule: cron.Every(time.Hour), Run: j.run})
-		a.terms <- 1
-		w.sleep(2*time.Hour + time.Minute)
-		w.want("while it is in the way", j.times(clock, time.UTC))
-		if open := log.open(t); !strings.Contains(open, "job_unrecorded") {
-			t.Errorf("while it is in the way: %s", open)
-		}
+		w.start(a, cron.Job{Name: "hourly", Schedule: cron.Every(time.Hour), Missed: cron.Once, Run: func(ctx context.Context, f cron.Fire) error {
+			return backoff.Sleep(ctx, 90*time.Second)
+		}})
+		a.terms <- 2
+		w.sleep(time.Hour + time.Minute)
 		if err := cron.Resume(t.Context(), w.s, "hourly"); err != nil {
 			t.Fatal(err)
 		}
-		w.sleep(2 * time.Hour)
-		if len(j.fires) == 0 || log.open(t) != "" {
-			t.Errorf("afterwards: %d fires, %s", len(j.fires), log.open(t))
+		w.sleep(time.Minute)
+		all, err := cron.List(t.Context(), w.s)
+		if err != nil || len(all) != 1 || len(all[0].Runs) != 1 || all[0].Runs[0].State != cron.Done || all[0].Runs[0].Term != 2 {
+			t.Errorf("it is recorded as %+v, %v", all, err)
 		}
 	})
 }

@@ -307,6 +307,9 @@ func (l *loop) read(ctx context.Context, e *entry, now time.Time) {
 		record, _, err := claim.Get(ctx, l.s.Store, key)
 		amend := func(readable bool) error {
 			return claim.Amend(ctx, l.s.Store, key, func(r claim.Record, found bool) (claim.Record, error) {
+				if r.State == claim.Running && r.Term == def.Doubted && r.Term > l.owner.Term {
+					r.Term = 0 // there was none such, if this mastership stands now that r was read
+				}
 				if err := claim.Replaceable(ctx, r, l.owner); err != nil {
 					return r, err
 				}

@@ -39,6 +39,9 @@ type definition struct {
 	// Edited is when the spec was changed or the job resumed: it counts from then on.
 	Edited  time.Time `json:"edited,omitzero"`
 	Trigger trigger   `json:"trigger,omitzero"`
+	// Doubted is the term of a run without an end that Resume has met. A master of an earlier term,
+	// which knows that there was none of that, takes the run for interrupted.
+	Doubted node.Term `json:"doubted,omitempty"`
 }
 
 // trigger is the last demand for a run. The master runs one whose ID it has not run.
@@ -198,11 +201,20 @@ func Pause(ctx context.Context, s Store, name string) error {
 
 // Resume ends a Pause. What would have been due meanwhile is not missed: the job counts from now.
 // It is also the way out where the last run is recorded for a term that no master will have, as
-// after a store was restored: the term is no longer recorded then.
+// after a store was restored: the term is no longer recorded then. If that run has no end, it is
+// for the next master to say that there was no such term.
 func Resume(ctx context.Context, s Store, name string) error {
-	err := edit(ctx, s, name, func(d *definition, _ bool) error {
+	last, _, err := claim.Get(ctx, s, runsPrefix+name)
+	if err != nil && !errors.Is(err, driver.ErrInvalid) { // what cannot be read is replaced anyway
+		return err
+	}
+	err = edit(ctx, s, name, func(d *definition, _ bool) error {
 		if d.Paused {
 			d.Paused, d.Edited = false, time.Now().UTC()
+		}
+		d.Doubted = 0
+		if last.State == claim.Running {
+			d.Doubted = last.Term
 		}
 		return nil
 	})
