@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/musterhq/muster/discovery/driver"
@@ -28,10 +29,51 @@ func Node(n *node.Node, api http.Handler, o httpapi.Options) *Page {
 type nodeSource struct {
 	node    *node.Node
 	options httpapi.Options
+	runs    recordedRuns
 }
 
 // refreshNode is how often the page of a node is asked for without an event.
 const refreshNode = 5 * time.Second
+
+// readRunsWithin bounds how long a page waits for the store.
+const readRunsWithin = 500 * time.Millisecond
+
+// recordedRuns are the last runs of jobs as they are recorded. Only the master knows them without
+// asking; a page of another node asks for them, for all who look at it within refreshNode.
+type recordedRuns struct {
+	mu    sync.Mutex
+	read  time.Time
+	known map[string]cron.RunStatus
+}
+
+// fill adds to jobs the last runs that this node does not know. Where the store does not answer
+// they are those of before.
+func (r *recordedRuns) fill(ctx context.Context, now time.Time, store cron.Store, jobs []cron.NodeStatus) {
+	lacks := func(j cron.NodeStatus) bool { return j.Last == nil && !j.EachNode }
+	if !slices.ContainsFunc(jobs, lacks) {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.read.IsZero() || now.Sub(r.read).Abs() >= refreshNode {
+		ctx, cancel := context.WithTimeout(ctx, readRunsWithin)
+		defer cancel()
+		if all, err := cron.List(ctx, store); err == nil {
+			r.known = make(map[string]cron.RunStatus)
+			for _, j := range all {
+				if len(j.Runs) > 0 {
+					r.known[j.Name] = j.Runs[0]
+				}
+			}
+		}
+		r.read = now
+	}
+	for i, j := range jobs {
+		if last, ok := r.known[j.Name]; ok && lacks(j) {
+			jobs[i].Last = &last
+		}
+	}
+}
 
 // seen is what is known of a node at one moment.
 type seen struct {
@@ -61,7 +103,11 @@ func (s *nodeSource) look() seen {
 	return out
 }
 
-func (s *nodeSource) view(time.Time) view { return viewOfNode(s.look()) }
+func (s *nodeSource) view(now time.Time) view {
+	seen := s.look()
+	s.runs.fill(context.Background(), now, s.node.Store(), seen.Jobs)
+	return viewOfNode(seen)
+}
 
 // viewOfNode has the sections of a node. What a later version adds is one more of them.
 func viewOfNode(s seen) view {
@@ -126,7 +172,35 @@ func warningsOf(s seen) []warning {
 		add("way to "+p.Name, p.Registration.Warning)
 		certificate(p.Name, p.TLS)
 	}
+	var failing, unrunnable, stuck []string
+	for _, j := range s.Jobs {
+		if j.Last != nil && (j.Last.State == cron.Failed || j.Last.State == cron.Interrupted) {
+			failing = append(failing, j.Name)
+		}
+		if j.Problem != "" {
+			unrunnable = append(unrunnable, j.Name)
+		}
+	}
+	for _, step := range s.Steps {
+		if step.Stuck() {
+			stuck = append(stuck, strings.TrimSpace(step.Name+" "+string(step.Version)))
+		}
+	}
+	add("jobs that fail", counted(failing))
+	add("jobs that do not run here", counted(unrunnable))
+	add("steps that are stuck", counted(stuck))
 	return out
+}
+
+// maxNamed is how many names a warning has.
+const maxNamed = 5
+
+// counted is the first of the names, and how many more there are; nothing if there are none.
+func counted(names []string) string {
+	if len(names) <= maxNamed {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:maxNamed], ", "), len(names)-maxNamed)
 }
 
 func (s *nodeSource) facts() map[string]fact {
