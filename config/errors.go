@@ -100,6 +100,12 @@ func (f *problems) add(src Source, key, value, problem, hint string) {
 	*f = append(*f, &Error{Source: src, Key: key, Value: value, Problem: problem, Hint: hint})
 }
 
+// at reports whether what stands at key, as opposed to below it, is already known to be wrong:
+// there is nothing below it to be judged.
+func (f problems) at(key string) bool {
+	return slices.ContainsFunc(f, func(e *Error) bool { return e.Key == key })
+}
+
 // has reports whether key or a key below it is already known to be wrong, and
 // need not be judged again.
 func (f problems) has(key string) bool {

@@ -187,30 +187,28 @@ func (r *fileReader) section(e *entry, n *yaml.Node) {
 	}
 }
 
-// list reads n as the list of sections that e is.
+// list reads n as the list of sections that e is. An item of which something is wrong is kept, so
+// that the rest of it, and of the list, is checked as well.
 func (r *fileReader) list(e *entry, n *yaml.Node) {
 	if n.Kind != yaml.SequenceNode {
 		r.problems.add(r.at(n), e.key, r.brief(e, n), "a "+kind(n)+" where a list is wanted", "write its items below it, each with a dash")
 		return
 	}
-	before := len(*r.problems)
 	list := reflect.MakeSlice(e.typ, 0, len(n.Content))
 	for i, node := range n.Content {
 		item := e.item.at(fmt.Sprintf("%s[%d]", e.key, i))
 		node = resolve(node)
 		r.lines[item.key] = node.Line
-		if node.Kind != yaml.MappingNode {
-			r.problems.add(r.at(node), item.key, r.brief(item, node), "a "+kind(node)+" where a section is wanted", "write its keys: "+strings.Join(item.names(), ", "))
-			continue
-		}
-		r.section(item, node)
 		v := reflect.New(e.item.typ).Elem()
-		r.take(item, v)
+		if node.Kind == yaml.MappingNode {
+			r.section(item, node)
+			r.take(item, v)
+		} else {
+			r.problems.add(r.at(node), item.key, r.brief(item, node), "a "+kind(node)+" where a section is wanted", "write its keys: "+strings.Join(item.names(), ", "))
+		}
 		list = reflect.Append(list, v)
 	}
-	if len(*r.problems) == before {
-		r.lists[e.key] = list.Interface()
-	}
+	r.lists[e.key] = list.Interface()
 }
 
 // take moves the values that were read of the section e into the struct v.

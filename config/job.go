@@ -3,11 +3,13 @@ package config
 import (
 	"errors"
 	"fmt"
+	"os/exec"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/musterhq/muster/discovery/driver"
 	"github.com/musterhq/muster/internal/crontab"
 )
 
@@ -69,6 +71,9 @@ func (l *loader) validateJobs() {
 	}
 	for i, j := range l.config.Jobs {
 		at := fmt.Sprintf("jobs[%d]", i)
+		if l.problems.at(at) {
+			continue
+		}
 		if first, twice := seen[j.Name]; !isJobName(j.Name) {
 			l.bad(at+".name", j.Name, "not a name", "write up to 64 letters, digits, dots, dashes and underscores, as name: report")
 		} else if twice {
@@ -80,7 +85,10 @@ func (l *loader) validateJobs() {
 		if err != nil {
 			l.bad(at+".time_zone", j.TimeZone, "not a time zone: "+err.Error(), "write one such as Europe/Berlin, or leave it out for UTC")
 		}
-		if j.Schedule != "" && err == nil {
+		if err != nil {
+			zone = time.UTC // so that the schedule is read all the same
+		}
+		if j.Schedule != "" {
 			if _, err := crontab.Parse(j.Schedule, zone); err != nil {
 				l.bad(at+".schedule", j.Schedule, problemOf(err), "write minute, hour, day of month, month and day of week, as 30 2 * * *, or @daily, or @every 10m")
 			}
@@ -97,7 +105,7 @@ func (l *loader) validateJobs() {
 		switch {
 		case j.Window < 0 || j.Window > maxJobWindow:
 			l.bad(at+".window", j.Window.String(), "out of range", fmt.Sprintf("write a duration up to %v", maxJobWindow))
-		case j.Window > 0 && j.Missed != MissedOnce:
+		case j.Window > 0 && j.Missed != MissedOnce && !l.problems.has(at+".missed"):
 			l.bad(at+".window", j.Window.String(), "means nothing unless missed is once", "write missed: once, or leave it out")
 		}
 		if j.Where != "" {
@@ -107,4 +115,24 @@ func (l *loader) validateJobs() {
 			l.bad(at+".missed", j.Missed, "does not go with where: all, of which nothing is recorded", "leave it out")
 		}
 	}
+}
+
+// MissingPrograms returns an *Error for each job whose program this process could not execute now.
+// Nothing is wrong with the configuration by that: a program may be installed later, and the agent
+// may have another PATH, or another directory.
+func (c *Config) MissingPrograms() (missing []error) {
+	for i, j := range c.Jobs {
+		if len(j.Command) == 0 {
+			continue
+		}
+		_, err := exec.LookPath(j.Command[0])
+		if err == nil || errors.Is(err, exec.ErrDot) {
+			continue
+		}
+		missing = append(missing, c.Locate(&driver.ConfigError{
+			Key: fmt.Sprintf("jobs[%d].command", i), Value: j.Command[0], Problem: "the program of job " + j.Name + " cannot be executed here: " + errors.Unwrap(err).Error(),
+			Hint: "install it where the agent runs, or correct its path",
+		}))
+	}
+	return missing
 }

@@ -44,6 +44,9 @@ func (l *loader) validateProxy() {
 	}
 	for i, p := range c.Proxy {
 		at := fmt.Sprintf("proxy[%d]", i)
+		if l.problems.at(at) {
+			continue
+		}
 		listen := at + ".listen"
 		if p.Listen == "" {
 			l.bad(listen, "", "missing", "write HOST:PORT, as "+example)

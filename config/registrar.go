@@ -115,6 +115,9 @@ func (l *loader) validateServices() {
 	first := make(map[key]int)
 	for i, s := range l.config.Services {
 		at := fmt.Sprintf("services[%d]", i)
+		if l.problems.at(at) {
+			continue
+		}
 		for _, err := range s.Validate() {
 			l.driverErrors(at, err)
 		}

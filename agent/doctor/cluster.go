@@ -1,9 +1,13 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -32,7 +36,39 @@ func (r *run) cluster(ctx context.Context) []Finding {
 	if read {
 		members = r.members(peers)
 	}
-	return []Finding{members, r.master(peers)}
+	found := []Finding{members}
+	if self, wrong := r.unlisted(peers); wrong {
+		found = append(found, self)
+	}
+	return append(found, r.master(peers))
+}
+
+// unlisted says that this node is none of the voters, so that it is never master. It is false where
+// that is not certain, as while an entry is a name that nobody answers at.
+func (r *run) unlisted(peers []peer) (Finding, bool) {
+	if !r.Config.Mastership.Eligible || r.found == "" || !r.preflight.CanDial() {
+		return Finding{}, false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(r.Providers)) {
+		authorities := r.Node.Mastership.Authority
+		k := r.known[name]
+		if !r.Providers[name].Voters || len(k.instances) == 0 || len(authorities) > 0 && !slices.Contains(authorities, name) {
+			continue
+		}
+		may := func(p peer) bool {
+			host, _, _ := net.SplitHostPort(p.Addr)
+			_, named := netip.ParseAddr(host)
+			return p.self || p.nodeID == "" && named != nil || driver.CanonicalAddr(p.Addr) == driver.CanonicalAddr(cmp.Or(r.Config.Node.Voter, r.found))
+		}
+		if !slices.ContainsFunc(peers, may) {
+			return Finding{"cluster.self", Warn, fmt.Sprintf("this node, at %s, is none of the %s that provider %s lists: it is a member, and never master",
+				r.found, counted(len(k.instances), "voter"), name),
+				fmt.Sprintf("add it to provider.%s on all nodes, name its entry in node.voter, or set mastership.eligible to false", name)}, true
+		}
+	}
+	return Finding{}, false
 }
 
 // peer is a node that is listed, and what came of dialling it.

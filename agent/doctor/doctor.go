@@ -81,6 +81,8 @@ type Provider struct {
 	TLS tlsfiles.Config
 	// Clocks are what tells its time.
 	Clocks []Clock
+	// Voters says that the nodes which it lists grant mastership, and to no other.
+	Voters bool
 }
 
 // Run makes all checks and returns what they found, in the order in which a node meets
@@ -88,7 +90,7 @@ type Provider struct {
 func Run(ctx context.Context, o Options) []Finding {
 	r := newRun(o)
 	defer r.preflight.Close()
-	first := []check{{"limits", r.limits}, {"data_dir", r.dataDir}, {"docker", r.docker}, {"agent", r.lookForAgent}}
+	first := []check{{"limits", r.limits}, {"data_dir", r.dataDir}, {"docker", r.docker}, {"jobs", r.jobs}, {"agent", r.lookForAgent}}
 	for _, registry := range o.Node.Registries {
 		first = append(first, check{"provider." + registry.Name(), func(ctx context.Context) []Finding { return r.provider(ctx, registry) }})
 	}

@@ -35,6 +35,23 @@ func (r *run) limits(context.Context) []Finding {
 	return []Finding{ok(name, "%d open files are allowed", most)}
 }
 
+// jobs looks for the programs of jobs. There is nothing to say where there are no jobs.
+func (r *run) jobs(context.Context) []Finding {
+	const name = "jobs"
+	if len(r.Config.Jobs) == 0 {
+		return nil
+	}
+	var found []Finding
+	for _, err := range r.Config.MissingPrograms() {
+		problem, how := split(err)
+		found = append(found, Finding{name, Warn, problem, how})
+	}
+	if len(found) == 0 {
+		return []Finding{ok(name, "%s: each program can be executed", counted(len(r.Config.Jobs), "job"))}
+	}
+	return found
+}
+
 // dataDir tries to write below node.data_dir. Only voters of a static list keep
 // anything there.
 func (r *run) dataDir(context.Context) []Finding {

@@ -111,7 +111,7 @@ registrar would.`,
 				}
 				defer engine.Close()
 			}
-			for _, note := range append(notes(c), readerNotes(c)...) {
+			for _, note := range slices.Concat(notes(c), readerNotes(c), jobNotes(c)) {
 				fmt.Fprintln(cmd.ErrOrStderr(), "muster: note: "+note)
 			}
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), "ok")
@@ -120,6 +120,14 @@ registrar would.`,
 	}
 	addConfigFlags(cmd, &file, "cluster")
 	return cmd
+}
+
+// jobNotes say which programs of jobs are not on this host, which may not be the one of the agent.
+func jobNotes(c *config.Config) (notes []string) {
+	for _, err := range c.MissingPrograms() {
+		notes = append(notes, err.Error())
+	}
+	return notes
 }
 
 // checkInterface reports an interface that this host does not have and node.advertise names.

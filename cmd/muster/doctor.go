@@ -22,6 +22,7 @@ import (
 	"github.com/musterhq/muster/node/httpapi"
 	"github.com/musterhq/muster/providers/consul"
 	"github.com/musterhq/muster/providers/etcd"
+	"github.com/musterhq/muster/providers/static"
 	"github.com/musterhq/muster/registrar/advertise"
 	"github.com/musterhq/muster/registrar/docker"
 	"github.com/musterhq/muster/registrar/host"
@@ -227,6 +228,8 @@ func aboutProviders(cfg *config.Config, cluster string) map[string]doctor.Provid
 			about[name] = aboutEtcd(cluster, c)
 		case *consul.Config:
 			about[name] = aboutConsul(cluster, c)
+		case *static.Config:
+			about[name] = doctor.Provider{Voters: len(c.Peers) > 0 || c.File != ""}
 		}
 	}
 	return about

@@ -101,6 +101,62 @@ func (f findings) wantNoFailure(t testing.TB) {
 	}
 }
 
+// A node that is none of the listed voters is told so: it would run, and never be master.
+func TestDoctorOfANodeThatIsNotListed(t *testing.T) {
+	t.Parallel()
+	others, err := freeAddrs(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := func(peers ...string) map[string]any {
+		return map[string]any{"provider": map[string]any{"static": map[string]any{"peers": peers}}}
+	}
+	f := consult(t, patient(t, list(others...)))
+	f.want(t, "cluster.self", doctor.Warn, "none of the 2 voters that provider static lists", "add it to provider.static", "node.voter")
+
+	silent := func(c map[string]any) {
+		t.Helper()
+		if f := consult(t, c); f["cluster.self"].Check != "" {
+			t.Errorf("%+v", f["cluster.self"])
+		}
+	}
+	silent(patient(t, nil))
+	silent(patient(t, list(others[0], "node-2.invalid:7946"))) // which may be its own name
+	observer := patient(t, list(others...))
+	observer["mastership"] = map[string]any{"eligible": false}
+	silent(observer)
+	voter := patient(t, list(others...))
+	voter["node"].(map[string]any)["voter"] = others[1]
+	silent(voter)
+}
+
+// The programs of jobs are looked for, where there are jobs.
+func TestDoctorOfJobs(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	job := func(name, program string) map[string]any {
+		return map[string]any{"name": name, "command": []string{program}}
+	}
+	if f := consult(t, patient(t, nil)); f["jobs"].Check != "" {
+		t.Errorf("without jobs: %+v", f["jobs"])
+	}
+	consult(t, patient(t, map[string]any{"jobs": []any{job("a", self)}})).want(t, "jobs", doctor.OK, "1 job")
+	gone := patient(t, map[string]any{"jobs": []any{job("a", self), job("b", "/nonexistent/report")}})
+	consult(t, gone).want(t, "jobs", doctor.Warn, "jobs[1].command", "/nonexistent/report", "cannot be executed here")
+
+	text, err := yaml.Marshal(gone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, stdout, stderr := execute(t, "config", "check", "-c", writeFile(t, "muster.yaml", string(text)))
+	if status != statusDone || stdout != "ok\n" || strings.Count(stderr, "muster: note: ") != 1 || !strings.Contains(stderr, "/nonexistent/report") {
+		t.Errorf("config check: status %d: %s%s", status, stdout, stderr)
+	}
+}
+
 func TestDoctorBeforeTheFirstStart(t *testing.T) {
 	c := patient(t, nil)
 	bind := c["node"].(map[string]any)["bind"].(string)
