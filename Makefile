@@ -114,7 +114,7 @@ release:
 # The simulations have one goroutine, in which there are no races, and take ten to twenty
 # times as long with the detector: they run in full without it. What tools/browser tests is the
 # command, which it builds: that is nothing that the cache of go test knows of.
-SIMULATED := ./discovery/driver/casauthority ./internal/supervise ./node/internal/authorities ./node/internal/claim ./node/mastership
+SIMULATED := ./discovery/driver/casauthority ./internal/supervise ./node/call ./node/internal/authorities ./node/internal/claim ./node/mastership
 SIMULATIONS = $(filter $(if $(filter ./...,$(PKG)),$(SIMULATED),$(PKG)),$(SIMULATED))
 
 # What works and has no clock runs beside the catalogue of faults, which waits, has bounds on

@@ -30,6 +30,20 @@ func TestStaticNodeDependsOnNoOtherProvider(t *testing.T) {
 	}
 }
 
+// What speaks gRPC is a package of its own: all else that a node has does without.
+func TestOnlyCallsLinkGRPC(t *testing.T) {
+	const module = "github.com/musterhq/muster/"
+	linked := goList(t, module+"node", module+"node/history", module+"node/httpapi", module+"node/mastership", module+"node/upgrade", module+"node/cron", module+"providers/static")
+	for _, dep := range linked {
+		if dep == module+"node/call" || dep == "google.golang.org/grpc" {
+			t.Errorf("a node without calls depends on %s", dep)
+		}
+	}
+	if !slices.Contains(goList(t, module+"node/call"), "google.golang.org/grpc") {
+		t.Error("node/call does not depend on gRPC: were the dependencies listed?")
+	}
+}
+
 // A program that only elects links no node, no gossip and no provider.
 func TestMastershipNeedsNoNode(t *testing.T) {
 	const module = "github.com/musterhq/muster/"

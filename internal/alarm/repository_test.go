@@ -16,6 +16,7 @@ var final = []string{
 	`tlsfiles/files.go: log.Warn("certificates not reloaded", "alarm", alarmUnusable`,
 	`tlsfiles/files.go: log.Warn("certificate expires soon or has expired", "alarm", alarmExpires`,
 	`internal/testing/faults/worker/app.go: a.log.Error("note not written"`,
+	`node/call/server.go: m.log.Error("handler panicked"`,
 	`node/leave.go: n.log.Error("node ends"`,
 	`node/internal/membership/stop.go: m.log.Error("membership ends"`,
 	`registrar/registrar.go: r.log.Warn("not deregistered at the end"`,

@@ -1,0 +1,651 @@
+package call_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/musterhq/muster/internal/testing/wait"
+	"github.com/musterhq/muster/node"
+	"github.com/musterhq/muster/node/call"
+	"github.com/musterhq/muster/node/nodetest"
+)
+
+// member is a node with its mesh, and handlers that the tests call.
+type member struct {
+	*node.Node
+	*call.Mesh
+	entered chan string   // who has called hang or deaf
+	noticed chan struct{} // hang has noticed that its context ended
+	free    chan struct{} // closed: hang returns
+	ran     atomic.Int64  // how often a handler was begun
+}
+
+func start(t *testing.T, n *node.Node, register ...func(*call.Mesh)) *member {
+	t.Helper()
+	m := &member{Node: n, entered: make(chan string, 1000), noticed: make(chan struct{}, 1000), free: make(chan struct{})}
+	var err error
+	if m.Mesh, err = call.Open(n, call.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Mesh.Close)
+	call.Handle(m, "who", func(ctx context.Context, _ struct{}) (string, error) {
+		m.ran.Add(1)
+		return m.InstanceID(), nil
+	})
+	call.Handle(m, "hang", func(ctx context.Context, _ struct{}) (string, error) { // until its context ends
+		m.ran.Add(1)
+		c, _ := call.From(ctx)
+		m.entered <- c.NodeID
+		select {
+		case <-ctx.Done():
+			m.noticed <- struct{}{}
+			return "", ctx.Err()
+		case <-m.free:
+		}
+		return m.InstanceID(), nil
+	})
+	call.Handle(m, "deaf", func(ctx context.Context, _ struct{}) (string, error) { // ignores its context
+		m.ran.Add(1)
+		c, _ := call.From(ctx)
+		m.entered <- c.NodeID
+		<-m.free
+		return m.InstanceID(), nil
+	})
+	call.Handle(m, "fail", func(_ context.Context, code codes.Code) (string, error) {
+		return "", status.Error(code, "as asked")
+	})
+	call.Handle(m, "panic", func(context.Context, struct{}) (string, error) { panic("bang") })
+	call.Handle(m, "caller", func(ctx context.Context, _ struct{}) (call.Caller, error) {
+		c, ok := call.From(ctx)
+		if !ok {
+			return c, errors.New("no caller")
+		}
+		return c, nil
+	})
+	for _, f := range register {
+		f(m.Mesh)
+	}
+	if err := m.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func startAll(t *testing.T, n int, options ...nodetest.Option) (*nodetest.Cluster, []*member) {
+	t.Helper()
+	cluster := nodetest.Start(t, n, options...)
+	var members []*member
+	for _, n := range cluster.Nodes() {
+		members = append(members, start(t, n))
+	}
+	return cluster, members
+}
+
+func who(ctx context.Context, c grpc.ClientConnInterface) (string, error) {
+	return call.Invoke[string](ctx, c, "who", struct{}{})
+}
+
+func next[T any](t *testing.T, c <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case <-time.After(wait.Patience):
+		t.Fatal("nothing came")
+	}
+	return v
+}
+
+func TestNode(t *testing.T) {
+	_, members := startAll(t, 3)
+	for _, from := range members {
+		for _, to := range members {
+			got, err := who(t.Context(), from.Mesh.Node(to.ID()))
+			if err != nil || got != to.InstanceID() {
+				t.Errorf("%s to %s: %q, %v", from.ID(), to.ID(), got, err)
+			}
+			c, err := call.Invoke[call.Caller](t.Context(), from.Mesh.Node(to.ID()), "caller", struct{}{})
+			if err != nil || c.NodeID != from.ID() || c.InstanceID != from.InstanceID() || c.Term != 0 {
+				t.Errorf("%s to %s: caller %+v, %v", from.ID(), to.ID(), c, err)
+			}
+		}
+	}
+}
+
+// Each call ends in one of the results, which says whether the handler may have run.
+func TestResults(t *testing.T) {
+	_, members := startAll(t, 2)
+	a, b := members[0], members[1]
+	to := a.Mesh.Node(b.ID())
+	short := func() context.Context {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		t.Cleanup(cancel)
+		return ctx
+	}
+	cancelled, cancel := context.WithCancel(t.Context())
+	for name, test := range map[string]struct {
+		call func() error
+		is   error
+		code codes.Code
+		ran  bool
+	}{
+		"the handler's error": {func() error {
+			_, err := call.Invoke[string](t.Context(), to, "fail", codes.NotFound)
+			return err
+		}, nil, codes.NotFound, true},
+		"one that looks like a broken connection": {func() error {
+			_, err := call.Invoke[string](t.Context(), to, "fail", codes.Unavailable)
+			return err
+		}, nil, codes.Unavailable, true},
+		"a panic": {func() error {
+			_, err := call.Invoke[string](t.Context(), to, "panic", struct{}{})
+			return err
+		}, nil, codes.Internal, true},
+		"a request that cannot be read": {func() error {
+			_, err := call.Invoke[string](t.Context(), to, "fail", "no number")
+			return err
+		}, nil, codes.InvalidArgument, true},
+		"an unknown member": {func() error {
+			_, err := who(t.Context(), a.Mesh.Node("nobody"))
+			return err
+		}, call.ErrLeft, codes.Unavailable, false},
+		"an unknown method": {func() error {
+			_, err := call.Invoke[string](t.Context(), to, "unknown", struct{}{})
+			return err
+		}, call.ErrNoHandler, codes.Unimplemented, false},
+		"an unknown method of the master": {func() error {
+			_, err := call.Invoke[string](t.Context(), a.Mesh.Master(), "unknown", struct{}{})
+			return err
+		}, call.ErrNoHandler, codes.Unimplemented, false},
+		"the deadline": {func() error {
+			_, err := call.Invoke[string](short(), to, "deaf", struct{}{})
+			return err
+		}, context.DeadlineExceeded, codes.DeadlineExceeded, true},
+		"a deadline that has passed": {func() error {
+			ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+			defer cancel()
+			_, err := who(ctx, to)
+			return err
+		}, context.DeadlineExceeded, codes.DeadlineExceeded, false},
+		"cancelled": {func() error {
+			for len(b.entered) > 0 {
+				<-b.entered // of other calls
+			}
+			go func() {
+				<-b.entered
+				cancel()
+			}()
+			_, err := call.Invoke[string](cancelled, to, "hang", struct{}{})
+			return err
+		}, context.Canceled, codes.Canceled, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := test.call()
+			typed := (*call.Error)(nil)
+			if errors.As(err, &typed) != (test.is != nil) || test.is != nil && !errors.Is(err, test.is) {
+				t.Errorf("%T: %v, want %v", err, err, test.is)
+			}
+			if status.Code(err) != test.code {
+				t.Errorf("code %v, want %v", status.Code(err), test.code)
+			}
+			if call.MayHaveRun(err) != test.ran {
+				t.Errorf("may have run: %v, want %v", call.MayHaveRun(err), test.ran)
+			}
+			if typed != nil && (typed.Method == "" || !strings.Contains(err.Error(), "run")) {
+				t.Errorf("%+v", typed)
+			}
+		})
+	}
+	close(b.free)
+	if call.MayHaveRun(nil) != true || call.MayHaveRun(errors.New("any")) != true {
+		t.Error("what is not known counts as not run")
+	}
+}
+
+// A call without a deadline has one.
+func TestDefaultTimeout(t *testing.T) {
+	n := nodetest.Alone(t)
+	m, err := call.Open(n, call.Options{Timeout: 20 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Close)
+	deadlines := make(chan time.Duration, 1)
+	call.Handle(m, "hang", func(ctx context.Context, _ struct{}) (string, error) {
+		deadline, _ := ctx.Deadline()
+		deadlines <- time.Until(deadline)
+		<-ctx.Done()
+		return "", ctx.Err()
+	})
+	if err := m.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = call.Invoke[string](t.Context(), m.Node(n.ID()), "hang", struct{}{}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v", err)
+	}
+	if left := <-deadlines; left > 20*time.Millisecond {
+		t.Errorf("the handler has %v left", left)
+	}
+}
+
+// What a member that serves no calls, or none any more, says.
+func TestNotReady(t *testing.T) {
+	cluster := nodetest.Start(t, 2)
+	a := start(t, cluster.Nodes()[0])
+	_, err := who(t.Context(), a.Mesh.Node(cluster.Nodes()[1].ID()))
+	if !errors.Is(err, call.ErrNotReady) || call.MayHaveRun(err) {
+		t.Errorf("a member without a mesh: %v", err)
+	}
+	b := start(t, cluster.Nodes()[1])
+	wait.For(t, "the member serves", func() bool {
+		_, err := who(t.Context(), a.Mesh.Node(b.ID()))
+		return err == nil
+	})
+	// While it leaves it serves no calls, lets those end that it has, and can call others.
+	result := make(chan error, 1)
+	go func() {
+		_, err := call.Invoke[string](t.Context(), a.Mesh.Node(b.ID()), "deaf", struct{}{})
+		result <- err
+	}()
+	next(t, b.entered)
+	left := make(chan struct{})
+	go func() {
+		defer close(left)
+		cluster.Leave(b.Node)
+	}()
+	wait.For(t, "calls are refused", func() bool {
+		_, err := who(t.Context(), a.Mesh.Node(b.ID()))
+		if err != nil && call.MayHaveRun(err) {
+			t.Errorf("%v", err)
+		}
+		return err != nil
+	})
+	close(b.free)
+	if err := next(t, result); err != nil {
+		t.Errorf("the call that was running: %v", err)
+	}
+	<-left
+	if _, err := who(t.Context(), b.Mesh.Node(a.ID())); !errors.Is(err, call.ErrLeft) || !errors.Is(err, node.ErrStopped) {
+		t.Errorf("a call of a node that has left: %v", err)
+	}
+	if _, err := who(t.Context(), b.Mesh.Master()); !errors.Is(err, node.ErrStopped) {
+		t.Errorf("a call to the master of a node that has left: %v", err)
+	}
+}
+
+// When the instance that was called departs, its calls end at once, and no later instance under
+// the same id and address sees them.
+func TestDeparture(t *testing.T) {
+	cluster, members := startAll(t, 2)
+	a, b := members[0], members[1]
+	old := b.View().Self()
+	const pending = 50
+	results := make(chan error, pending)
+	for range pending {
+		go func() {
+			_, err := call.Invoke[string](call.Idempotent(t.Context()), a.Mesh.Node(b.ID()), "deaf", struct{}{})
+			results <- err
+		}()
+	}
+	for range pending {
+		next(t, b.entered)
+	}
+	defer close(b.free)
+	restarted := start(t, cluster.Restart(b.Node))
+	for range pending {
+		if err := next(t, results); !errors.Is(err, call.ErrLeft) || !call.MayHaveRun(err) {
+			t.Fatalf("%v", err)
+		}
+	}
+	if _, err := who(t.Context(), a.Mesh.Member(old)); !errors.Is(err, call.ErrLeft) || call.MayHaveRun(err) {
+		t.Errorf("a call to the instance that is gone: %v", err)
+	}
+	wait.For(t, "the new instance is called", func() bool {
+		got, err := who(t.Context(), a.Mesh.Node(b.ID()))
+		if err == nil && got != restarted.InstanceID() {
+			t.Errorf("%q answers", got)
+		}
+		return err == nil
+	})
+}
+
+// Calls end when their own node ends.
+func TestClose(t *testing.T) {
+	_, members := startAll(t, 2)
+	a, b := members[0], members[1]
+	results := make(chan error, 2)
+	for _, c := range []grpc.ClientConnInterface{a.Mesh.Node(b.ID()), a.Mesh.Node(a.ID())} {
+		go func() {
+			_, err := call.Invoke[string](t.Context(), c, "hang", struct{}{})
+			results <- err
+		}()
+	}
+	next(t, a.entered)
+	next(t, b.entered)
+	a.Mesh.Close()
+	for range 2 {
+		if err := next(t, results); !errors.Is(err, call.ErrLeft) || !errors.Is(err, node.ErrStopped) {
+			t.Errorf("%v", err)
+		}
+	}
+	a.Mesh.Close()
+	if err := a.Start(); err == nil {
+		t.Error("a mesh was started twice")
+	}
+}
+
+func TestMaster(t *testing.T) {
+	cluster, members := startAll(t, 3)
+	for _, m := range members {
+		var c call.Caller
+		wait.For(t, "the master answers", func() (ok bool) { // its mesh was started after it became master
+			var err error
+			c, err = call.Invoke[call.Caller](t.Context(), m.Mesh.Master(), "caller", struct{}{})
+			return err == nil
+		})
+		master, _ := cluster.Master().Master()
+		if c.NodeID != m.ID() || c.Term != master.Term {
+			t.Errorf("%+v, want term %d", c, master.Term)
+		}
+	}
+}
+
+// A call to the master follows it, and ends with what became of it.
+func TestMasterEnds(t *testing.T) {
+	for name, test := range map[string]struct {
+		method string
+		ctx    func(context.Context) context.Context
+		is     error
+		code   codes.Code
+	}{
+		"the handler notices":             {"hang", nil, nil, codes.Canceled},
+		"it does not":                     {"deaf", nil, call.ErrUncertain, codes.Unknown},
+		"it notices, and may be repeated": {"hang", call.Idempotent, nil, codes.OK},
+		"it does not, and may be":         {"deaf", call.Idempotent, nil, codes.OK},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cluster, members := startAll(t, 3)
+			master := members[slices.IndexFunc(members, func(m *member) bool { return m.Node == cluster.Master() })]
+			ctx, cancel := context.WithTimeout(t.Context(), wait.Patience)
+			defer cancel()
+			if test.ctx != nil {
+				ctx = test.ctx(ctx)
+			}
+			result := make(chan error, 1)
+			go func() {
+				_, err := call.Invoke[string](ctx, members[0].Mesh.Master(), test.method, struct{}{})
+				result <- err
+			}()
+			next(t, master.entered)
+			go cluster.Depose()
+			if test.method == "hang" {
+				next(t, master.noticed)
+			}
+			wait.For(t, "mastership has ended", func() bool { return !isMasterIn(master, 1) })
+			for _, m := range members {
+				close(m.free)
+			}
+			err := next(t, result)
+			if test.is != nil && !errors.Is(err, test.is) || status.Code(err) != test.code || !call.MayHaveRun(err) {
+				t.Errorf("%v, want %v with code %v", err, test.is, test.code)
+			}
+			ran := int64(0)
+			for _, m := range members {
+				ran += m.ran.Load()
+			}
+			if test.ctx == nil && ran != 1 || ran < 1 {
+				t.Errorf("it ran %d times", ran)
+			}
+			cluster.Master()
+		})
+	}
+}
+
+func isMasterIn(m *member, term node.Term) bool {
+	token, err := m.Check()
+	return err == nil && token.Term == term
+}
+
+// Without a master a call waits for one until its deadline.
+func TestNoMaster(t *testing.T) {
+	cluster, members := startAll(t, 2)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	restore := make([]func(), 0)
+	for _, m := range members {
+		restore = append(restore, cluster.CutOff(m.Node))
+	}
+	wait.For(t, "no master", func() bool {
+		_, a := members[0].Node.Master()
+		_, b := members[1].Node.Master()
+		return !a && !b
+	})
+	short, cancelShort := context.WithTimeout(ctx, 30*time.Millisecond)
+	defer cancelShort()
+	_, err := who(short, members[0].Mesh.Master())
+	if !errors.Is(err, call.ErrNoMaster) || call.MayHaveRun(err) {
+		t.Errorf("%v", err)
+	}
+	cancelShort()
+	if _, err := who(short, members[0].Mesh.Master()); !errors.Is(err, context.Canceled) && !errors.Is(err, call.ErrNoMaster) {
+		t.Errorf("%v", err)
+	}
+	long, cancelLong := context.WithTimeout(ctx, wait.Patience)
+	defer cancelLong()
+	result := make(chan error, 1)
+	go func() {
+		_, err := who(long, members[0].Mesh.Master())
+		result <- err
+	}()
+	for _, f := range restore {
+		f()
+	}
+	if err := next(t, result); err != nil {
+		t.Errorf("once there is a master: %v", err)
+	}
+}
+
+// Under hand-overs no call fails that may be repeated, none runs twice that may not, and what is
+// said not to have run has not.
+func TestHandOver(t *testing.T) {
+	cluster, members := startAll(t, 3)
+	const calls, callers = 600, 8
+	type result struct {
+		i   int
+		err error
+	}
+	results := make(chan result, calls)
+	work := make(chan int)
+	for c := range callers {
+		go func() {
+			for i := range work {
+				ctx, cancel := context.WithTimeout(t.Context(), wait.Patience)
+				if i%2 == 0 {
+					ctx = call.Idempotent(ctx)
+				}
+				_, err := who(ctx, members[c%3].Mesh.Master())
+				cancel()
+				results <- result{i, err}
+			}
+		}()
+	}
+	go func() {
+		defer close(work)
+		for i := range calls {
+			if i%100 == 50 {
+				if err := cluster.Master().Resign(t.Context()); err != nil {
+					t.Logf("resign: %v", err)
+				}
+			}
+			work <- i
+		}
+	}()
+	failed := 0
+	for range calls {
+		r := next(t, results)
+		if r.err == nil {
+			continue
+		}
+		failed++
+		if r.i%2 == 0 {
+			t.Errorf("a call that may be repeated: %v", r.err)
+		}
+	}
+	t.Logf("%d of %d calls that may not be repeated failed", failed, calls/2)
+}
+
+func TestEach(t *testing.T) {
+	_, members := startAll(t, 3)
+	a := members[0]
+	all := func(ctx context.Context, o ...call.EachOption) map[string]call.Reply[string] {
+		replies := make(map[string]call.Reply[string])
+		for r := range call.Each(ctx, a.Mesh, a.Members(), who, o...) {
+			if _, twice := replies[r.From.NodeID]; twice {
+				t.Errorf("two replies of %s", r.From.NodeID)
+			}
+			replies[r.From.NodeID] = r
+		}
+		return replies
+	}
+	for _, o := range [][]call.EachOption{nil, {call.LocalFirst()}} {
+		for id, r := range all(t.Context(), o...) {
+			if r.Err != nil || r.Value != r.From.InstanceID {
+				t.Errorf("%s: %+v", id, r)
+			}
+		}
+		if got := len(all(t.Context(), o...)); got != 3 {
+			t.Errorf("%d replies, want 3", got)
+		}
+	}
+	// Each ends at the deadline, with a reply for each.
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	block := make(chan struct{})
+	defer close(block)
+	n := 0
+	for r := range call.Each(ctx, a.Mesh, a.Members(), func(context.Context, grpc.ClientConnInterface) (string, error) {
+		<-block
+		return "", nil
+	}) {
+		if n++; !errors.Is(r.Err, context.DeadlineExceeded) || !call.MayHaveRun(r.Err) {
+			t.Errorf("%+v", r)
+		}
+	}
+	if n != 3 {
+		t.Errorf("%d replies at the deadline, want 3", n)
+	}
+	// A break cancels the rest.
+	cancelled := make(chan struct{}, 3)
+	for range call.Each(t.Context(), a.Mesh, a.Members(), func(ctx context.Context, c grpc.ClientConnInterface) (string, error) {
+		if id, _ := who(ctx, c); id == a.InstanceID() {
+			return id, nil
+		}
+		<-ctx.Done()
+		cancelled <- struct{}{}
+		return "", ctx.Err()
+	}) {
+		break
+	}
+	next(t, cancelled)
+	next(t, cancelled)
+}
+
+// The local call comes first, and if it fails no other is made.
+func TestEachLocalFirst(t *testing.T) {
+	_, members := startAll(t, 3)
+	a := members[1]
+	var called atomic.Int64
+	n := 0
+	for r := range call.Each(t.Context(), a.Mesh, a.Members(), func(context.Context, grpc.ClientConnInterface) (int, error) {
+		called.Add(1)
+		return 0, errors.New("no")
+	}, call.LocalFirst()) {
+		if n++; r.From.NodeID != a.ID() {
+			t.Errorf("reply of %s", r.From.NodeID)
+		}
+	}
+	if n != 1 || called.Load() != 1 {
+		t.Errorf("%d replies of %d calls, want one", n, called.Load())
+	}
+}
+
+// A handler does not call all by accident.
+func TestEachInHandler(t *testing.T) {
+	cluster := nodetest.Start(t, 2)
+	var meshes []*call.Mesh
+	for _, n := range cluster.Nodes() {
+		meshes = append(meshes, start(t, n, func(m *call.Mesh) {
+			call.Handle(m, "all", func(ctx context.Context, allow bool) (int, error) {
+				var options []call.EachOption
+				if allow {
+					options = append(options, call.AllowNested())
+				}
+				ok := 0
+				for r := range call.Each(ctx, m, n.Members(), who, options...) {
+					if r.Err == nil {
+						ok++
+					} else if !errors.Is(r.Err, call.ErrNested) || call.MayHaveRun(r.Err) {
+						return 0, r.Err
+					}
+				}
+				return ok, nil
+			})
+		}).Mesh)
+	}
+	for allow, want := range map[bool]int{false: 0, true: 2} {
+		got, err := call.Invoke[int](t.Context(), meshes[0].Node(cluster.Nodes()[1].ID()), "all", allow)
+		if err != nil || got != want {
+			t.Errorf("allowed %v: %d calls, %v", allow, got, err)
+		}
+	}
+}
+
+// In no cluster a node calls itself, and is the master.
+func TestAlone(t *testing.T) {
+	a := start(t, nodetest.Alone(t))
+	for name, c := range map[string]grpc.ClientConnInterface{"node": a.Mesh.Node(a.ID()), "master": a.Mesh.Master(), "member": a.Mesh.Member(a.Members()[0])} {
+		wait.For(t, name, func() bool {
+			got, err := who(t.Context(), c)
+			return err == nil && got == a.InstanceID()
+		})
+	}
+	c, err := call.Invoke[call.Caller](t.Context(), a.Mesh.Master(), "caller", struct{}{})
+	if err != nil || c.Term != 1 || c.NodeID != a.ID() {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if _, ok := call.From(t.Context()); ok {
+		t.Error("a caller where there is none")
+	}
+}
+
+func TestRegisterServicePanics(t *testing.T) {
+	n := nodetest.Alone(t)
+	m, err := call.Open(n, call.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Close)
+	nothing := func(context.Context, int) (int, error) { return 0, nil }
+	call.Handle(m, "a", nothing)
+	for _, name := range []string{"a", "", "a/b", "a b"} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("Handle %q did not panic", name)
+				}
+			}()
+			call.Handle(m, name, nothing)
+		}()
+	}
+	if _, err := call.Open(n, call.Options{Timeout: -1}); err == nil {
+		t.Error("a negative timeout")
+	}
+}

@@ -1,0 +1,247 @@
+package call
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/musterhq/muster/node"
+)
+
+// DefaultTimeout bounds calls whose context has no deadline, unless Options.Timeout says otherwise.
+const DefaultTimeout = 5 * time.Second
+
+// drainTimeout is how long handlers have to return when the node leaves, at most. Those of the
+// master have had the drain timeout of its mastership before.
+const drainTimeout = time.Second
+
+// errStopped is that of calls after the node has ended, or the mesh was closed.
+var errStopped = fmt.Errorf("%w: %w", ErrLeft, node.ErrStopped)
+
+// Options of a Mesh. The zero value is useful.
+type Options struct {
+	// Timeout bounds each call whose context has no deadline, but for those that are streams.
+	// 0: DefaultTimeout.
+	Timeout time.Duration
+
+	// Server are further options of the server of gRPC, as for interceptors (with
+	// grpc.ChainUnaryInterceptor and grpc.ChainStreamInterceptor) and stats handlers. Credentials
+	// are those of the one port.
+	Server []grpc.ServerOption
+
+	// Client are further options of the connections, as for interceptors and stats handlers.
+	Client []grpc.DialOption
+
+	// Logger takes a record of each handler that panics. Default: none is written.
+	Logger *slog.Logger
+}
+
+// Mesh is a node that calls, and is called by, the members of its cluster. All methods are safe for
+// concurrent use, but for RegisterService, which comes before Start.
+type Mesh struct {
+	node    *node.Node
+	options Options
+	log     *slog.Logger
+	rules   rules
+	server  *grpc.Server
+	running *gate // handlers
+
+	ctx    context.Context // ends with Close, or with the node
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	master reign
+	news   news // of views
+
+	mu      sync.RWMutex
+	started bool
+	peers   map[string]*peer // by instance id; nil once all is over
+}
+
+// Open returns the mesh of a node, which calls at once, and is called once it is started. It does
+// not block. The caller closes it; it also ends with the node.
+//
+// Functions of OnLeave that were given to the node after Open are called while the mesh still
+// serves, and those before it once it does not. All of them can call others.
+func Open(n *node.Node, o Options) (*Mesh, error) {
+	if o.Timeout < 0 {
+		return nil, fmt.Errorf("call: timeout %v: want more than 0", o.Timeout)
+	}
+	if o.Timeout == 0 {
+		o.Timeout = DefaultTimeout
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	m := &Mesh{node: n, options: o, log: o.Logger.With("node_id", n.ID()), rules: soundRules(), running: newGate(), peers: make(map[string]*peer)}
+	m.ctx, m.cancel = context.WithCancel(context.Background())
+	credentials := newLinked(n.Status().TLS != nil)
+	m.options.Client = append([]grpc.DialOption{grpc.WithTransportCredentials(credentials)}, o.Client...)
+	m.server = grpc.NewServer(append([]grpc.ServerOption{
+		grpc.Creds(credentials),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveTime / 2, PermitWithoutStream: true}),
+		grpc.ChainUnaryInterceptor(m.serveUnary),
+		grpc.ChainStreamInterceptor(m.serveStream),
+		grpc.UnknownServiceHandler(m.serveUnknown),
+	}, o.Server...)...)
+	n.OnLeave(m.drain)
+	m.wg.Go(m.follow)
+	return m, nil
+}
+
+// RegisterService adds the handlers of a service: generated code calls it. It panics after Start,
+// and if there is a service of that name already.
+func (m *Mesh) RegisterService(d *grpc.ServiceDesc, handlers any) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.started {
+		panic("call: RegisterService " + d.ServiceName + " after Start")
+	}
+	if _, ok := m.server.GetServiceInfo()[d.ServiceName]; ok {
+		panic("call: RegisterService " + d.ServiceName + " twice")
+	}
+	m.server.RegisterService(d, handlers)
+}
+
+// GetServiceInfo is for services that tell about the others, as reflection.
+func (m *Mesh) GetServiceInfo() map[string]grpc.ServiceInfo { return m.server.GetServiceInfo() }
+
+// Start has the mesh serve the calls of members, and returns. Until then calls to this node end
+// with ErrNotReady. It is called once.
+func (m *Mesh) Start() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.started {
+		return fmt.Errorf("call: the mesh was started already")
+	}
+	listener, err := m.node.Listen(protocol)
+	if err != nil {
+		return fmt.Errorf("call: %w", err)
+	}
+	m.started = true
+	m.wg.Go(func() { _ = m.server.Serve(listener) }) // until Stop, or the node's end
+	m.wg.Go(m.beMaster)
+	return nil
+}
+
+// Close ends all calls, of others to this node and of this node to others, and the contexts of
+// handlers. It returns when all goroutines have ended, but for those of handlers. It is idempotent.
+// A node that leaves needs no Close, which gives handlers no time to return.
+func (m *Mesh) Close() {
+	m.cancel()
+	m.wg.Wait()
+}
+
+// drain lets handlers return when the node leaves, and refuses further calls.
+func (m *Mesh) drain(ctx context.Context) {
+	m.running.shut()
+	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	m.running.wait(ctx)
+}
+
+// follow closes the connections to members that depart, until the node ends or the mesh is closed,
+// and then all.
+func (m *Mesh) follow() {
+	for v := range m.node.Views(m.ctx) {
+		m.sweep(v)
+		m.news.wake()
+	}
+	m.cancel()
+	m.running.shut()
+	m.mu.Lock()
+	peers := m.peers
+	m.peers = nil
+	m.mu.Unlock()
+	for _, p := range peers {
+		p.close(errStopped)
+	}
+	m.server.Stop()
+}
+
+func (m *Mesh) sweep(v node.View) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, p := range m.peers {
+		if _, ok := byInstance(v, id); !ok {
+			p.close(ErrLeft)
+			delete(m.peers, id)
+		}
+	}
+}
+
+// peer returns the connection to an instance that is a member now.
+func (m *Mesh) peer(instance string) (*peer, error) {
+	m.mu.RLock()
+	p := m.peers[instance]
+	m.mu.RUnlock()
+	if p != nil {
+		return p, nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.peers == nil {
+		return nil, errStopped
+	}
+	if p := m.peers[instance]; p != nil {
+		return p, nil
+	}
+	// With the lock held: a view without the member comes to sweep after this, or is the one here.
+	member, ok := byInstance(m.node.View(), instance)
+	if !ok {
+		return nil, ErrLeft
+	}
+	p, err := newPeer(m.node, member, m.options.Client)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	m.peers[instance] = p
+	return p, nil
+}
+
+func byInstance(v node.View, instance string) (node.Member, bool) {
+	i := slices.IndexFunc(v.Members, func(m node.Member) bool { return m.InstanceID == instance })
+	if i < 0 {
+		return node.Member{}, false
+	}
+	return v.Members[i], true
+}
+
+func byID(v node.View, id string) (node.Member, bool) {
+	i := slices.IndexFunc(v.Members, func(m node.Member) bool { return m.NodeID == id })
+	if i < 0 {
+		return node.Member{}, false
+	}
+	return v.Members[i], true
+}
+
+// news wakes all who wait, as often as something changes.
+type news struct {
+	mu      sync.Mutex
+	changed chan struct{}
+}
+
+// next is closed by the next wake.
+func (n *news) next() <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.changed == nil {
+		n.changed = make(chan struct{})
+	}
+	return n.changed
+}
+
+func (n *news) wake() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.changed != nil {
+		close(n.changed)
+		n.changed = nil
+	}
+}

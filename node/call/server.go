@@ -1,0 +1,170 @@
+package call
+
+import (
+	"context"
+	"errors"
+	"runtime/debug"
+	"strconv"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	grpcpeer "google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/musterhq/muster/node"
+	"github.com/musterhq/muster/node/mastership"
+)
+
+// Caller is who has made the call that a handler serves.
+type Caller struct {
+	// Peer is the instance that calls. Without TLS it may be any; see node.Peer.
+	node.Peer
+	// Term is that of the mastership in which this node serves a call to the master: attach it to
+	// effects outside of the process. 0: the call was not to the master.
+	Term node.Term
+}
+
+// From returns who calls, in the context of a handler or one derived from it. It reports false in
+// any other.
+func From(ctx context.Context) (Caller, bool) {
+	p, ok := grpcpeer.FromContext(ctx)
+	if !ok {
+		return Caller{}, false
+	}
+	info, ok := p.AuthInfo.(peerInfo)
+	if !ok {
+		return Caller{}, false
+	}
+	c := Caller{Peer: info.peer}
+	if token, ok := mastership.TokenFrom(ctx); ok {
+		c.Term = token.Term
+	}
+	return c, true
+}
+
+// masterContext is that of a handler of the master: what a function of WhileMaster finds in its
+// context is in it, too.
+type masterContext struct {
+	context.Context
+	grant context.Context
+}
+
+func (c masterContext) Value(key any) any {
+	if v := c.Context.Value(key); v != nil {
+		return v
+	}
+	return c.grant.Value(key)
+}
+
+func (m *Mesh) serveUnary(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, _ error) {
+	md, err := m.serve(ctx, func(ctx context.Context) (err error) {
+		answer, err = handler(ctx, request)
+		return err
+	})
+	if md != nil {
+		_ = grpc.SetTrailer(ctx, md) // which fails in no handler
+	}
+	return answer, err
+}
+
+func (m *Mesh) serveStream(service any, s grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	md, err := m.serve(s.Context(), func(ctx context.Context) error {
+		return handler(service, &serverStream{s, ctx})
+	})
+	if md != nil {
+		s.SetTrailer(md)
+	}
+	return err
+}
+
+// serverStream is a stream with the context of its handler.
+type serverStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s *serverStream) Context() context.Context { return s.ctx }
+
+// errUnknown is that of serveUnknown.
+var errUnknown = errors.New("unknown method")
+
+// serveUnknown is the handler of all methods that have none.
+func (m *Mesh) serveUnknown(any, grpc.ServerStream) error { return errUnknown }
+
+// serve runs the handler of a call if it may be run here and now, and returns its error, and what
+// is to be in the trailer.
+func (m *Mesh) serve(ctx context.Context, handler func(context.Context) error) (metadata.MD, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, status.FromContextError(err).Err() // nobody waits for it
+	}
+	if !m.running.enter() {
+		return m.mark(markNotReady, nil), status.Error(codes.Unavailable, "the node is leaving")
+	}
+	defer m.running.leave()
+	var md metadata.MD
+	var err error
+	if claimed := metadata.ValueFromIncomingContext(ctx, termKey); len(claimed) == 1 {
+		md, err = m.serveMaster(ctx, claimed[0], handler)
+	} else {
+		err = m.contain(ctx, handler)
+	}
+	if err == errUnknown {
+		return m.mark(markNoHandler, nil), status.Error(codes.Unimplemented, ErrNoHandler.Error())
+	}
+	return md, err
+}
+
+// serveMaster is serve for a call to the master.
+func (m *Mesh) serveMaster(ctx context.Context, claimed string, handler func(context.Context) error) (metadata.MD, error) {
+	term, err := strconv.ParseUint(claimed, 10, 64)
+	if err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "%s: %v", termKey, err)
+	}
+	g, ok := m.enter(node.Term(term))
+	if !ok {
+		return m.mark(markNotMaster, m.otherMaster()), status.Error(codes.FailedPrecondition, mastership.ErrNotMaster.Error())
+	}
+	defer g.running.leave()
+	ctx, cancel := context.WithCancelCause(masterContext{ctx, g.ctx})
+	defer cancel(nil)
+	defer context.AfterFunc(g.ctx, func() { cancel(context.Cause(g.ctx)) })()
+	err = m.contain(ctx, handler)
+	if err == errUnknown {
+		return nil, err
+	}
+	uncertain := err == nil
+	ended, err := m.rules.settle(g.token.Check() == nil, err)
+	switch {
+	case ended && uncertain:
+		return m.mark(markUncertain, nil), status.Error(codes.Unknown, err.Error())
+	case ended:
+		return m.mark(markEnded, nil), err
+	}
+	return nil, err
+}
+
+func (m *Mesh) mark(mark string, master *namedMaster) metadata.MD {
+	return trailer(mark, m.node.InstanceID(), master)
+}
+
+// otherMaster is the master that this node names, if it is not itself.
+func (m *Mesh) otherMaster() *namedMaster {
+	named, ok := m.node.Master()
+	if !ok || named.InstanceID == m.node.InstanceID() {
+		return nil
+	}
+	return &namedMaster{named.Term, named.NodeID, named.InstanceID, named.Addr}
+}
+
+// contain runs a handler, and makes an error of its panic.
+func (m *Mesh) contain(ctx context.Context, handler func(context.Context) error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			method, _ := grpc.Method(ctx)
+			m.log.Error("handler panicked", "method", method, "error", p, "stack", string(debug.Stack()))
+			err = status.Errorf(codes.Internal, "panic: %v", p)
+		}
+	}()
+	return handler(ctx)
+}
