@@ -119,6 +119,7 @@ func (p *peer) open() error {
 		Network: p.net,
 		Logger:  slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("node", p.name),
 	}
+	cfg.FoundPatience = time.Millisecond
 	if p.tweak != nil {
 		p.tweak(&cfg)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/musterhq/muster/discovery/driver"
+	"github.com/musterhq/muster/internal/clock"
 	"github.com/musterhq/muster/internal/testing/wait"
 	"github.com/musterhq/muster/providers/static/internal/voter"
 	"github.com/musterhq/muster/providers/static/internal/voterdir"
@@ -76,6 +77,35 @@ func TestFoundedByAll(t *testing.T) {
 		for _, p := range c.nodes {
 			p.crash()
 		}
+	}
+}
+
+// TestNotFoundedYet: voters that wait for one another at their first start say so to who asks, and
+// that an operator should see to it only after a while.
+func TestNotFoundedYet(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	patience := c.ttl
+	began := clock.Now()
+	for _, p := range c.nodes[:2] {
+		p.tweak = func(cfg *voter.Config) { cfg.FoundPatience = patience }
+		p.start()
+	}
+	c.eventually("a voter warns", func() bool {
+		ms, err := c.nodes[0].auth.mastership()
+		if warned := err == nil && ms.Warning != ""; !warned {
+			return false
+		}
+		if waited := clock.Now().Sub(began); waited < patience {
+			t.Errorf("it warns after %v, and not %v: %s", waited, patience, ms.Warning)
+		}
+		return ms.BlockedBy == driver.BlockNotFounded && strings.Contains(ms.Warning, "muster voters found")
+	})
+	c.nodes[2].start()
+	c.master()
+	c.nodes[0].clear()
+	for _, p := range c.nodes {
+		p.crash()
 	}
 }
 

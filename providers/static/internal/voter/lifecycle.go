@@ -154,11 +154,15 @@ func (v *Voter) reconcileRole() {
 	err := v.roleStep()
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	waited := v.foundProblem != ""
 	v.voterProblem, v.foundProblem = "", ""
 	switch err.(type) {
 	case nil:
 	case notFounded:
 		v.foundProblem = err.Error()
+		if !waited {
+			v.unfounded = clock.Now()
+		}
 	default:
 		v.voterProblem = err.Error()
 	}

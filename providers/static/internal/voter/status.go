@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/musterhq/muster/internal/clock"
 	"github.com/musterhq/muster/providers/static/internal/raftstream"
 )
 
@@ -92,7 +93,11 @@ func (v *Voter) Warning(m *Member) string {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for _, problem := range []string{v.listProblem, v.selfProblem, v.diskProblem, v.committedProblem, v.voterProblem, v.foundProblem} {
+	unfounded := v.foundProblem
+	if clock.Now().Sub(v.unfounded) < v.cfg.FoundPatience {
+		unfounded = "" // Blocked says it at once
+	}
+	for _, problem := range []string{v.listProblem, v.selfProblem, v.diskProblem, v.committedProblem, v.voterProblem, unfounded} {
 		if problem != "" {
 			warnings = append(warnings, problem)
 		}

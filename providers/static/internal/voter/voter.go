@@ -51,6 +51,9 @@ type Config struct {
 	TTL time.Duration
 	// DataDir is the directory of a voter. A node that does not vote needs none.
 	DataDir string
+	// FoundPatience is for how long a cluster that is not founded is nothing to warn of: voters
+	// that are started one after the other wait for one another. Default: a minute.
+	FoundPatience time.Duration
 	// Network reaches the voters.
 	Network driver.Network
 	// Logger is not nil.
@@ -118,6 +121,8 @@ type Voter struct {
 	phase   Phase                 // while there is no member
 	// What an operator should fix, by where it shows.
 	listProblem, diskProblem, committedProblem, voterProblem, foundProblem, selfProblem string
+	// unfounded is since when there is a foundProblem.
+	unfounded clock.Instant
 	// proven is what the directory says, also after it was closed.
 	proven voterdir.Identity
 	// mismatched are the voters that contradict it, with what they said last.
@@ -128,6 +133,9 @@ type Voter struct {
 
 // New reads the list and opens the directory. start starts it.
 func New(cfg Config) (*Voter, error) {
+	if cfg.FoundPatience == 0 {
+		cfg.FoundPatience = time.Minute
+	}
 	if cfg.TTL == 0 {
 		cfg.TTL = DefaultTTL
 	}
