@@ -631,6 +631,43 @@ func TestRecordOfATermThatIsNone(t *testing.T) {
 	}
 }
 
+// unread is a store whose records cannot be watched.
+type unread struct{ store }
+
+func (unread) Watch(context.Context, string) iter.Seq2[[]driver.Record, error] {
+	return func(yield func([]driver.Record, error) bool) { yield(nil, driver.ErrDenied) }
+}
+
+// That jobs cannot be read is for an operator of a node that could run one.
+func TestJobsThatCannotBeRead(t *testing.T) {
+	run := func(context.Context, cron.Fire) error { return nil }
+	for name, c := range map[string]struct {
+		jobs     []cron.Job
+		handlers map[string]func(context.Context, cron.Fire) error
+		want     bool
+	}{
+		"none":     {},
+		"its own":  {jobs: []cron.Job{{Name: "hourly", Schedule: cron.Every(time.Hour), Run: run}}, want: true},
+		"handlers": {handlers: map[string]func(context.Context, cron.Fire) error{"run": run}, want: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				var log logged
+				s := &cron.Scheduler{Store: unread{w.s}, Handlers: c.handlers, Logger: log.logger()}
+				ctx, stop := context.WithCancel(t.Context())
+				ended := make(chan error, 1)
+				go func() { ended <- s.Run(ctx, c.jobs...) }()
+				w.sleep(time.Minute)
+				if open := log.open(t); strings.Contains(open, "jobs_unread") != c.want {
+					t.Errorf("open: %s", open)
+				}
+				stop()
+				<-ended
+			})
+		})
+	}
+}
+
 // Resume does not end a run that goes on.
 func TestResumedWhileItRuns(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {

@@ -21,7 +21,8 @@ var (
 	jobUnrecorded = alarm.Kind{Name: "job_unrecorded", Raised: "job cannot be recorded, and does not run", Cleared: "job can be recorded",
 		Patience: 5 * time.Second}
 	// The grant is not released before, and no other run of the job begins here.
-	jobGoesOn     = alarm.Kind{Name: "job_goes_on", Raised: "job ignores its context, which has ended", Cleared: "job has ended", Patience: 30 * time.Second}
+	jobGoesOn = alarm.Kind{Name: "job_goes_on", Raised: "a job's function has not returned, although its context has ended",
+		Cleared: "the job's function has returned", Patience: 30 * time.Second}
 	jobsUnread    = alarm.Kind{Name: "jobs_unread", Raised: "jobs cannot be read", Cleared: "jobs can be read", Patience: 5 * time.Second}
 	scheduleFails = alarm.Kind{Name: "job_schedule_fails", Raised: "job does not run: its schedule fails", Cleared: "schedule answers again"}
 	clockJumped   = alarm.Kind{Name: "clock_jumped", Raised: "no job runs: the wall clock was set by more than a day", Cleared: "jobs run by the wall clock"}

@@ -180,7 +180,9 @@ func (s *Scheduler) follow(ctx context.Context) {
 		case errors.Is(err, discovery.ErrUnsupported):
 			s.setTable(nil) // nothing can be said about a job here
 		case err != nil:
-			s.alarms.Raise(jobsUnread, "", "error", err)
+			if len(s.code)+len(s.Handlers) > 0 { // otherwise none could run here
+				s.alarms.Raise(jobsUnread, "", "error", err)
+			}
 		default:
 			s.alarms.Clear(jobsUnread, "")
 			s.setTable(records)

@@ -99,7 +99,7 @@ var (
 	// ErrDrainTimeout means that functions of WhileMaster had not returned within
 	// the drain timeout. The grant was not released, since they may still act on
 	// it, and expires by itself.
-	ErrDrainTimeout = errors.New("functions still run after the drain timeout; the grant was left to expire")
+	ErrDrainTimeout = errors.New("a function of WhileMaster, as the run of a job or a step, has not returned within the drain timeout; the grant was left to expire")
 
 	// ErrTermBehind means that the authority names a master in an earlier term than one that
 	// it has shown or granted before, as where it was restored from an old copy. That term may
