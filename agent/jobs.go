@@ -88,7 +88,7 @@ func runJobs(n *node.Node, cfg *config.Config, o *httpapi.Operator, log *slog.Lo
 			continue
 		}
 		scheduled = append(scheduled, cron.Job{
-			Name: c.Name, Schedule: schedule, Run: run, Missed: cron.Missed(c.Missed), Window: c.Window, Timeout: c.Timeout,
+			Name: c.Name, Schedule: schedule, Run: run, Missed: cron.Missed(c.Missed), Window: c.Window,
 			EachNode: c.Where == config.OnAll,
 		})
 	}
@@ -116,7 +116,7 @@ func (j *jobs) permit(s *cron.Spec) error {
 		return errors.New("it has arguments, and no command of this agent takes any")
 	}
 	c := j.byName[s.Handler]
-	s.EachNode, s.Timeout = c.Where == config.OnAll, c.Timeout
+	s.EachNode, s.Timeout = c.Where == config.OnAll, 0 // the time to wait for others is none of the run
 	return nil
 }
 
@@ -125,14 +125,11 @@ func (j *jobs) run(ctx context.Context, c config.Job, f cron.Fire) error {
 	if j.locks == "" {
 		return errors.New("there is no directory for its lock")
 	}
-	select {
-	case j.starts <- struct{}{}:
-	case <-ctx.Done():
-		return fmt.Errorf("%w: it has waited for others to start: %w", cron.ErrInterrupted, context.Cause(ctx))
+	ctx, started, end, err := j.begin(ctx, c.Timeout)
+	if err != nil {
+		return err
 	}
-	started := sync.OnceFunc(func() { <-j.starts })
-	defer started()
-	defer time.AfterFunc(startWithin, started).Stop()
+	defer end()
 	drain := j.drain - min(j.drain/4, recordTime)
 	status, err := supervise.RunOnce(ctx, supervise.Once{
 		Command: c.Command, LockFile: filepath.Join(j.locks, lockName(j.cluster, j.node.ID(), f.Job)), Env: environment(f),
@@ -141,6 +138,8 @@ func (j *jobs) run(ctx context.Context, c config.Job, f cron.Fire) error {
 	switch {
 	case errors.Is(err, supervise.ErrNotRenewed), errors.Is(err, supervise.ErrLost):
 		return fmt.Errorf("%w: %s: %w", cron.ErrInterrupted, filepath.Base(c.Command[0]), err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%s: %w", filepath.Base(c.Command[0]), context.Cause(ctx))
 	case err != nil:
 		return fmt.Errorf("%s: %w", filepath.Base(c.Command[0]), err)
 	case status == 0 && !errors.Is(ctx.Err(), context.DeadlineExceeded): // that of the job
@@ -149,6 +148,24 @@ func (j *jobs) run(ctx context.Context, c config.Job, f cron.Fire) error {
 		return fmt.Errorf("%w; %s has ended with status %d", context.Cause(ctx), filepath.Base(c.Command[0]), status)
 	}
 	return fmt.Errorf("%s has ended with status %d", filepath.Base(c.Command[0]), status)
+}
+
+// begin waits until a command may start, which no timeout of its job bounds, and returns the
+// context of its run, which one does. The caller calls started once the command has, and end at
+// the end.
+func (j *jobs) begin(ctx context.Context, timeout time.Duration) (run context.Context, started, end func(), err error) {
+	select {
+	case j.starts <- struct{}{}:
+	case <-ctx.Done():
+		return nil, nil, nil, fmt.Errorf("%w: it has waited for others to start: %w", cron.ErrInterrupted, context.Cause(ctx))
+	}
+	cancel := context.CancelFunc(func() {})
+	if timeout > 0 {
+		ctx, cancel = context.WithTimeoutCause(ctx, timeout, fmt.Errorf("it ran for more than %v", timeout))
+	}
+	started = sync.OnceFunc(func() { <-j.starts })
+	late := time.AfterFunc(startWithin, started)
+	return ctx, started, func() { late.Stop(); started(); cancel() }, nil
 }
 
 // startWithin is how long one that does not start, as it waits for its lock, keeps others from it.
