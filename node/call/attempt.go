@@ -17,6 +17,7 @@ import (
 
 // attempt is what is known of one attempt to make a call, beside the error that gRPC returns.
 type attempt struct {
+	peer *peer
 	// sent says that the request is on its way: from then on the handler may run.
 	sent atomic.Bool
 	// trailer is what came back, with or without an answer. Nil: nothing did.
@@ -31,20 +32,28 @@ type tracker struct{}
 func (tracker) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
 
 func (tracker) HandleRPC(ctx context.Context, s stats.RPCStats) {
+	switch s.(type) {
+	case *stats.Begin, *stats.OutHeader, *stats.InTrailer, *stats.End:
+	default:
+		return
+	}
+	a, ok := ctx.Value(attemptKey{}).(*attempt)
+	if !ok {
+		return
+	}
 	switch s := s.(type) {
-	case *stats.OutHeader:
-		if a, ok := ctx.Value(attemptKey{}).(*attempt); ok {
-			a.sent.Store(true)
-		}
 	case *stats.Begin:
-		// gRPC sends a call again by itself if the other end has said that it did not look at it.
-		if a, ok := ctx.Value(attemptKey{}).(*attempt); ok && s.IsTransparentRetryAttempt {
+		a.peer.pending.Add(1)
+		if s.IsTransparentRetryAttempt {
+			// gRPC sends it again by itself: the other end has said that it did not look at it.
 			a.sent.Store(false)
 		}
+	case *stats.OutHeader:
+		a.sent.Store(true)
 	case *stats.InTrailer:
-		if a, ok := ctx.Value(attemptKey{}).(*attempt); ok {
-			a.trailer.Store(&s.Trailer)
-		}
+		a.trailer.Store(&s.Trailer)
+	case *stats.End:
+		a.peer.pending.Add(-1)
 	}
 }
 

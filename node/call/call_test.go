@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/musterhq/muster/internal/testing/wait"
@@ -412,6 +413,40 @@ func TestMasterEnds(t *testing.T) {
 func isMasterIn(m *member, term node.Term) bool {
 	token, err := m.Check()
 	return err == nil && token.Term == term
+}
+
+// A master that is called in a higher term than its own reads the authority before it runs that.
+// A call by another than the master's way tells it the term, as a peer that lies does.
+func TestHigherTerm(t *testing.T) {
+	cluster, members := startAll(t, 2)
+	master := members[slices.IndexFunc(members, func(m *member) bool { return m.Node == cluster.Master() })]
+	if _, err := who(t.Context(), master.Mesh.Master()); err != nil {
+		t.Fatal(err)
+	}
+	claim := func(term string) error {
+		_, err := who(metadata.AppendToOutgoingContext(t.Context(), "muster-term", term), members[0].Mesh.Node(master.ID()))
+		return err
+	}
+	restore := cluster.CutOff(master.Node) // nothing is read
+	ran := master.ran.Load()
+	for range 10 {
+		if err := claim("1000"); !errors.Is(err, call.ErrNoMaster) && !errors.As(err, new(*call.NotMasterError)) || call.MayHaveRun(err) {
+			t.Fatalf("%v", err)
+		}
+	}
+	if master.ran.Load() != ran {
+		t.Error("it has run")
+	}
+	restore()
+	master = nil
+	wait.For(t, "the authority has confirmed the term", func() bool {
+		n := cluster.Master()
+		master = members[slices.IndexFunc(members, func(m *member) bool { return m.Node == n })]
+		return claim("1000") == nil
+	})
+	if err := claim("many"); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("a term that is no number: %v", err)
+	}
 }
 
 // Without a master a call waits for one until its deadline.

@@ -34,6 +34,8 @@
 //     read the authority.
 //  6. A handler knows who calls: [From]. [Each] calls all members and yields what became of each
 //     call as it ends; in a handler it calls nobody, unless it is allowed to.
+//  7. [Mesh.Pool] calls one of the members that serve a method, and others where that provably has
+//     not run: see there. [Limit] holds where the work is done.
 //
 // A node in no cluster calls itself, and is its own master.
 //

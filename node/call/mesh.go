@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -30,6 +31,11 @@ type Options struct {
 	// 0: DefaultTimeout.
 	Timeout time.Duration
 
+	// Limit bounds the calls that this node works on at a time, of all services together but for
+	// those that have a limit of their own in Limits, by the name of the service.
+	Limit  Limit
+	Limits map[string]Limit
+
 	// Server are further options of the server of gRPC, as for interceptors (with
 	// grpc.ChainUnaryInterceptor and grpc.ChainStreamInterceptor) and stats handlers. Credentials
 	// are those of the one port.
@@ -51,6 +57,8 @@ type Mesh struct {
 	rules   rules
 	server  *grpc.Server
 	running *gate // handlers
+	limits  limits
+	budget  budget // of what pools send again
 
 	ctx    context.Context // ends with Close, or with the node
 	cancel context.CancelFunc
@@ -76,10 +84,15 @@ func Open(n *node.Node, o Options) (*Mesh, error) {
 	if o.Timeout == 0 {
 		o.Timeout = DefaultTimeout
 	}
+	limits, err := newLimits(o)
+	if err != nil {
+		return nil, err
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	m := &Mesh{node: n, options: o, log: o.Logger.With("node_id", n.ID()), rules: soundRules(), running: newGate(), peers: make(map[string]*peer)}
+	m := &Mesh{node: n, options: o, log: o.Logger.With("node_id", n.ID()), rules: soundRules(), running: newGate(), limits: limits, peers: make(map[string]*peer)}
+	m.budget.tenths.Store(budgetStart)
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	credentials := newLinked(n.Status().TLS != nil)
 	m.options.Client = append([]grpc.DialOption{grpc.WithTransportCredentials(credentials)}, o.Client...)
@@ -112,8 +125,8 @@ func (m *Mesh) RegisterService(d *grpc.ServiceDesc, handlers any) {
 // GetServiceInfo is for services that tell about the others, as reflection.
 func (m *Mesh) GetServiceInfo() map[string]grpc.ServiceInfo { return m.server.GetServiceInfo() }
 
-// Start has the mesh serve the calls of members, and returns. Until then calls to this node end
-// with ErrNotReady. It is called once.
+// Start has the mesh serve the calls of members, announces its services to them, and returns. Until
+// then calls to this node end with ErrNotReady. It is called once.
 func (m *Mesh) Start() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -123,6 +136,11 @@ func (m *Mesh) Start() error {
 	listener, err := m.node.Listen(protocol)
 	if err != nil {
 		return fmt.Errorf("call: %w", err)
+	}
+	services := slices.Collect(maps.Keys(m.server.GetServiceInfo()))
+	if err := m.node.Update(func(d *node.Details) { d.Tags = announced(d.Tags, services) }); err != nil {
+		listener.Close()
+		return fmt.Errorf("call: announce the services: %w", err)
 	}
 	m.started = true
 	m.wg.Go(func() { _ = m.server.Serve(listener) }) // until Stop, or the node's end
@@ -134,6 +152,7 @@ func (m *Mesh) Start() error {
 // handlers. It returns when all goroutines have ended, but for those of handlers. It is idempotent.
 // A node that leaves needs no Close, which gives handlers no time to return.
 func (m *Mesh) Close() {
+	_ = m.node.Update(func(d *node.Details) { d.Tags = announced(d.Tags, nil) }) // as far as it runs
 	m.cancel()
 	m.wg.Wait()
 }

@@ -29,7 +29,13 @@ const (
 // other process.
 type peer struct {
 	to   node.Peer
+	zone string
 	conn *grpc.ClientConn
+
+	// pending counts the calls that are on their way.
+	pending atomic.Int64
+	// avoidUntil is until when a pool calls others first: nanoseconds since 1970.
+	avoidUntil atomic.Int64
 
 	// closed says why there will be no connection any more: nil while there may be one.
 	closed atomic.Pointer[error]
@@ -41,7 +47,7 @@ type peer struct {
 }
 
 func newPeer(n *node.Node, member node.Member, options []grpc.DialOption) (*peer, error) {
-	p := &peer{to: peerOf(member)}
+	p := &peer{to: peerOf(member), zone: member.Zone}
 	options = append([]grpc.DialOption{
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return p.dial(ctx, n, member) }),
 		grpc.WithConnectParams(grpc.ConnectParams{

@@ -57,8 +57,8 @@ func (c masterContext) Value(key any) any {
 	return c.grant.Value(key)
 }
 
-func (m *Mesh) serveUnary(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, _ error) {
-	md, err := m.serve(ctx, func(ctx context.Context) (err error) {
+func (m *Mesh) serveUnary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, _ error) {
+	md, err := m.serve(ctx, info.FullMethod, func(ctx context.Context) (err error) {
 		answer, err = handler(ctx, request)
 		return err
 	})
@@ -68,8 +68,8 @@ func (m *Mesh) serveUnary(ctx context.Context, request any, _ *grpc.UnaryServerI
 	return answer, err
 }
 
-func (m *Mesh) serveStream(service any, s grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	md, err := m.serve(s.Context(), func(ctx context.Context) error {
+func (m *Mesh) serveStream(service any, s grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	md, err := m.serve(s.Context(), info.FullMethod, func(ctx context.Context) error {
 		return handler(service, &serverStream{s, ctx})
 	})
 	if md != nil {
@@ -94,7 +94,7 @@ func (m *Mesh) serveUnknown(any, grpc.ServerStream) error { return errUnknown }
 
 // serve runs the handler of a call if it may be run here and now, and returns its error, and what
 // is to be in the trailer.
-func (m *Mesh) serve(ctx context.Context, handler func(context.Context) error) (metadata.MD, error) {
+func (m *Mesh) serve(ctx context.Context, method string, handler func(context.Context) error) (metadata.MD, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, status.FromContextError(err).Err() // nobody waits for it
 	}
@@ -102,6 +102,14 @@ func (m *Mesh) serve(ctx context.Context, handler func(context.Context) error) (
 		return m.mark(markNotReady, nil), status.Error(codes.Unavailable, "the node is leaving")
 	}
 	defer m.running.leave()
+	limit := m.limits.of(method)
+	switch err := limit.enter(ctx); {
+	case err == ErrOverloaded:
+		return m.mark(markOverloaded, nil), status.Error(codes.ResourceExhausted, ErrOverloaded.Error())
+	case err != nil:
+		return nil, status.FromContextError(err).Err()
+	}
+	defer limit.leave()
 	var md metadata.MD
 	var err error
 	if claimed := metadata.ValueFromIncomingContext(ctx, termKey); len(claimed) == 1 {

@@ -171,14 +171,14 @@ func (m *Mesh) bound(ctx context.Context) (context.Context, context.CancelFunc) 
 
 // invoke makes one attempt.
 func (p *peer) invoke(ctx context.Context, method string, args, reply any, options []grpc.CallOption) outcome {
-	a := new(attempt)
+	a := &attempt{peer: p}
 	err := p.conn.Invoke(context.WithValue(ctx, attemptKey{}, a), method, args, reply, options...)
 	return a.outcome(ctx, p, err)
 }
 
 // stream opens a stream, and reports why if it does not.
 func (p *peer) stream(ctx context.Context, desc *grpc.StreamDesc, method string, options []grpc.CallOption) (grpc.ClientStream, outcome) {
-	a := new(attempt)
+	a := &attempt{peer: p}
 	s, err := p.conn.NewStream(context.WithValue(ctx, attemptKey{}, a), desc, method, options...)
 	if err != nil {
 		return nil, a.outcome(ctx, p, err)
