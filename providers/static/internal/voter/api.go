@@ -194,7 +194,7 @@ func (v *Voter) newServer(h Hooks) *http.Server {
 	h.Handle(mux)
 	return &http.Server{
 		Handler:           mux,
-		BaseContext:       func(net.Listener) context.Context { return v.ctx },
+		BaseContext:       func(net.Listener) context.Context { return v.tasks.ctx },
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      time.Minute, // longer than any caller waits

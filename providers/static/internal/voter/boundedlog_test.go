@@ -61,17 +61,17 @@ func TestBoundedLog(t *testing.T) {
 		rev = out.Revision
 	}
 	wait.For(t, "a short log", func() bool {
-		first, err := v.disk.Log.FirstIndex()
+		first, err := v.disk.dir.Log.FirstIndex()
 		if err != nil {
 			t.Fatal(err)
 		}
-		last, err := v.disk.Log.LastIndex()
+		last, err := v.disk.dir.Log.LastIndex()
 		if err != nil {
 			t.Fatal(err)
 		}
 		return last > writes && last-first <= snapshotEvery+keepEntries
 	})
-	snaps, err := v.disk.Snapshots.List()
+	snaps, err := v.disk.dir.Snapshots.List()
 	if err != nil || len(snaps) == 0 || len(snaps) > voterdir.KeepSnapshots {
 		t.Errorf("%d snapshots, %v", len(snaps), err)
 	}

@@ -34,7 +34,7 @@ func TestFirstElection(t *testing.T) {
 			t.Fatal(err)
 		}
 		v.cfg.heartbeat = time.Hour
-		v.quietUntil = clock.Now().Add(time.Hour)
+		v.disk.quietUntil = clock.Now().Add(time.Hour)
 		v.Start(Hooks{
 			Handle:   func(*http.ServeMux) {},
 			Tick:     func(*Member) {},

@@ -139,10 +139,10 @@ func orNone(s string) string {
 // before. Of two that are under way at once the same one gives way everywhere.
 func (v *Voter) outranked() bool {
 	for _, s := range v.PeerStatuses() {
-		if s.err != nil || s.Founding == v.disk.Founding {
+		if s.err != nil || s.Founding == v.disk.dir.Founding {
 			continue
 		}
-		if s.Phase == phaseEstablished || s.Phase == phaseFresh && s.Founding < v.disk.Founding {
+		if s.Phase == phaseEstablished || s.Phase == phaseFresh && s.Founding < v.disk.dir.Founding {
 			return true
 		}
 	}
@@ -156,17 +156,14 @@ func (v *Voter) startOver() error {
 		return v.diskFailed(err)
 	}
 	// It may have been elected until the moment that Raft ended.
-	established, err := v.disk.Established()
+	established, err := v.disk.dir.Established()
 	if err != nil || established {
 		return err
 	}
-	v.cfg.Logger.Info("founding given up", "founding", v.disk.Founding)
-	disk := v.disk
-	v.disk = nil
-	if err := disk.Discard(); err != nil {
+	v.cfg.Logger.Info("founding given up", "founding", v.disk.dir.Founding)
+	if err := v.disk.discard(); err != nil {
 		return v.diskFailed(err)
 	}
-	v.setPhase(PhaseEmpty)
 	return nil
 }
 
@@ -178,7 +175,7 @@ func (v *Voter) startOver() error {
 // its candidate established before this process began to ask.
 func (v *Voter) foundedByAll(ready bool) bool {
 	list, peers := v.List(), v.PeerStatuses()
-	if len(list) < 2 || strings.HasPrefix(v.disk.Founding, ByOperator) {
+	if len(list) < 2 || strings.HasPrefix(v.disk.dir.Founding, ByOperator) {
 		return false
 	}
 	for _, addr := range list {
@@ -187,7 +184,7 @@ func (v *Voter) foundedByAll(ready bool) bool {
 		case addr == v.Self():
 		case s.err != nil, s.Addr != addr, !slices.Equal(s.Voters, list):
 			return false
-		case s.Phase != phaseFresh, s.Founding != v.disk.Founding, ready && s.ID == "":
+		case s.Phase != phaseFresh, s.Founding != v.disk.dir.Founding, ready && s.ID == "":
 			return false
 		}
 	}

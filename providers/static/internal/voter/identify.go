@@ -3,6 +3,8 @@ package voter
 import (
 	"fmt"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,9 +15,34 @@ const (
 	identifySoon    = time.Second
 )
 
+// selfEntry is the entry of the list that is this node's, and what Identify found last. A voter
+// keeps its entry: its directory is bound to it, and it voted and gave leases in that name.
+type selfEntry struct {
+	// entry is in use. Only the life cycle changes it, and only while this node has no part as a
+	// voter.
+	entry atomic.Pointer[string]
+
+	mu      sync.Mutex
+	found   string // what Identify found last
+	problem string // why that is not to be used, or what is wrong with the names
+}
+
+// set notes what Identify found, and what is wrong.
+func (s *selfEntry) set(found, problem string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.found, s.problem = found, problem
+}
+
+func (s *selfEntry) get() (found, problem string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.found, s.problem
+}
+
 // Self returns this node's entry in the list, or its own address while none is known: a name need
 // not resolve when the node starts. Until then the node has no vote.
-func (v *Voter) Self() string { return *v.entry.Load() }
+func (v *Voter) Self() string { return *v.self.entry.Load() }
 
 // ListedSelf returns this node's entry in the list, or "".
 func (v *Voter) ListedSelf() string {
@@ -33,8 +60,8 @@ func (v *Voter) identify() {
 		every = defaultIdentify
 	}
 	for {
-		entry, err := v.cfg.Identify(v.ctx)
-		if v.ctx.Err() != nil {
+		entry, err := v.cfg.Identify(v.tasks.ctx)
+		if v.tasks.ctx.Err() != nil {
 			return
 		}
 		self, problem := v.Self(), ""
@@ -46,9 +73,7 @@ func (v *Voter) identify() {
 		case v.Listed() && entry != self:
 			problem = fmt.Sprintf("this node is voter %s, and is found at the entry %s now; correct the names, or the list", self, entry)
 		}
-		v.mu.Lock()
-		v.found, v.selfProblem = entry, problem
-		v.mu.Unlock()
+		v.self.set(entry, problem)
 		wait := every
 		if err != nil && !v.Listed() {
 			wait = min(wait, identifySoon)
@@ -56,23 +81,20 @@ func (v *Voter) identify() {
 		v.notify()
 		select {
 		case <-time.After(wait):
-		case <-v.ctx.Done():
+		case <-v.tasks.ctx.Done():
 			return
 		}
 	}
 }
 
-// adoptEntry makes the entry that was found last this node's. A voter keeps its entry: its
-// directory is bound to it, and it voted and gave leases in that name. If the name has come to lead
-// elsewhere, that is a warning.
+// adoptEntry makes the entry that was found last this node's, unless it is a voter already. If the
+// name of one has come to lead elsewhere, that is a warning.
 func (v *Voter) adoptEntry() {
-	v.mu.Lock()
-	found, problem := v.found, v.selfProblem
-	v.mu.Unlock()
-	if found == "" || problem != "" || v.disk != nil || v.Listed() {
+	found, problem := v.self.get()
+	if found == "" || problem != "" || v.disk.isOpen() || v.Listed() {
 		return
 	}
 	self := v.Self()
-	v.entry.Store(&found)
+	v.self.entry.Store(&found)
 	v.cfg.Logger.Info("voter identified", "voter", found, "addr", self)
 }

@@ -1,14 +1,11 @@
 package voter
 
 import (
-	"context"
 	"crypto/rand"
 	"fmt"
-	"maps"
 	mathrand "math/rand/v2"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/musterhq/muster/discovery/driver"
@@ -18,12 +15,6 @@ import (
 	"github.com/musterhq/muster/providers/static/internal/voterdir"
 )
 
-// PeerStatus is the last answer of another node, or why there is none.
-type PeerStatus struct {
-	Status
-	err error
-}
-
 const (
 	// unsettledPoll is how often the others are polled while this voter has no part in Raft yet,
 	// settledPoll after that.
@@ -32,9 +23,6 @@ const (
 	// stirredPoll is how often they are polled while a cluster is being founded, which takes a few
 	// rounds: for stirredFor after this voter began, and after each change of what the others say.
 	stirredPoll = 20 * time.Millisecond
-	stirredFor  = time.Second
-	// diskRetry is how long a voter whose disk failed waits before it opens it again.
-	diskRetry = 5 * time.Second
 )
 
 // runLifecycle is level-triggered, until close: it reads the list, polls the others, and takes the
@@ -65,7 +53,7 @@ func (v *Voter) runLifecycle() {
 		select {
 		case <-timer.C:
 		case <-v.wakeup:
-		case <-v.ctx.Done():
+		case <-v.tasks.ctx.Done():
 			timer.Stop()
 			return
 		}
@@ -79,7 +67,7 @@ func (v *Voter) interval() time.Duration {
 	switch m := v.member.Load(); {
 	case barred:
 		d = v.cfg.heartbeat
-	case v.isStirred() && (m == nil && v.Listed() || m != nil && m.phase() == phaseFresh):
+	case v.voters.isStirred() && (m == nil && v.Listed() || m != nil && m.phase() == phaseFresh):
 		d = stirredPoll
 	case m == nil && v.Listed():
 		d = unsettledPoll
@@ -89,64 +77,6 @@ func (v *Voter) interval() time.Duration {
 		d = v.cfg.heartbeat
 	}
 	return d*3/4 + mathrand.N(d/2)
-}
-
-// PollVoters asks every other node of the list and of Raft's configuration.
-func (v *Voter) PollVoters() {
-	addrs := make(map[string]bool)
-	for _, addr := range v.List() {
-		addrs[addr] = true
-	}
-	if m := v.member.Load(); m != nil {
-		for _, id := range m.Servers() {
-			addrs[raftstream.AddrOf(id)] = true
-		}
-	}
-	delete(addrs, v.Self())
-
-	ctx, cancel := context.WithTimeout(v.ctx, v.requestTimeout())
-	defer cancel()
-	var mu sync.Mutex
-	seen := make(map[string]PeerStatus, len(addrs))
-	var wg sync.WaitGroup
-	for addr := range addrs {
-		wg.Go(func() {
-			var s PeerStatus
-			s.err = v.peerClient.call(ctx, addr, PathStatus, struct{}{}, &s.Status)
-			mu.Lock()
-			defer mu.Unlock()
-			seen[addr] = s
-		})
-	}
-	wg.Wait()
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if differ(v.peers, seen) {
-		v.stirred = clock.Now()
-	}
-	v.peers = seen
-}
-
-// differ reports whether the voters have come closer to a cluster between two polls, or further
-// from it.
-func differ(before, after map[string]PeerStatus) bool {
-	return !maps.EqualFunc(before, after, func(a, b PeerStatus) bool {
-		return (a.err == nil) == (b.err == nil) && a.Phase == b.Phase && a.Founding == b.Founding && a.ID == b.ID
-	})
-}
-
-func (v *Voter) isStirred() bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return clock.Now().Before(v.stirred.Add(stirredFor))
-}
-
-// PeerStatuses returns the answers of the nodes that were reached. The map is never
-// changed in place.
-func (v *Voter) PeerStatuses() map[string]PeerStatus {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.peers
 }
 
 // reconcileRole starts, stops and restarts this node's part in Raft.
@@ -168,26 +98,34 @@ func (v *Voter) reconcileRole() {
 	}
 }
 
+// partProblems returns why this node has no part in Raft, each "" if there is no such reason, and
+// since when the cluster is not founded.
+func (v *Voter) partProblems() (voter, found string, since clock.Instant) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.voterProblem, v.foundProblem, v.unfounded
+}
+
 func (v *Voter) roleStep() error {
 	if m := v.member.Load(); m != nil && m.Err() != nil {
 		return v.diskFailed(m.Err())
 	}
 	if !v.belongs() {
 		v.leaveRaft()
-		v.setPhase(phaseObserver)
+		v.disk.setPhase(phaseObserver)
 		return nil
 	}
 	if _, _, barred := v.Mismatch(); barred {
 		v.leaveRaft()
 		return nil
 	}
-	if v.disk == nil {
-		if clock.Now().Before(v.retryDisk) {
+	if !v.disk.isOpen() {
+		if clock.Now().Before(v.disk.retryAt) {
 			return nil
 		}
 		if err := v.openDisk(); err != nil {
-			v.setDiskProblem(err)
-			v.retryDisk = clock.Now().Add(diskRetry)
+			v.disk.setProblem(err)
+			v.disk.retryLater()
 			return nil
 		}
 	}
@@ -204,7 +142,7 @@ func (v *Voter) roleStep() error {
 	if err := v.prepare(id, p); err != nil {
 		return v.diskFailed(err)
 	}
-	if clock.Now().Before(v.quietUntil) && !(v.blank && v.fresh() && v.foundedByAll(false)) {
+	if clock.Now().Before(v.disk.quietUntil) && !(v.disk.blank && v.fresh() && v.foundedByAll(false)) {
 		return nil
 	}
 	return v.join(id)
@@ -217,7 +155,7 @@ func (v *Voter) belongs() bool {
 	if v.Listed() {
 		return true
 	}
-	if v.disk == nil && !voterdir.Exists(v.cfg.DataDir) {
+	if !v.disk.isOpen() && !v.disk.exists() {
 		return false
 	}
 	for _, s := range v.PeerStatuses() {
@@ -226,58 +164,31 @@ func (v *Voter) belongs() bool {
 			return slices.ContainsFunc(s.Servers, func(id string) bool { return raftstream.AddrOf(id) == v.Self() })
 		}
 	}
-	return v.disk != nil
+	return v.disk.isOpen()
 }
 
-// openDisk opens the directory and begins the quiet time: vote leases that an earlier process gave
-// may still be running, and the table of them ended with the process. The longest lease that is
-// ever given is on disk before the first. A voter that founds a cluster with all others has nothing
-// to be quiet about: see foundedByAll.
+// openDisk opens the directory, which may be all that others wait for.
 func (v *Voter) openDisk() error {
-	d, err := voterdir.Open(v.cfg.DataDir, v.cfg.Cluster, v.Self(), raftLogger(v.cfg.Logger))
-	if err != nil {
+	if err := v.disk.open(v.cfg.Cluster, v.Self(), v.cfg.heartbeat, v.cfg.Logger); err != nil {
 		return err
 	}
-	established, err := d.Established()
-	if err != nil {
-		_ = d.Close()
-		return fmt.Errorf("node.data_dir: %q: %w; make it readable or name another", v.cfg.DataDir, voterdir.BareError(err))
-	}
-	has, err := d.HasState()
-	if err != nil {
-		_ = d.Close()
-		return fmt.Errorf("node.data_dir: %q: %w; make it readable or name another", v.cfg.DataDir, voterdir.BareError(err))
-	}
-	v.disk = d
-	v.mu.Lock()
-	v.proven, v.stirred = d.Identity, clock.Now()
-	v.mu.Unlock()
-	v.quietUntil = clock.Now().Add(max(d.LongestLease, v.cfg.heartbeat))
-	v.blank = !established && !has && d.LongestLease == 0
-	switch {
-	case established:
-		v.setPhase(phaseEstablished)
-	case has:
-		v.setPhase(phaseFresh)
-	default:
-		v.setPhase(PhaseEmpty)
-	}
+	v.voters.stir()
 	return nil
 }
 
 // chooseID returns the id under which this voter is to take part in Raft, and its part if it has no
 // state. If the id is empty it must wait for others; the error says for what.
 func (v *Voter) chooseID() (id string, p part, err error) {
-	has, err := v.disk.HasState()
+	has, err := v.disk.dir.HasState()
 	if err != nil {
 		return "", part{}, err
 	}
-	p.founding = v.disk.Founding
+	p.founding = v.disk.dir.Founding
 	if has {
-		if v.disk.ID == "" {
+		if v.disk.dir.ID == "" {
 			return "", p, fmt.Errorf("node.data_dir: %q: %s names no id; empty the directory so that the voter joins again", v.cfg.DataDir, voterdir.IdentityFile)
 		}
-		return v.disk.ID, p, nil
+		return v.disk.dir.ID, p, nil
 	}
 	if !v.Listed() {
 		return "", p, nil
@@ -297,41 +208,30 @@ func (v *Voter) chooseID() (id string, p part, err error) {
 // prepare writes what must be on disk before Raft starts. It is done in the quiet
 // time, which a slow disk then does not add to.
 func (v *Voter) prepare(id string, p part) error {
-	i := v.disk.Identity
+	i := v.disk.dir.Identity
 	i.ID, i.Founding, i.LongestLease = id, p.founding, max(i.LongestLease, v.cfg.TTL)
-	if i != v.disk.Identity {
-		if err := v.saveIdentity(i); err != nil {
+	if i != v.disk.dir.Identity {
+		if err := v.disk.save(i); err != nil {
 			return err
 		}
 	}
 	if p.founders == nil {
 		return nil
 	}
-	v.setPhase(phaseFresh)
-	return v.disk.Bootstrap(p.founders)
-}
-
-// saveIdentity saves i and has others see what concerns them.
-func (v *Voter) saveIdentity(i voterdir.Identity) error {
-	if err := v.disk.SaveIdentity(i); err != nil {
-		return err
-	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.proven = i
-	return nil
+	v.disk.setPhase(phaseFresh)
+	return v.disk.dir.Bootstrap(p.founders)
 }
 
 // join starts Raft.
 func (v *Voter) join(id string) error {
 	// The quiet time is over, and with it any lease that was longer.
-	if i := v.disk.Identity; i.LongestLease > v.cfg.TTL {
+	if i := v.disk.dir.Identity; i.LongestLease > v.cfg.TTL {
 		i.LongestLease = v.cfg.TTL
-		if err := v.saveIdentity(i); err != nil {
+		if err := v.disk.save(i); err != nil {
 			return v.diskFailed(err)
 		}
 	}
-	founding := v.disk.Founding
+	founding := v.disk.dir.Founding
 	forRaft, err := raftstream.Listen(v.cfg.Network, raftstream.Protocol, founding, id)
 	if err != nil {
 		return fmt.Errorf("cannot listen for the other voters: %w", err)
@@ -341,7 +241,7 @@ func (v *Voter) join(id string) error {
 		_ = forRaft.Close()
 		return fmt.Errorf("cannot listen for the other voters: %w", err)
 	}
-	m, err := v.startMember(id, v.disk, forRaft)
+	m, err := v.startMember(id, v.disk.dir, forRaft)
 	if err != nil {
 		_ = forLeases.Close()
 		return v.diskFailed(err)
@@ -358,7 +258,7 @@ func (v *Voter) join(id string) error {
 		Released: func(term uint64) { v.noteReleased(m, driver.Term(term)) },
 	})
 	v.cfg.Logger.Info("voting started", "id", id)
-	v.setDiskProblem(nil)
+	v.disk.setProblem(nil)
 	v.member.Store(m)
 	return nil
 }
@@ -380,7 +280,7 @@ func (v *Voter) reconsiderPart() error {
 	switch {
 	case err != nil:
 		return err
-	case p.founders == nil && p.founding == v.disk.Founding:
+	case p.founders == nil && p.founding == v.disk.dir.Founding:
 		return fmt.Errorf("waiting until the leader adds this voter, which came without its state")
 	}
 	v.leaveRaft()
@@ -389,50 +289,25 @@ func (v *Voter) reconsiderPart() error {
 
 // diskFailed stops this voter's part in Raft until the directory can be written again.
 func (v *Voter) diskFailed(err error) error {
-	v.setDiskProblem(fmt.Errorf("node.data_dir: %q cannot be written: %v; this voter does not vote until it can", v.cfg.DataDir, voterdir.BareError(err)))
+	v.disk.setProblem(fmt.Errorf("%w; this voter does not vote until it can", v.disk.unwritable(err)))
 	v.leaveRaft()
-	v.retryDisk = clock.Now().Add(diskRetry)
+	v.disk.retryLater()
 	return nil
 }
 
 // leaveRaft stops Raft and closes the directory.
 func (v *Voter) leaveRaft() {
 	if m := v.member.Load(); m != nil {
-		v.setPhase(m.phase()) // from now on nobody asks Raft
+		v.disk.setPhase(m.phase()) // from now on nobody asks Raft
 		v.member.Store(nil)
 		m.stop()
-		v.setPhase(m.phase())
+		v.disk.setPhase(m.phase())
 		v.cfg.Logger.Info("voting stopped", "id", m.ID)
 	}
-	_ = v.closeDisk()
-}
-
-func (v *Voter) closeDisk() error {
-	if v.disk == nil {
-		return nil
-	}
-	err := v.disk.Close()
-	v.disk = nil
-	return err
-}
-
-func (v *Voter) setPhase(p Phase) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.phase = p
+	_ = v.disk.close()
 }
 
 func (v *Voter) fresh() bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.phase == phaseFresh
-}
-
-func (v *Voter) setDiskProblem(err error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.diskProblem = ""
-	if err != nil {
-		v.diskProblem = err.Error()
-	}
+	_, phase := v.disk.standing()
+	return phase == phaseFresh
 }

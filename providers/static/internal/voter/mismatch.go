@@ -20,45 +20,40 @@ import (
 // is remembered is never more than what the log holds.
 func (v *Voter) saveCommitted() {
 	m := v.member.Load()
-	if m == nil || v.disk == nil || m.Err() != nil {
+	if m == nil || !v.disk.isOpen() || m.Err() != nil {
 		return
 	}
-	c, i := m.State.Mastership(), v.disk.Identity
+	c, i := m.State.Mastership(), v.disk.dir.Identity
 	if c.ClusterID == "" || c.Term <= i.Term {
 		return
 	}
 	i.ClusterID, i.Term = c.ClusterID, c.Term
-	err := v.saveIdentity(i)
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.committedProblem = ""
-	if err != nil {
-		v.committedProblem = fmt.Sprintf("node.data_dir: %q cannot be written: %v", v.cfg.DataDir, voterdir.BareError(err))
-	}
+	v.disk.setCommittedProblem(v.disk.save(i))
 }
 
 // noteMismatches notes which voters answered what contradicts this voter's directory. One
 // that does not answer is what it was.
 func (v *Voter) noteMismatches() {
 	own := v.Status()
-	asked := v.PeerStatuses()
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	proven, _ := v.disk.standing()
+	e := &v.voters
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	if own.Phase != phaseEstablished {
-		v.mismatched = nil
+		e.mismatched = nil
 		return
 	}
 	kept := make(map[string]Status)
-	for addr, s := range asked {
-		last, was := v.mismatched[addr]
+	for addr, s := range e.answers {
+		last, was := e.mismatched[addr]
 		switch {
 		case s.err != nil && was:
 			kept[addr] = last
-		case s.err == nil && (otherFounding(v.proven, s.Status) || behindCommitted(v.proven, own.RaftTerm, s.Status)):
+		case s.err == nil && (otherFounding(proven, s.Status) || behindCommitted(proven, own.RaftTerm, s.Status)):
 			kept[addr] = s.Status
 		}
 	}
-	v.mismatched = kept
+	e.mismatched = kept
 }
 
 // otherFounding reports whether the directory of the voter that says s is of another founding.
@@ -84,27 +79,28 @@ func (v *Voter) Mismatch() (why string, kind driver.Block, barred bool) {
 		leads = m.Leader() != ""
 	}
 	own := v.Status()
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	e := &v.voters
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	var who []string
 	var theirs Status
-	for _, addr := range v.voters {
-		s, ok := v.mismatched[addr]
+	for _, addr := range e.list {
+		s, ok := e.mismatched[addr]
 		switch {
 		case !ok:
 			continue
 		case s.Founding == own.Founding:
 			return fmt.Sprintf("voter %s leads with term %d, and node.data_dir %q proves term %d of cluster id %s: the directories of a majority were restored from an old copy. "+
 				"Bring back later ones, or run muster resign on the master, whose successor has a higher term; until then this voter takes no part",
-				addr, s.Term, v.cfg.DataDir, own.Term, own.ClusterID), driver.BlockTerm, true
+				addr, s.Term, v.disk.path, own.Term, own.ClusterID), driver.BlockTerm, true
 		}
 		who, theirs = append(who, addr), s
 	}
 	if len(who) == 0 {
 		return "", "", false
 	}
-	barred = len(who) >= len(v.voters)/2+1
-	why = fmt.Sprintf("%s of another cluster (%s) than node.data_dir %q of %s (%s)", isAre(who), describe(theirs), v.cfg.DataDir, own.Addr, describe(own))
+	barred = len(who) >= len(e.list)/2+1
+	why = fmt.Sprintf("%s of another cluster (%s) than node.data_dir %q of %s (%s)", isAre(who), describe(theirs), v.disk.path, own.Addr, describe(own))
 	switch {
 	case barred:
 		why += ": this voter takes no part. If theirs is the one to keep, stop this one, remove its node.data_dir and start it again, by which what it remembers is lost; otherwise do so with them"
@@ -134,24 +130,17 @@ func (v *Voter) Blocked(m *Member) (why string, kind driver.Block) {
 	if lost := v.majorityLost(); lost != "" {
 		return lost, driver.BlockStateLost
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	disk, committed := v.disk.problems()
+	_, found, _ := v.partProblems()
 	switch {
-	case v.diskProblem != "":
-		return v.diskProblem, driver.BlockUnwritable
-	case v.committedProblem != "":
-		return v.committedProblem, driver.BlockUnwritable
-	case v.foundProblem != "":
-		return v.foundProblem, driver.BlockNotFounded
+	case disk != "":
+		return disk, driver.BlockUnwritable
+	case committed != "":
+		return committed, driver.BlockUnwritable
+	case found != "":
+		return found, driver.BlockNotFounded
 	}
 	return "", ""
-}
-
-// founding is that of this voter's log.
-func (v *Voter) founding() string {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.proven.Founding
 }
 
 // Voters implements driver.VoterReporter.

@@ -14,9 +14,12 @@ import (
 
 // established returns a voter that has a directory, lists voters a, b and c, and is a.
 func established() *Voter {
-	a := &Voter{voters: []string{"a:1", "b:1", "c:1"}, phase: phaseEstablished, proven: voterdir.Identity{Founding: "f", ClusterID: "id", Term: 5}}
+	a := &Voter{
+		voters: electorate{list: []string{"a:1", "b:1", "c:1"}},
+		disk:   directory{phase: phaseEstablished, proven: voterdir.Identity{Founding: "f", ClusterID: "id", Term: 5}},
+	}
 	self := "a:1"
-	a.entry.Store(&self)
+	a.self.entry.Store(&self)
 	return a
 }
 
@@ -46,29 +49,29 @@ func TestNoteMismatches(t *testing.T) {
 	} {
 		a := established()
 		for _, s := range v.b {
-			a.peers = map[string]PeerStatus{"b:1": s, "c:1": {agrees, nil}}
+			a.voters.answers = map[string]PeerStatus{"b:1": s, "c:1": {agrees, nil}}
 			a.noteMismatches()
 		}
-		kept, is := a.mismatched["b:1"]
-		if is != v.want || len(a.mismatched) > 1 {
-			t.Errorf("b says %s: mismatched are %v, want b to be one: %v", v.says, a.mismatched, v.want)
+		kept, is := a.voters.mismatched["b:1"]
+		if is != v.want || len(a.voters.mismatched) > 1 {
+			t.Errorf("b says %s: mismatched are %v, want b to be one: %v", v.says, a.voters.mismatched, v.want)
 		}
 		if is && kept.Founding != v.b[0].Founding {
 			t.Errorf("b says %s: kept is %+v", v.says, kept)
 		}
 		// One that is gone from what was asked is none.
-		a.peers = map[string]PeerStatus{"c:1": {agrees, nil}}
-		if a.noteMismatches(); len(a.mismatched) > 0 {
-			t.Errorf("b is not asked any more: mismatched are %v", a.mismatched)
+		a.voters.answers = map[string]PeerStatus{"c:1": {agrees, nil}}
+		if a.noteMismatches(); len(a.voters.mismatched) > 0 {
+			t.Errorf("b is not asked any more: mismatched are %v", a.voters.mismatched)
 		}
 	}
 	// A voter without a directory of its own has nothing to contradict.
 	a := established()
-	a.peers = map[string]PeerStatus{"b:1": {other, nil}}
+	a.voters.answers = map[string]PeerStatus{"b:1": {other, nil}}
 	a.noteMismatches()
-	a.phase = phaseFresh
-	if a.noteMismatches(); len(a.mismatched) > 0 {
-		t.Errorf("a fresh voter has mismatches %v", a.mismatched)
+	a.disk.phase = phaseFresh
+	if a.noteMismatches(); len(a.voters.mismatched) > 0 {
+		t.Errorf("a fresh voter has mismatches %v", a.voters.mismatched)
 	}
 }
 
@@ -91,7 +94,7 @@ func TestMismatch(t *testing.T) {
 		{map[string]Status{"x:1": other, "y:1": other}, nil, "", false}, // none of the list
 	} {
 		a := established()
-		a.mismatched = v.who
+		a.voters.mismatched = v.who
 		why, kind, barred := a.Mismatch()
 		if barred != v.barred || kind != v.kind || (why == "") != (len(v.says) == 0) ||
 			slices.ContainsFunc(v.says, func(part string) bool { return !strings.Contains(why, part) }) {
@@ -104,12 +107,12 @@ func TestMismatch(t *testing.T) {
 	}
 	// In a list of four, two are no majority.
 	a := established()
-	a.voters = append(a.voters, "d:1")
-	a.mismatched = map[string]Status{"b:1": other, "c:1": other}
+	a.voters.list = append(a.voters.list, "d:1")
+	a.voters.mismatched = map[string]Status{"b:1": other, "c:1": other}
 	if _, _, barred := a.Mismatch(); barred {
 		t.Error("two of four bar a voter")
 	}
-	a.mismatched["d:1"] = other
+	a.voters.mismatched["d:1"] = other
 	if _, _, barred := a.Mismatch(); !barred {
 		t.Error("three of four do not bar a voter")
 	}
@@ -120,8 +123,8 @@ func TestMismatch(t *testing.T) {
 func TestVoters(t *testing.T) {
 	silent := errors.New("no answer")
 	a := established()
-	a.voters = []string{"a:1", "b:1", "d:1"}
-	a.peers = map[string]PeerStatus{
+	a.voters.list = []string{"a:1", "b:1", "d:1"}
+	a.voters.answers = map[string]PeerStatus{
 		// It leads, with c in force and not yet d.
 		"b:1": {Status{Addr: "b:1", Phase: phaseEstablished, Founding: "f", ClusterID: "id", Term: 7, ID: "b:1#2", Leader: "b:1#2", RaftTerm: 9,
 			LastIndex: 100, Servers: []string{"a:1#1", "b:1#2", "c:1#3"}}, nil},
@@ -141,7 +144,7 @@ func TestVoters(t *testing.T) {
 	}
 	// Without a leader it is not known how far anybody is behind, and nothing of this one
 	// is taken from what others say at its address.
-	a.peers = map[string]PeerStatus{"a:1": {Status{Addr: "a:1", Phase: phaseFresh}, silent}}
+	a.voters.answers = map[string]PeerStatus{"a:1": {Status{Addr: "a:1", Phase: phaseFresh}, silent}}
 	got = a.Voters()
 	want = []driver.Voter{
 		{Addr: "a:1", Self: true, Listed: true, Reached: true, State: string(phaseEstablished), Term: 5, ClusterID: "id", Founding: "f"},
@@ -151,7 +154,7 @@ func TestVoters(t *testing.T) {
 		t.Error(diff)
 	}
 	// One that answers at an address that it does not say is its own has not answered for it.
-	a.peers = map[string]PeerStatus{"b:1": {Status{Addr: "elsewhere:1", Phase: phaseFresh}, nil}}
+	a.voters.answers = map[string]PeerStatus{"b:1": {Status{Addr: "elsewhere:1", Phase: phaseFresh}, nil}}
 	if b := a.Voters().Voters[1]; b.Reached || b.State != "" {
 		t.Errorf("at another's address: %+v", b)
 	}

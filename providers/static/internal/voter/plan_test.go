@@ -46,8 +46,8 @@ func TestPlan(t *testing.T) {
 		{"two do, and neither has", "a", map[string]PeerStatus{"b": says("b", phaseEstablished, "f"), "c": says("c", phaseEstablished, "g")}, false, "of two clusters", false},
 		{"two do, and both have", "a", map[string]PeerStatus{"b": led(says("b", phaseEstablished, "f")), "c": led(says("c", phaseEstablished, "g"))}, false, "of two clusters", false},
 	} {
-		a := &Voter{voters: list, peers: c.seen}
-		a.entry.Store(&c.self)
+		a := &Voter{voters: electorate{list: list, answers: c.seen}}
+		a.self.entry.Store(&c.self)
 		if c.allowed {
 			a.allowedUntil = 1 << 62
 		}
@@ -102,8 +102,11 @@ func TestFoundedByAll(t *testing.T) {
 		{"an operator founded", list, ByOperator + "f", map[string]PeerStatus{"b": says("b", phaseFresh, ByOperator+"f", "b"), "c": says("c", phaseFresh, ByOperator+"f", "c")}, false, false},
 		{"a voter alone has nobody to ask", list[:1], "f", nil, false, false},
 	} {
-		v := &Voter{voters: c.list, peers: c.seen, disk: &voterdir.Dir{Identity: voterdir.Identity{Founding: c.founding}}}
-		v.entry.Store(&list[0])
+		v := &Voter{
+			voters: electorate{list: c.list, answers: c.seen},
+			disk:   directory{dir: &voterdir.Dir{Identity: voterdir.Identity{Founding: c.founding}}},
+		}
+		v.self.entry.Store(&list[0])
 		if all, ready := v.foundedByAll(false), v.foundedByAll(true); all != c.all || ready != c.ready {
 			t.Errorf("%s: got %v, ready %v; want %v, %v", c.says, all, ready, c.all, c.ready)
 		}

@@ -23,7 +23,7 @@ func TestPreparedForTheLongestLease(t *testing.T) {
 	if err := d.SaveIdentity(i); err != nil {
 		t.Fatal(err)
 	}
-	a := &Voter{cfg: Config{TTL: time.Second}, disk: d}
+	a := &Voter{cfg: Config{TTL: time.Second}, disk: directory{dir: d}}
 	if err := a.prepare("a:1", part{founding: "f"}); err != nil {
 		t.Fatal(err)
 	}

@@ -35,11 +35,12 @@ func (v *Voter) reconcileVoters() {
 	if !leads || clock.Now().Before(v.configured.Add(2*v.cfg.TTL)) {
 		return
 	}
-	c := nextChange(v.Self(), m.ID, v.founding(), v.List(), m.Servers(), v.PeerStatuses())
+	proven, _ := v.disk.standing()
+	c := nextChange(v.Self(), m.ID, proven.Founding, v.List(), m.Servers(), v.PeerStatuses())
 	if c == (change{}) {
 		return
 	}
-	err := m.ask(v.ctx, func() raft.Future {
+	err := m.ask(v.tasks.ctx, func() raft.Future {
 		if c.remove != "" {
 			return m.raft.RemoveServer(raft.ServerID(c.remove), 0, configTimeout)
 		}

@@ -43,13 +43,11 @@ func (v *Voter) KnownLeader() string {
 
 // Status is what this node says of itself.
 func (v *Voter) Status() Status {
-	self := v.Self()
-	v.mu.Lock()
-	s := Status{Addr: self, Phase: v.phase, Voters: v.voters}
-	if s.Phase != phaseObserver {
-		s.Founding, s.Term, s.ClusterID = v.proven.Founding, v.proven.Term, v.proven.ClusterID
+	proven, phase := v.disk.standing()
+	s := Status{Addr: v.Self(), Phase: phase, Voters: v.List()}
+	if phase != phaseObserver {
+		s.Founding, s.Term, s.ClusterID = proven.Founding, proven.Term, proven.ClusterID
 	}
-	v.mu.Unlock()
 	m := v.member.Load()
 	if m == nil {
 		return s
@@ -72,9 +70,7 @@ func (v *Voter) Ineligible() string {
 	if v.Listed() {
 		return ""
 	}
-	v.mu.Lock()
-	problem := v.selfProblem
-	v.mu.Unlock()
+	_, problem := v.self.get()
 	if problem != "" {
 		problem = " (" + problem + ")"
 	}
@@ -91,18 +87,18 @@ func (v *Voter) Warning(m *Member) string {
 	if lost := v.majorityLost(); lost != "" {
 		warnings = append(warnings, lost)
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	unfounded := v.foundProblem
-	if clock.Now().Sub(v.unfounded) < v.cfg.FoundPatience {
-		unfounded = "" // Blocked says it at once
+	_, self := v.self.get()
+	disk, committed := v.disk.problems()
+	voter, found, since := v.partProblems()
+	if clock.Now().Sub(since) < v.cfg.FoundPatience {
+		found = "" // Blocked says it at once
 	}
-	for _, problem := range []string{v.listProblem, v.selfProblem, v.diskProblem, v.committedProblem, v.voterProblem, unfounded} {
+	for _, problem := range []string{v.voters.listProblem(), self, disk, committed, voter, found} {
 		if problem != "" {
 			warnings = append(warnings, problem)
 		}
 	}
-	if len(v.voters) == 2 {
+	if len(v.List()) == 2 {
 		warnings = append(warnings, "two voters tolerate no failure: without either there is no master; list a third, which may be ineligible")
 	}
 	return strings.Join(warnings, "; ")
@@ -141,22 +137,21 @@ func (v *Voter) WaitingFor() string {
 	if why, _ := v.Blocked(v.member.Load()); why != "" {
 		return why
 	}
-	v.mu.Lock()
+	disk, _ := v.disk.problems()
+	voter, _, _ := v.partProblems()
 	var waiting []string
-	for _, problem := range []string{v.diskProblem, v.voterProblem} {
+	for _, problem := range []string{disk, voter} {
 		if problem != "" {
 			waiting = append(waiting, problem)
 		}
 	}
-	quiet := v.phase != phaseObserver
-	v.mu.Unlock()
 	if len(waiting) > 0 {
 		return strings.Join(waiting, "; ")
 	}
 	if m := v.member.Load(); m != nil {
 		return v.Reachable(m)
 	}
-	if quiet {
+	if _, phase := v.disk.standing(); phase != phaseObserver {
 		return "this voter has just started and keeps quiet for a moment"
 	}
 	return "none of the voters " + strings.Join(v.List(), ", ") + " is known to lead"

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,7 +17,6 @@ import (
 	"github.com/musterhq/muster/internal/clock"
 	"github.com/musterhq/muster/internal/watch"
 	"github.com/musterhq/muster/providers/static/internal/votelease"
-	"github.com/musterhq/muster/providers/static/internal/voterdir"
 )
 
 // The default and the bounds of Config.TTL.
@@ -88,10 +86,10 @@ type Voter struct {
 	server     *http.Server
 	Hooks
 
-	// ctx ends with close.
-	ctx    context.Context
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	tasks  *tasks
+	self   selfEntry
+	voters electorate
+	disk   directory
 
 	// member is nil while this node has no part in Raft. Only the goroutine of the life cycle
 	// stores it.
@@ -100,33 +98,15 @@ type Voter struct {
 	// the life cycle take its next step at once.
 	changes watch.Value[struct{}]
 	wakeup  chan struct{}
+	// configured is when it last changed Raft's configuration. It is the life cycle's alone.
+	configured clock.Instant
 
-	// Of the goroutine of the life cycle alone.
-	disk       *voterdir.Dir
-	quietUntil clock.Instant
-	blank      bool // the directory, when it was opened: no voter ever ran on it
-	retryDisk  clock.Instant
-	configured clock.Instant // when it last changed Raft's configuration
-
-	// entry is this node's entry in the list. Only the life cycle changes it, and only while this
-	// node has no part as a voter.
-	entry atomic.Pointer[string]
-
-	mu      sync.Mutex
-	closing bool
-	found   string                // the entry that Identify found last, while it is not in use
-	voters  []string              // the last good list, sorted
-	peers   map[string]PeerStatus // the last answer of every other voter, by address
-	stirred clock.Instant         // when these last changed, or the directory was opened
-	phase   Phase                 // while there is no member
-	// What an operator should fix, by where it shows.
-	listProblem, diskProblem, committedProblem, voterProblem, foundProblem, selfProblem string
+	mu sync.Mutex
+	// Why this node has no part in Raft: what an operator should fix, and what the founding of the
+	// cluster waits for.
+	voterProblem, foundProblem string
 	// unfounded is since when there is a foundProblem.
 	unfounded clock.Instant
-	// proven is what the directory says, also after it was closed.
-	proven voterdir.Identity
-	// mismatched are the voters that contradict it, with what they said last.
-	mismatched map[string]Status
 	// allowedUntil is until when an operator has this voter found a cluster.
 	allowedUntil clock.Instant
 }
@@ -147,24 +127,23 @@ func New(cfg Config) (*Voter, error) {
 		cfg:        cfg,
 		Leases:     votelease.NewTable(clock.Now),
 		peerClient: newPeerClient(cfg.Cluster, cfg.Network),
+		tasks:      newTasks(),
+		disk:       directory{path: cfg.DataDir, phase: phaseObserver},
 		wakeup:     make(chan struct{}, 1),
-		peers:      make(map[string]PeerStatus),
-		phase:      phaseObserver,
 	}
-	v.ctx, v.cancel = context.WithCancel(context.Background())
-	v.entry.Store(&cfg.Self)
+	v.self.entry.Store(&cfg.Self)
 	v.changes.Store(struct{}{})
 	if err := v.readList(); err != nil {
 		return nil, err
 	}
-	if v.Listed() || voterdir.Exists(cfg.DataDir) {
+	if v.Listed() || v.disk.exists() {
 		if err := v.openDisk(); err != nil {
 			return nil, err
 		}
 	}
 	var err error
 	if v.listener, err = cfg.Network.Listen(voterProtocol); err != nil {
-		_ = v.closeDisk()
+		_ = v.disk.close()
 		return nil, err
 	}
 	return v, nil
@@ -174,10 +153,10 @@ func New(cfg Config) (*Voter, error) {
 func (v *Voter) Start(h Hooks) {
 	v.Hooks = h
 	v.server = v.newServer(h)
-	v.wg.Go(func() { _ = v.server.Serve(v.listener) })
-	v.wg.Go(v.runLifecycle)
+	v.tasks.spawn(func() { _ = v.server.Serve(v.listener) })
+	v.tasks.spawn(v.runLifecycle)
 	if v.cfg.Identify != nil {
-		v.wg.Go(v.identify)
+		v.tasks.spawn(v.identify)
 	}
 }
 
@@ -191,7 +170,7 @@ func (v *Voter) TTL() time.Duration { return v.cfg.TTL }
 func (v *Voter) Heartbeat() time.Duration { return v.cfg.heartbeat }
 
 // Context returns the context that ends with close.
-func (v *Voter) Context() context.Context { return v.ctx }
+func (v *Voter) Context() context.Context { return v.tasks.ctx }
 
 // WatchChanges yields after each change of what the voter reports, until ctx ends. Changes that
 // come while the loop is busy are yielded once.
@@ -204,35 +183,20 @@ func (v *Voter) Call(ctx context.Context, addr, path string, in, out any) error 
 }
 
 // StopSpawning has spawn report false.
-func (v *Voter) StopSpawning() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.closing = true
-}
+func (v *Voter) StopSpawning() { v.tasks.close() }
 
 // Close stops the voter and joins its goroutines.
 func (v *Voter) Close() error {
-	v.StopSpawning()
-	v.cancel()
-	_ = v.server.Close()
-	v.wg.Wait()
+	v.tasks.end(func() { _ = v.server.Close() })
 	if m := v.member.Swap(nil); m != nil {
 		m.stop()
 	}
 	v.peerClient.close()
-	return v.closeDisk()
+	return v.disk.close()
 }
 
 // Spawn runs f on a goroutine that Close joins. It reports false after Close.
-func (v *Voter) Spawn(f func()) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.closing {
-		return false
-	}
-	v.wg.Go(f)
-	return true
-}
+func (v *Voter) Spawn(f func()) bool { return v.tasks.spawn(f) }
 
 // notify wakes the loops of watchChanges, and the life cycle.
 func (v *Voter) notify() {
@@ -265,33 +229,10 @@ func (v *Voter) Running() (*Member, error) {
 		return nil, fmt.Errorf("%w: %s", driver.ErrUnavailable, v.WaitingFor())
 	}
 	if err := m.Err(); err != nil {
-		return nil, fmt.Errorf("%w: node.data_dir: %q cannot be written: %v", driver.ErrUnavailable, v.cfg.DataDir, voterdir.BareError(err))
+		return nil, fmt.Errorf("%w: %v", driver.ErrUnavailable, v.disk.unwritable(err))
 	}
 	return m, nil
 }
 
 // requestTimeout bounds one request to another node. A lease that takes longer to get is of no use.
 func (v *Voter) requestTimeout() time.Duration { return max(v.cfg.heartbeat, 300*time.Millisecond) }
-
-// readList reads the list, and keeps the last good one if that fails.
-func (v *Voter) readList() error {
-	voters, err := v.cfg.Voters()
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.listProblem = ""
-	if err != nil {
-		v.listProblem = err.Error()
-		return err
-	}
-	v.voters = slices.Sorted(slices.Values(voters))
-	return nil
-}
-
-// List returns the last good list. It is never changed in place.
-func (v *Voter) List() []string {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.voters
-}
-
-func (v *Voter) Listed() bool { return slices.Contains(v.List(), v.Self()) }
