@@ -1,7 +1,6 @@
 package registrar
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -9,7 +8,6 @@ import (
 
 	"github.com/musterhq/muster/discovery"
 	"github.com/musterhq/muster/discovery/driver"
-	"github.com/musterhq/muster/internal/backoff"
 )
 
 // key is what a provider keeps an instance under.
@@ -32,55 +30,34 @@ type entry struct {
 	err        error
 	attempts   int
 	confirmed  time.Time // when the provider last confirmed it
+	warning    string    // who does not find it once it is registered
 
+	repair bool   // it is due because it was found missing or changed
+	doubts uint64 // counts the snapshots that did not show it as it should be
+
+	next     schedule
+	presence presence
+	record   record
+	contest  contest
+}
+
+// presence is whether the own session may have the instance registered at the provider.
+type presence struct {
 	sent    bool // a Register was sent on this session: there may be something to remove
 	unsure  bool // one of them got no answer, and may yet take effect
 	recheck bool // deregistered while unsure: to be deregistered again
-
-	due       bool      // to be registered, or confirmed
-	repair    bool      // because it was found missing or changed
-	doubts    uint64    // counts the snapshots that did not show it as it should be
-	notBefore time.Time // when the next call may be made
-	retry     backoff.Backoff
-
-	disputes   backoff.Backoff // spaces the repairs where somebody undoes them
-	disputedAt time.Time
-
-	record   string // where the provider keeps it, if that may be another's place, too
-	conflict string // names those of the desired state that have the same record
-	shadowed bool   // one of them is registered there, and this one is not
-
-	warning string // who does not find it once it is registered
-
-	contests    int // repairs that somebody has undone
-	row         int // of these, one soon after the other
-	contestedAt time.Time
-	rival       string              // the address that stood in its place
-	occupant    *discovery.Instance // of another service, which stood there when it was asked for last
-	unlooked    bool                // it was not asked for since readers did not see the registration
-	yielding    bool                // to the rival, until notBefore
-	yieldedAt   time.Time
 }
 
-const (
-	// contestedFrom is how many repairs are undone before it is held for a contest, and
-	// no accident, nor a predecessor that is about to end.
-	contestedFrom = 3
-	// yieldFrom is how many are undone before one of the two yields, so that both know of it.
-	yieldFrom = contestedFrom + 3
-	// hopelessFrom is how many are undone before it is left to a rival that never yields.
-	hopelessFrom = 10
-	// yieldFor is how long a registration is left to the rival until it is tried once
-	// whether that is still alive: what others leave behind may have no TTL.
-	yieldFor = 5 * time.Minute
-	// contestQuiet is how long after the last repair that was undone it is over. A rival
-	// that yields tries again before that.
-	contestQuiet = yieldFor + time.Minute
-)
-
-// maxRetry bounds the wait between two tries at anything, together with half the
-// TTL.
-const maxRetry = 5 * time.Second
+// removed records that a Deregister was answered, and reports whether another is to follow: a
+// Register without an answer may yet arrive, behind it.
+func (p *presence) removed() (again bool) {
+	if p.unsure {
+		p.unsure, p.recheck = false, true
+		return true
+	}
+	p.sent, p.recheck = false, false
+	return false
+}
 
 // want makes i desired. err says why it cannot be published, if so. It reports whether that is
 // a change.
@@ -99,63 +76,60 @@ func (e *entry) want(i discovery.Instance, err error, now time.Time) bool {
 	i.AppAddrs = maps.Clone(i.AppAddrs)
 	i.RegisteredAt = registeredAt
 	e.instance, e.wanted, e.invalid = i, true, err
+	e.presence.recheck = false
+	e.repair = false
+	e.begin(err)
+	e.retryNow()
+	return true
+}
+
+// begin starts over, as something else is desired. err is why that cannot be registered, or nil.
+func (e *entry) begin(err error) {
 	e.version++
-	e.recheck = false
 	e.setRegistered(false)
 	e.err, e.attempts = err, 0
-	e.yielding = false
-	e.repair = false
-	e.retryNow()
-	e.retry.Reset()
-	return true
+	e.contest.yielding = false
+	e.next.retry.Reset()
 }
 
 // retryNow has the instance registered or confirmed at once, unless it yields.
 func (e *entry) retryNow() {
-	if !e.yielding {
-		e.due, e.notBefore = true, time.Time{}
+	if !e.contest.yielding {
+		e.next.now()
 	}
 }
 
-// shadow says whether another of the desired state, other, is registered in the record of e.
+// shadow says whether another of the desired state is registered in the record of e, and which
+// others have that.
 func (e *entry) shadow(shadowed bool, conflict string) {
-	e.conflict = conflict
-	if e.shadowed == shadowed {
-		if shadowed {
-			e.err = fmt.Errorf("%w: %s", driver.ErrConflict, conflict)
-		}
-		return
-	}
-	e.shadowed = shadowed
-	e.version++
-	e.setRegistered(false)
-	e.err, e.attempts = nil, 0
-	e.yielding = false
-	if shadowed {
-		e.err = fmt.Errorf("%w: %s", driver.ErrConflict, conflict)
-		e.due, e.notBefore = false, time.Time{}
-	} else {
+	was := e.record.shadowed
+	e.record.shadowed, e.record.conflict = shadowed, conflict
+	switch {
+	case shadowed && was:
+		e.err = e.record.err()
+	case shadowed:
+		e.begin(e.record.err())
+		e.next.none()
+	case was:
+		e.begin(nil)
 		e.retryNow()
 	}
-	e.retry.Reset()
 }
 
 // unwant makes the instance one to be deregistered.
 func (e *entry) unwant() {
 	e.wanted, e.evict, e.invalid = false, false, nil
-	e.conflict, e.shadowed, e.yielding = "", false, false
-	e.version++
-	e.setRegistered(false)
-	e.err, e.attempts = nil, 0
-	e.due, e.repair, e.notBefore = false, false, time.Time{}
-	e.retry.Reset()
+	e.record.shadowed, e.record.conflict = false, ""
+	e.repair = false
+	e.begin(nil)
+	e.next.none()
 }
 
 // publishable reports whether the instance ought to be registered.
-func (e *entry) publishable() bool { return e.wanted && e.invalid == nil && !e.shadowed }
+func (e *entry) publishable() bool { return e.wanted && e.invalid == nil && !e.record.shadowed }
 
 // forgotten reports whether nothing is left to do.
-func (e *entry) forgotten() bool { return !e.wanted && !e.sent }
+func (e *entry) forgotten() bool { return !e.wanted && !e.presence.sent }
 
 // setRegistered wants to be called for each change of registered.
 func (e *entry) setRegistered(registered bool) {
@@ -167,7 +141,7 @@ func (e *entry) setRegistered(registered bool) {
 // expired records that the registration is gone, or must be taken to be.
 func (e *entry) expired(err error) {
 	e.setRegistered(false)
-	if e.invalid == nil && !e.shadowed && !e.yielding {
+	if e.invalid == nil && !e.record.shadowed && !e.contest.yielding {
 		e.err = err
 	}
 	if e.publishable() {
@@ -178,23 +152,17 @@ func (e *entry) expired(err error) {
 // sessionLost records that what was sent went with its session.
 func (e *entry) sessionLost(err error) {
 	e.expired(err)
-	e.sent, e.unsure, e.recheck, e.repair = false, false, false, false
-	e.retry.Reset()
+	e.presence = presence{}
+	e.repair = false
+	e.next.retry.Reset()
 }
 
 // doubt records that a snapshot does not show the registration as it should be. The
 // provider is asked at once; if there is doubt again and again, because somebody undoes
 // each repair, the next ones wait.
 func (e *entry) doubt(now time.Time, bound time.Duration) {
-	e.due, e.unlooked = true, true
-	e.notBefore = now
-	if now.Sub(e.disputedAt) > 2*bound {
-		e.disputes.Reset()
-	} else {
-		e.disputes.Max = bound
-		e.notBefore = now.Add(e.disputes.Next())
-	}
-	e.disputedAt = now
+	e.contest.unlooked = true
+	e.next.doubted(now, bound)
 }
 
 // dispute is a doubt that is justified.
@@ -204,88 +172,31 @@ func (e *entry) dispute(now time.Time, bound time.Duration) {
 	e.setRegistered(false)
 }
 
-// contest records that somebody has undone a registration: rival is the address that
-// stands in its place, if one does. Between two who undo each other lie two waits at most.
-func (e *entry) contest(now time.Time, rival string) {
-	if !e.contestGoesOn(now) {
-		e.contests = 0
-	}
-	if now.Sub(e.contestedAt) > 4*maxRetry {
-		e.row = 0
-	}
-	e.contests++
-	e.row++
-	e.contestedAt, e.rival = now, rival
-}
-
-// contestGoesOn reports whether the contest is not over. A rival that yields tries again
-// after yieldFor, and is not gone before.
-func (e *entry) contestGoesOn(now time.Time) bool {
-	if e.rival == "" {
-		return now.Sub(e.contestedAt) <= 4*maxRetry
-	}
-	return e.yielding || now.Sub(e.contestedAt) <= contestQuiet
-}
-
-// mustYield reports whether the registration is left to rival, which readers see in its
-// place, for now: two that replace each other without end serve nobody. Both see the
-// two forms, and of these the lower one stays. A rival that does not keep to that is left
-// alone in the end.
-func (e *entry) mustYield(now time.Time, want, rival discovery.Instance) bool {
-	again := !e.yieldedAt.IsZero() && now.Sub(e.yieldedAt) < 2*yieldFor // it is still there
-	return again || e.row >= hopelessFrom || e.contests >= yieldFrom && rank(rival) < rank(want)
-}
-
 // yield leaves the registration to the rival until it goes, or until it is time to see
 // whether it is alive.
 func (e *entry) yield(now time.Time) {
-	e.yielding, e.yieldedAt = true, now
-	e.due, e.repair = true, false
-	e.notBefore = now.Add(yieldFor)
+	e.contest.yielding, e.contest.yieldedAt = true, now
+	e.repair = false
+	e.next.later(now.Add(yieldFor))
 	e.setRegistered(false)
-	e.err = fmt.Errorf("%w: it is left to another registrar, which keeps the same id registered at %s", driver.ErrConflict, e.rival)
+	e.err = fmt.Errorf("%w: it is left to another registrar, which keeps the same id registered at %s", driver.ErrConflict, e.contest.rival)
 }
 
 // resume ends the yielding.
 func (e *entry) resume() {
-	e.yielding, e.err = false, nil
+	e.contest.yielding, e.err = false, nil
 	e.retryNow()
-}
-
-// rank orders the forms of an instance as all that see them do.
-func rank(i discovery.Instance) string {
-	i.RegisteredAt = time.Time{}
-	i.Tags = tagSet(i.Tags)
-	text, err := json.Marshal(i)
-	if err != nil {
-		return i.Addr
-	}
-	return i.Addr + " " + string(text)
-}
-
-// contested reports whether somebody undoes each repair.
-func (e *entry) contested(now time.Time) bool {
-	return (e.contests >= contestedFrom || e.contests > 0 && e.occupant != nil) && e.contestGoesOn(now)
-}
-
-// occupied records what stands in the place of the registration: a live one of somebody else,
-// so that it is a contest however seldom readers have seen it.
-func (e *entry) occupied(now time.Time, by discovery.Instance) {
-	e.occupant = &by
-	e.rival = fmt.Sprintf("%s as service %s", by.Addr, by.Service)
-	e.contests, e.contestedAt = max(e.contests, 1), now
 }
 
 // failed records a call that failed, and when the next may be made.
 func (e *entry) failed(err error, bound time.Duration) {
 	e.err = err
-	e.retry.Max = bound
-	e.notBefore = time.Now().Add(e.retry.Next())
+	e.next.failed(bound)
 }
 
 func (e *entry) succeeded() {
 	e.err, e.attempts = nil, 0
-	e.retry.Reset()
+	e.next.retry.Reset()
 }
 
 func (e *entry) status() InstanceStatus {
@@ -296,10 +207,10 @@ func (e *entry) status() InstanceStatus {
 	s := InstanceStatus{
 		Instance: i, Registered: e.registered, Since: e.since,
 		Err: e.err, Attempts: e.attempts, Leaving: !e.wanted || e.evict,
-		Conflict: e.conflict, Yields: e.shadowed || e.yielding, Warning: e.warning,
+		Conflict: e.record.conflict, Yields: e.record.shadowed || e.contest.yielding, Warning: e.warning,
 	}
-	if e.contested(time.Now()) {
-		s.Contested, s.Rival = true, e.rival
+	if e.contest.established(time.Now()) {
+		s.Contested, s.Rival = true, e.contest.rival
 	}
 	return s
 }

@@ -94,8 +94,8 @@ func (r *Registrar) compare(service string, instances []discovery.Instance, at t
 		}
 		want := e.shown
 		i, ok := shown[want.Key()]
-		if e.yielding {
-			if !ok && e.occupant == nil || ok && samePublished(i, want) {
+		if e.contest.yielding {
+			if !ok && e.contest.occupant == nil || ok && samePublished(i, want) {
 				e.resume()
 				differ = true
 			}
@@ -106,7 +106,7 @@ func (r *Registrar) compare(service string, instances []discovery.Instance, at t
 			continue
 		}
 		e.doubts++
-		if !e.registered || e.due {
+		if !e.registered || e.next.due {
 			continue // it is on its way already
 		}
 		differ = true
@@ -117,16 +117,16 @@ func (r *Registrar) compare(service string, instances []discovery.Instance, at t
 			continue
 		}
 		found, rival := i, i.Addr
-		if !ok && e.occupant != nil {
-			found, rival = *e.occupant, e.rival
+		if !ok && e.contest.occupant != nil {
+			found, rival = *e.contest.occupant, e.contest.rival
 		}
-		e.contest(now, rival)
+		e.contest.noteUndone(now, rival)
 		e.dispute(now, bound)
-		if rival != "" && e.mustYield(now, want, found) {
+		if rival != "" && e.contest.mustYield(now, want, found) {
 			e.yield(now)
 		}
 		switch {
-		case !e.contested(now):
+		case !e.contest.established(now):
 			r.alarms.Raise(differs, k.subject(), "service", service, "instance_id", k.id, "addr", e.instance.Addr)
 		default:
 			r.reportContest(k, e)
@@ -140,7 +140,7 @@ func (r *Registrar) compare(service string, instances []discovery.Instance, at t
 
 // reportContest reports that somebody else registers the same. It wants the lock held.
 func (r *Registrar) reportContest(k key, e *entry) {
-	attrs := []any{"service", k.service, "instance_id", k.id, "addr", e.instance.Addr, "found", e.rival, "yields", e.yielding}
+	attrs := []any{"service", k.service, "instance_id", k.id, "addr", e.instance.Addr, "found", e.contest.rival, "yields", e.contest.yielding}
 	if hint := r.config.ContestedHint; hint != "" {
 		attrs = append(attrs, "hint", hint)
 	}
@@ -153,8 +153,8 @@ func (r *Registrar) answersAgain() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, e := range r.entries {
-		if e.err != nil && !e.yielding {
-			e.notBefore = time.Time{}
+		if e.err != nil && !e.contest.yielding {
+			e.next.notBefore = time.Time{}
 		}
 	}
 	signal(r.recovered)

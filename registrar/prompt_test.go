@@ -51,11 +51,11 @@ func TestLapseSaysWhy(t *testing.T) {
 	})
 	e := entry{instance: instance("a", 1), wanted: true, registered: true}
 	e.expired(errNotRenewed)
-	if !errors.Is(e.err, errNotRenewed) || e.registered || !e.due {
+	if !errors.Is(e.err, errNotRenewed) || e.registered || !e.next.due {
 		t.Errorf("a registration whose session has expired: %+v", e)
 	}
-	gone := entry{instance: instance("a", 1), sent: true}
-	if gone.expired(errNotRenewed); gone.due {
+	gone := entry{instance: instance("a", 1), presence: presence{sent: true}}
+	if gone.expired(errNotRenewed); gone.next.due {
 		t.Error("what is to go is registered again")
 	}
 }
@@ -85,17 +85,17 @@ func TestHurry(t *testing.T) {
 	now := time.Now()
 	e := entry{instance: instance("a", 1), wanted: true}
 	e.yield(now)
-	due := e.notBefore
+	due := e.next.notBefore
 	if !due.Equal(now.Add(yieldFor)) {
 		t.Fatalf("it yields until %v", due)
 	}
 	e.retryNow()
 	e.expired(errNotRenewed)
-	if !e.notBefore.Equal(due) || !e.yielding || errors.Is(e.err, errNotRenewed) {
+	if !e.next.notBefore.Equal(due) || !e.contest.yielding || errors.Is(e.err, errNotRenewed) {
 		t.Errorf("one that yields is retried at once: %+v", e)
 	}
 	e.resume()
-	if e.yielding || !e.due || !e.notBefore.IsZero() || e.err != nil {
+	if e.contest.yielding || !e.next.due || !e.next.notBefore.IsZero() || e.err != nil {
 		t.Errorf("one that yields no more: %+v", e)
 	}
 	for _, change := range []func(e *entry){
@@ -107,11 +107,11 @@ func TestHurry(t *testing.T) {
 			e.failed(driver.ErrUnavailable, time.Hour)
 		}
 		change(&e)
-		if !e.due || !e.notBefore.IsZero() || e.err != nil || e.attempts != 0 {
+		if !e.next.due || !e.next.notBefore.IsZero() || e.err != nil || e.attempts != 0 {
 			t.Errorf("a new form is not registered at once: %+v", e)
 		}
-		if e.failed(driver.ErrUnavailable, time.Hour); time.Until(e.notBefore) > time.Minute {
-			t.Errorf("after its first failure it waits until %v, as if it had failed before", e.notBefore)
+		if e.failed(driver.ErrUnavailable, time.Hour); time.Until(e.next.notBefore) > time.Minute {
+			t.Errorf("after its first failure it waits until %v, as if it had failed before", e.next.notBefore)
 		}
 	}
 }
@@ -162,19 +162,19 @@ func TestDoubtsAreSpaced(t *testing.T) {
 	waits := time.Duration(0)
 	for n := range 500 {
 		e.dispute(now, bound)
-		wait := e.notBefore.Sub(now)
+		wait := e.next.notBefore.Sub(now)
 		if wait < 0 || wait > bound || n == 0 && wait != 0 {
 			t.Fatalf("the %d. look is %v after the doubt", n+1, wait)
 		}
 		waits += wait
 		now = now.Add(bound)
 	}
-	if waits < 100*time.Second || !e.due || !e.repair || e.registered {
+	if waits < 100*time.Second || !e.next.due || !e.repair || e.registered {
 		t.Errorf("500 looks waited for %v in all: %+v", waits, e)
 	}
 	now = now.Add(2*bound + time.Millisecond)
-	if e.doubt(now, bound); !e.notBefore.Equal(now) {
-		t.Errorf("after a while without a doubt it waits for %v", e.notBefore.Sub(now))
+	if e.doubt(now, bound); !e.next.notBefore.Equal(now) {
+		t.Errorf("after a while without a doubt it waits for %v", e.next.notBefore.Sub(now))
 	}
 }
 

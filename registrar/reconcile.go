@@ -3,7 +3,6 @@ package registrar
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -73,7 +72,7 @@ func (r *Registrar) lookForOccupants(ctx context.Context, session driver.Session
 	r.mu.Lock()
 	var yielding []*entry
 	for _, e := range r.entries {
-		if e.yielding && e.occupant != nil {
+		if e.contest.yielding && e.contest.occupant != nil {
 			yielding = append(yielding, e)
 		}
 	}
@@ -84,7 +83,7 @@ func (r *Registrar) lookForOccupants(ctx context.Context, session driver.Session
 		r.mu.Unlock()
 		there := r.look(ctx, session, e, i)
 		r.mu.Lock()
-		if e.yielding && !there {
+		if e.contest.yielding && !there {
 			e.resume()
 			signal(r.notify)
 			r.publish()
@@ -113,13 +112,13 @@ func (r *Registrar) look(ctx context.Context, session driver.Session, e *entry, 
 		return false // forgotten meanwhile, and with it its alarms
 	case err != nil:
 	case there:
-		e.occupied(time.Now(), found)
+		e.contest.occupied(time.Now(), found)
 		r.reportContest(keyOf(i), e)
 		r.publish()
 	default:
-		e.occupant = nil
+		e.contest.occupant = nil
 	}
-	return e.occupant != nil
+	return e.contest.occupant != nil
 }
 
 // resyncAfter spreads the confirmations of many registrars. They come within each
@@ -167,7 +166,7 @@ func (r *Registrar) jobs() []job {
 	defer r.mu.Unlock()
 	var jobs []job
 	for _, e := range r.entries {
-		if !e.pending() || e.notBefore.After(now) {
+		if !e.pending() || e.next.notBefore.After(now) {
 			continue
 		}
 		jobs = append(jobs, job{e, e.instance, e.version, e.doubts, e.publishable()})
@@ -178,9 +177,9 @@ func (r *Registrar) jobs() []job {
 // pending reports whether a call is to be made, now or later.
 func (e *entry) pending() bool {
 	if e.publishable() {
-		return e.due
+		return e.next.due
 	}
-	return e.sent
+	return e.presence.sent
 }
 
 // nextDue returns when the next call may be made, if one is to be.
@@ -188,8 +187,8 @@ func (r *Registrar) nextDue() (at time.Time, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, e := range r.entries {
-		if e.pending() && (!ok || e.notBefore.Before(at)) {
-			at, ok = e.notBefore, true
+		if e.pending() && (!ok || e.next.notBefore.Before(at)) {
+			at, ok = e.next.notBefore, true
 		}
 	}
 	return at, ok
@@ -201,7 +200,7 @@ func (r *Registrar) confirmAll() {
 	defer r.mu.Unlock()
 	for _, e := range r.entries {
 		if e.publishable() {
-			e.due = true
+			e.next.due = true
 		}
 	}
 }
@@ -209,13 +208,13 @@ func (r *Registrar) confirmAll() {
 func (r *Registrar) register(ctx context.Context, session driver.Session, j job, bound time.Duration) error {
 	r.mu.Lock()
 	e := j.entry
-	e.sent = true
+	e.presence.sent = true
 	e.attempts++
-	contested := e.unlooked
-	e.unlooked = false
+	look := e.contest.unlooked
+	e.contest.unlooked = false
 	r.mu.Unlock()
 
-	if contested {
+	if look {
 		r.look(ctx, session, e, j.instance) // before it is replaced
 	}
 	err := r.call(ctx, r.config.CallTimeout, func(ctx context.Context) error { return session.Register(ctx, j.instance) })
@@ -224,7 +223,7 @@ func (r *Registrar) register(ctx context.Context, session driver.Session, j job,
 	defer r.mu.Unlock()
 	if err != nil {
 		// Whether it took effect is known only if the provider refused it.
-		e.unsure = e.unsure || driver.Retryable(err)
+		e.presence.unsure = e.presence.unsure || driver.Retryable(err)
 		if ctx.Err() != nil || errors.Is(err, driver.ErrSessionLost) {
 			return err
 		}
@@ -238,15 +237,15 @@ func (r *Registrar) register(ctx context.Context, session driver.Session, j job,
 		r.publish()
 		return err
 	}
-	e.unsure = false
+	e.presence.unsure = false
 	if e.version != j.version {
 		return nil // something else is desired by now
 	}
-	e.yielding = false
+	e.contest.yielding = false
 	e.confirmed = time.Now()
 	repaired := e.repair
 	// A snapshot that came meanwhile may show what happened after this call.
-	e.due, e.repair = e.doubts != j.doubts, false
+	e.next.due, e.repair = e.doubts != j.doubts, false
 	if r.expired {
 		return nil // the session was still there, but for how long? The next renewal tells
 	}
@@ -300,7 +299,7 @@ func (r *Registrar) deregister(ctx context.Context, session driver.Session, j jo
 		r.publish()
 		return err
 	}
-	if !e.recheck {
+	if !e.presence.recheck {
 		r.counters.Deregistrations++
 		r.log.Info("deregistered", "service", j.instance.Service, "instance_id", j.instance.InstanceID)
 	}
@@ -311,15 +310,11 @@ func (r *Registrar) deregister(ctx context.Context, session driver.Session, j jo
 	r.alarms.Clear(notRegistered, keyOf(j.instance).subject())
 	r.alarms.Clear(notRemoved, keyOf(j.instance).subject())
 	e.err = e.invalid
-	if e.shadowed {
-		e.err = fmt.Errorf("%w: %s", driver.ErrConflict, e.conflict)
+	if e.record.shadowed {
+		e.err = e.record.err()
 	}
-	if e.unsure {
-		// A call without an answer may yet arrive, behind this one.
-		e.unsure, e.recheck = false, true
-		e.notBefore = time.Now().Add(r.config.CallTimeout)
-	} else {
-		e.sent, e.recheck = false, false
+	if e.presence.removed() {
+		e.next.notBefore = time.Now().Add(r.config.CallTimeout)
 	}
 	if e.forgotten() {
 		r.forget(keyOf(e.instance))

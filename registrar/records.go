@@ -5,7 +5,19 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/musterhq/muster/discovery/driver"
 )
+
+// record is where the provider keeps an instance, if that may be another's place, too.
+type record struct {
+	key      string // empty if it is its own
+	conflict string // names those of the desired state that have the same record
+	shadowed bool   // one of them is registered there, and this one is not
+}
+
+// err is why a shadowed instance is not registered.
+func (r *record) err() error { return fmt.Errorf("%w: %s", driver.ErrConflict, r.conflict) }
 
 // settleRecords finds the desired instances that the provider would keep in one record, where
 // each would replace the other without end, and has one of them registered. It wants the lock
@@ -15,12 +27,12 @@ func (r *Registrar) settleRecords() {
 	r.records = make(map[string]int)
 	for _, e := range r.entries {
 		if !e.wanted || e.invalid != nil || e.evict {
-			e.record = ""
+			e.record.key = ""
 			continue
 		}
 		record := r.config.Registry.RecordKey(e.instance)
 		if record == "" {
-			e.record = ""
+			e.record.key = ""
 			e.shadow(false, "")
 			continue
 		}
@@ -33,7 +45,7 @@ func (r *Registrar) settleRecords() {
 			return cmp.Or(cmp.Compare(standing(b, record), standing(a, record)), compareKeys(a, b))
 		})
 		for n, e := range all {
-			e.record = record
+			e.record.key = record
 			if len(all) == 1 {
 				e.shadow(false, "")
 				continue
@@ -45,7 +57,7 @@ func (r *Registrar) settleRecords() {
 
 // standing is 1 if e is registered in record by now.
 func standing(e *entry, record string) int {
-	if e.record == record && !e.shadowed {
+	if e.record.key == record && !e.record.shadowed {
 		return 1
 	}
 	return 0

@@ -256,7 +256,7 @@ func (r *Registrar) renewedInPart(err error) {
 	r.alarms.Raise(sessionInPart, "", "addr", r.addrs(), "error", err)
 	for _, e := range r.entries {
 		if e.publishable() {
-			e.due = true
+			e.next.due = true
 		}
 	}
 	signal(r.notify)

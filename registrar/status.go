@@ -189,7 +189,7 @@ func (r *Registrar) publish() { r.changed.Store(struct{}{}) }
 func (r *Registrar) status() Status {
 	s := Status{Off: r.off, Stopped: r.stopped, Session: r.session, Warning: r.config.Registry.Warning(), Counters: r.counters}
 	for _, e := range r.entries {
-		if e.wanted || e.sent && !e.recheck {
+		if e.wanted || e.presence.sent && !e.presence.recheck {
 			s.Instances = append(s.Instances, e.status())
 		}
 	}
