@@ -27,14 +27,7 @@ func (k key) subject() string { return k.service + " " + k.id }
 
 // forget drops an entry that nothing is to be done about any more. It wants the lock held.
 func (r *Registrar) forget(k key) {
-	if e := r.entries[k]; e != nil {
-		r.unlist(e)
-	}
-	delete(r.entries, k)
-	delete(r.services[k.service], k)
-	if len(r.services[k.service]) == 0 {
-		delete(r.services, k.service)
-	}
+	r.entries.remove(k)
 	for _, kind := range []alarm.Kind{notRegistered, notRemoved, differs, contested} {
 		r.alarms.Forget(kind, k.subject())
 	}

@@ -11,7 +11,7 @@ import (
 // others. It wants the lock held.
 func (r *Registrar) watchServices() {
 	services := make(map[string]bool)
-	for _, e := range r.entries {
+	for _, e := range r.entries.all {
 		if e.publishable() {
 			services[e.instance.Service] = true
 		}
@@ -88,7 +88,7 @@ func (r *Registrar) compare(service string, instances []discovery.Instance, at t
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	differ := false
-	for k, e := range r.services[service] {
+	for k, e := range r.entries.services[service] {
 		if !e.publishable() {
 			continue
 		}
@@ -152,7 +152,7 @@ func (r *Registrar) reportContest(k key, e *entry) {
 func (r *Registrar) answersAgain() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, e := range r.entries {
+	for _, e := range r.entries.all {
 		if e.err != nil && !e.contest.yielding {
 			e.next.notBefore = time.Time{}
 		}

@@ -71,7 +71,7 @@ func (r *Registrar) sweep(ctx context.Context, session driver.Session) {
 func (r *Registrar) lookForOccupants(ctx context.Context, session driver.Session) {
 	r.mu.Lock()
 	var yielding []*entry
-	for _, e := range r.entries {
+	for _, e := range r.entries.all {
 		if e.contest.yielding && e.contest.occupant != nil {
 			yielding = append(yielding, e)
 		}
@@ -108,7 +108,7 @@ func (r *Registrar) look(ctx context.Context, session driver.Session, e *entry, 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case r.entries[keyOf(i)] != e:
+	case r.entries.all[keyOf(i)] != e:
 		return false // forgotten meanwhile, and with it its alarms
 	case err != nil:
 	case there:
@@ -165,7 +165,7 @@ func (r *Registrar) jobs() []job {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var jobs []job
-	for _, e := range r.entries {
+	for _, e := range r.entries.all {
 		if !e.pending() || e.next.notBefore.After(now) {
 			continue
 		}
@@ -186,7 +186,7 @@ func (e *entry) pending() bool {
 func (r *Registrar) nextDue() (at time.Time, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, e := range r.entries {
+	for _, e := range r.entries.all {
 		if e.pending() && (!ok || e.next.notBefore.Before(at)) {
 			at, ok = e.next.notBefore, true
 		}
@@ -198,7 +198,7 @@ func (r *Registrar) nextDue() (at time.Time, ok bool) {
 func (r *Registrar) confirmAll() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, e := range r.entries {
+	for _, e := range r.entries.all {
 		if e.publishable() {
 			e.next.due = true
 		}

@@ -24,8 +24,8 @@ func (r *record) err() error { return fmt.Errorf("%w: %s", driver.ErrConflict, r
 // held.
 func (r *Registrar) settleRecords() {
 	records := make(map[string][]*entry)
-	r.records = make(map[string]int)
-	for _, e := range r.entries {
+	r.entries.records = make(map[string]int)
+	for _, e := range r.entries.all {
 		if !e.wanted || e.invalid != nil || e.evict {
 			e.record.key = ""
 			continue
@@ -39,7 +39,7 @@ func (r *Registrar) settleRecords() {
 		records[record] = append(records[record], e)
 	}
 	for record, all := range records {
-		r.records[record] = len(all)
+		r.entries.records[record] = len(all)
 		// Who stands there stays, so that a new one takes nothing away.
 		slices.SortFunc(all, func(a, b *entry) int {
 			return cmp.Or(cmp.Compare(standing(b, record), standing(a, record)), compareKeys(a, b))
@@ -90,7 +90,7 @@ func conflictOf(e *entry, all []*entry, record string) string {
 func (r *Registrar) review() {
 	warnings := 0
 	first := ""
-	for _, e := range r.entries {
+	for _, e := range r.entries.all {
 		e.warning = ""
 		if !e.wanted || e.invalid != nil || e.evict {
 			continue

@@ -376,7 +376,7 @@ func TestOccupantOfWhatIsForgotten(t *testing.T) {
 			l.Fatal(err)
 		}
 		l.Registrar.mu.Lock()
-		e := l.entries[keyOf(a)]
+		e := l.entries.all[keyOf(a)]
 		l.Registrar.mu.Unlock()
 		if !l.look(l.Context(), occupiedSession{asked: func() {}}, e, a) || len(l.alarms.Raised(contested)) != 1 {
 			l.Fatal("an occupant is no alarm")

@@ -44,9 +44,6 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// StopTimeout bounds Stop where its context has no deadline.
-const StopTimeout = 5 * time.Second
-
 // ErrStopped is returned by what cannot come to pass after Stop.
 var ErrStopped = errors.New("registrar stopped")
 
@@ -67,22 +64,14 @@ type Registrar struct {
 	notify    chan struct{} // there may be something to register or to deregister
 	recovered chan struct{} // the provider answers again
 
-	stop    sync.Once
-	ended   chan driver.Session // takes the open session, or nil, when run returns
-	done    chan struct{}       // closed when everything has come to rest
-	stopErr error               // set before done is closed
+	end ending
 
 	changed watch.Value[struct{}] // stored with each change of what Status returns
 
 	mu       sync.Mutex
 	stopping bool
 	stopped  bool
-	entries  map[key]*entry
-	// The same by service, and how many entries are listed under each key and wanted at each
-	// record: what is looked up for each of many instances must not cost a look at all of them.
-	services map[string]map[key]*entry
-	listed   map[key]int
-	records  map[string]int
+	entries  entries
 	watching map[string]context.CancelFunc // by service
 	session  SessionStatus
 	expired  bool // the session is open and was not renewed within its TTL
@@ -104,11 +93,8 @@ func New(c Config) *Registrar {
 		log:       c.Logger.With("provider", c.Registry.Name()),
 		notify:    make(chan struct{}, 1),
 		recovered: make(chan struct{}, 1),
-		ended:     make(chan driver.Session, 1),
-		done:      make(chan struct{}),
-		entries:   make(map[key]*entry),
-		services:  make(map[string]map[key]*entry),
-		listed:    make(map[key]int),
+		end:       newEnding(),
+		entries:   newEntries(),
 		watching:  make(map[string]context.CancelFunc),
 	}
 	r.alarms = alarm.New(r.log)
@@ -118,9 +104,9 @@ func New(c Config) *Registrar {
 	}
 	r.publish()
 	if r.off != "" {
-		r.ended <- nil
+		r.end.session <- nil
 	} else {
-		go func() { r.ended <- r.run(r.running) }()
+		go func() { r.end.session <- r.run(r.running) }()
 	}
 	return r
 }
@@ -157,14 +143,14 @@ func (r *Registrar) Set(instances ...discovery.Instance) error {
 			errs = append(errs, err)
 		}
 		desired[k] = true
-		e, ok := r.entries[k]
-		if !ok {
+		e := r.entries.all[k]
+		if e == nil {
 			e = &entry{}
-			r.remember(k, e)
+			r.entries.add(k, e)
 		}
 		r.want(e, i, err, now)
 	}
-	for k, e := range r.entries {
+	for k, e := range r.entries.all {
 		if !desired[k] && e.wanted && !e.evict {
 			e.unwant()
 		}
@@ -216,7 +202,7 @@ func (r *Registrar) Evict(instances ...discovery.Instance) error {
 			continue
 		}
 		e := &entry{}
-		r.remember(keyOf(i), e)
+		r.entries.add(keyOf(i), e)
 		r.want(e, i, nil, now)
 		e.evict = true
 	}
@@ -230,21 +216,7 @@ func (r *Registrar) Evict(instances ...discovery.Instance) error {
 // knows reports whether i, as the provider lists it, is what it keeps of an instance that
 // is desired or about to go: it may be listed under another id. It wants the lock held.
 func (r *Registrar) knows(i discovery.Instance) bool {
-	k := keyOf(i)
-	if _, ok := r.entries[k]; ok || r.listed[k] > 0 {
-		return true
-	}
-	record := r.config.Registry.RecordKey(i)
-	return record != "" && r.records[record] > 0
-}
-
-// remember adds an entry. It wants the lock held.
-func (r *Registrar) remember(k key, e *entry) {
-	r.entries[k] = e
-	if r.services[k.service] == nil {
-		r.services[k.service] = make(map[key]*entry)
-	}
-	r.services[k.service][k] = e
+	return r.entries.have(keyOf(i), r.config.Registry.RecordKey(i))
 }
 
 // want makes i the instance of e, which readers see as the provider lists it. It wants the lock
@@ -255,18 +227,9 @@ func (r *Registrar) want(e *entry, i discovery.Instance, invalid error, now time
 		return
 	}
 	if !first {
-		r.unlist(e)
+		r.entries.unlist(e)
 	}
-	e.shown = r.config.Registry.Normalize(e.instance)
-	r.listed[keyOf(e.shown)]++
-}
-
-// unlist takes e out of what is counted by keys.
-func (r *Registrar) unlist(e *entry) {
-	k := keyOf(e.shown)
-	if r.listed[k]--; r.listed[k] == 0 {
-		delete(r.listed, k)
-	}
+	r.entries.list(e, r.config.Registry.Normalize(e.instance))
 }
 
 // Validate reports what keeps i from being registered, whatever the provider: no Service or
@@ -292,75 +255,6 @@ func validate(i discovery.Instance) error {
 		return fmt.Errorf("%w: instance at %s of service %q has no instance id, which tells it from its successor", driver.ErrInvalid, i.Addr, i.Service)
 	}
 	return nil
-}
-
-// Stop deregisters all instances by closing their session, or leaves them where Config.KeepOnStop
-// is set, and joins what the Registrar started. It returns when that is done or ctx ends, after
-// StopTimeout where ctx has no deadline, whatever the provider does; the error then says that the
-// registrations are left to their TTL. Stop is idempotent: further calls wait for the first and
-// return what it found.
-func (r *Registrar) Stop(ctx context.Context) error {
-	if _, bounded := ctx.Deadline(); !bounded {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, StopTimeout)
-		defer cancel()
-	}
-	r.stop.Do(func() {
-		r.mu.Lock()
-		r.stopping = true // from here on no watcher is added
-		r.mu.Unlock()
-		r.cancel()
-		go r.shutDown(ctx)
-	})
-	select {
-	case <-r.done:
-		return r.stopErr
-	case <-ctx.Done():
-	}
-	// The calls in flight end with ctx too, unless a driver ignores it: then they
-	// are not waited for.
-	timer := time.NewTimer(100 * time.Millisecond)
-	defer timer.Stop()
-	select {
-	case <-r.done:
-		return r.stopErr
-	case <-timer.C:
-		return r.abandoned(ctx.Err())
-	}
-}
-
-// shutDown is the part of Stop that may outlive its context, if a driver does.
-func (r *Registrar) shutDown(ctx context.Context) {
-	defer close(r.done)
-	session := <-r.ended
-	r.watchers.Wait()
-	if session != nil {
-		if r.config.KeepOnStop {
-			// If this fails, less than the TTL is left, and the session may be over by now.
-			if err := r.call(ctx, r.config.CallTimeout, session.Renew); err != nil {
-				r.log.Warn("session not renewed at the end", "error", err)
-			}
-			r.log.Info("left registered; the registrations end with their ttl unless a successor takes them over", "ttl", session.TTL())
-		} else if err := r.close(ctx, session); err != nil {
-			r.stopErr = r.abandoned(err)
-			r.log.Warn("not deregistered at the end", "ttl", session.TTL(), "error", err, "hint", "the registrations end with their ttl")
-		} else {
-			r.log.Info("deregistered")
-		}
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.stopped = true
-	r.alarms.Close()
-	r.session.Open = false
-	for _, e := range r.entries {
-		e.expired(ErrStopped)
-	}
-	r.publish()
-}
-
-func (r *Registrar) abandoned(err error) error {
-	return fmt.Errorf("registrar: could not deregister from provider %s; the registrations end with their TTL: %w", r.config.Registry.Name(), err)
 }
 
 // signal wakes the receiver of c, once if it is busy.

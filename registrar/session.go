@@ -119,23 +119,6 @@ func (r *Registrar) renew(ctx context.Context, session driver.Session, sent time
 
 var errNotRenewed = errors.New("session not renewed within its TTL")
 
-// close closes the session on the way out, with as many attempts as ctx allows.
-func (r *Registrar) close(ctx context.Context, session driver.Session) error {
-	retry := backoff.Backoff{Max: time.Second}
-	for {
-		err := r.call(ctx, r.config.CallTimeout, session.Close)
-		if err == nil || errors.Is(err, driver.ErrSessionLost) {
-			return nil
-		}
-		if errors.Is(err, driver.ErrClosed) {
-			return err // the driver is, by its user
-		}
-		if retry.Wait(ctx) != nil {
-			return err
-		}
-	}
-}
-
 // dispose closes a session that is lost, for the sake of what the driver keeps
 // for it. The provider has just answered; if it does not now, that is no matter.
 func (r *Registrar) dispose(ctx context.Context, session driver.Session) {
@@ -163,7 +146,7 @@ func (r *Registrar) openFailed(err error) {
 	r.counters.OpenErrors++
 	r.sessionFails(err)
 	r.session.Err = err
-	for _, e := range r.entries {
+	for _, e := range r.entries.all {
 		if e.publishable() {
 			e.err = err
 		}
@@ -194,7 +177,7 @@ func (r *Registrar) sessionLost(err error) {
 	r.session.Open = false
 	r.session.Err = err
 	r.counters.SessionsLost++
-	for k, e := range r.entries {
+	for k, e := range r.entries.all {
 		e.sessionLost(err)
 		if e.forgotten() {
 			r.forget(k)
@@ -211,7 +194,7 @@ func (r *Registrar) sessionLapsed(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.expired = true
-	for _, e := range r.entries {
+	for _, e := range r.entries.all {
 		e.expired(err)
 	}
 	r.alarms.Raise(sessionExpired, "", "ttl", r.session.TTL, "addr", r.addrs(), "error", err, "hint", "the registrations may be gone")
@@ -238,7 +221,7 @@ func (r *Registrar) renewed(sent time.Time, err error) {
 	if r.expired {
 		// The session lives after all; so may the registrations.
 		r.expired = false
-		for _, e := range r.entries {
+		for _, e := range r.entries.all {
 			if e.publishable() {
 				e.retryNow()
 			}
@@ -254,7 +237,7 @@ func (r *Registrar) renewedInPart(err error) {
 	defer r.mu.Unlock()
 	r.counters.RenewErrors++
 	r.alarms.Raise(sessionInPart, "", "addr", r.addrs(), "error", err)
-	for _, e := range r.entries {
+	for _, e := range r.entries.all {
 		if e.publishable() {
 			e.next.due = true
 		}

@@ -188,7 +188,7 @@ func (r *Registrar) publish() { r.changed.Store(struct{}{}) }
 // status wants the lock held.
 func (r *Registrar) status() Status {
 	s := Status{Off: r.off, Stopped: r.stopped, Session: r.session, Warning: r.config.Registry.Warning(), Counters: r.counters}
-	for _, e := range r.entries {
+	for _, e := range r.entries.all {
 		if e.wanted || e.presence.sent && !e.presence.recheck {
 			s.Instances = append(s.Instances, e.status())
 		}

@@ -19,8 +19,8 @@ var final = []string{
 	`node/call/server.go: m.log.Error("handler panicked"`,
 	`node/leave.go: n.log.Error("node ends"`,
 	`node/internal/membership/stop.go: m.log.Error("membership ends"`,
-	`registrar/registrar.go: r.log.Warn("not deregistered at the end"`,
-	`registrar/registrar.go: r.log.Warn("session not renewed at the end"`,
+	`registrar/stop.go: r.log.Warn("not deregistered at the end"`,
+	`registrar/stop.go: r.log.Warn("session not renewed at the end"`,
 }
 
 var (
