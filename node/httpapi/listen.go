@@ -34,19 +34,24 @@ func NewServer(api http.Handler, log *slog.Logger) *http.Server {
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
+		ConnState:         noteState,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 }
 
-// Bounded returns a listener that closes at once what comes while 512 connections of
-// it are open, so that a flood costs no more than these.
+// Bounded returns a listener that has 512 connections open at most, so that a flood costs no more
+// than these. What comes then takes the place of the one that has waited longest for a request, if
+// NewServer serves them: connections that ask for nothing keep no probe of health out. It is closed
+// at once if all are being answered.
 func Bounded(ln net.Listener) net.Listener {
-	return &bounded{Listener: ln, places: make(chan struct{}, maxConns)}
+	return &bounded{Listener: ln, open: make(map[*placed]struct{})}
 }
 
 type bounded struct {
 	net.Listener
-	places chan struct{}
+
+	mu   sync.Mutex
+	open map[*placed]struct{}
 }
 
 func (b *bounded) Accept() (net.Conn, error) {
@@ -55,19 +60,63 @@ func (b *bounded) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		select {
-		case b.places <- struct{}{}:
-			return &placed{Conn: c, free: sync.OnceFunc(func() { <-b.places })}, nil
-		default:
+		p := &placed{Conn: c, of: b, waits: time.Now()}
+		switch out, ok := b.place(p); {
+		case !ok:
 			c.Close()
+			continue
+		case out != nil:
+			out.Conn.Close() // whose reader learns of it
 		}
+		return p, nil
 	}
+}
+
+// place gives p a place, and returns whose that was if there was no other one. It is false if there
+// is none.
+func (b *bounded) place(p *placed) (out *placed, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.open) >= maxConns {
+		for o := range b.open {
+			if !o.answered && (out == nil || o.waits.Before(out.waits)) {
+				out = o
+			}
+		}
+		if out == nil {
+			return nil, false
+		}
+		delete(b.open, out)
+	}
+	b.open[p] = struct{}{}
+	return out, true
 }
 
 // placed is a connection that has a place.
 type placed struct {
 	net.Conn
-	free func()
+	of *bounded
+	// Under the lock of the listener: whether a request has come whole and is being answered, and
+	// otherwise since when one is waited for.
+	answered bool
+	waits    time.Time
+}
+
+// noteState is http.Server.ConnState. A connection is active once the head of a request was read.
+func noteState(c net.Conn, s http.ConnState) {
+	if secure, ok := c.(interface{ NetConn() net.Conn }); ok {
+		c = secure.NetConn()
+	}
+	p, ok := c.(*placed)
+	if !ok {
+		return
+	}
+	p.of.mu.Lock()
+	defer p.of.mu.Unlock()
+	p.answered = s == http.StateActive || s == http.StateHijacked
+	if s == http.StateIdle {
+		p.waits = time.Now()
+	}
 }
 
 // CloseWrite lets the server take the last word to the client before it closes.
@@ -79,6 +128,8 @@ func (p *placed) CloseWrite() error {
 }
 
 func (p *placed) Close() error {
-	defer p.free()
+	p.of.mu.Lock()
+	delete(p.of.open, p)
+	p.of.mu.Unlock()
 	return p.Conn.Close()
 }

@@ -377,6 +377,77 @@ func TestStreamsOfEventsAreBounded(t *testing.T) {
 	})
 }
 
+// Connections that ask for nothing, or for half of something, keep no probe of health out, and end
+// nothing that is being answered.
+func TestIdleConnectionsGiveWay(t *testing.T) {
+	_, addr := serveWith(t, httpapi.Options{}, func(s *http.Server) { s.ReadHeaderTimeout, s.ReadTimeout = time.Hour, time.Hour })
+	dial := func(text string) net.Conn {
+		t.Helper()
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		_ = c.SetDeadline(time.Now().Add(wait.Patience))
+		if _, err := io.WriteString(c, text); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	stream := bufio.NewReader(dial("GET " + httpapi.PathEvents + " HTTP/1.1\r\nHost: x\r\n\r\n"))
+	if response, err := http.ReadResponse(stream, nil); err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("the stream: %v", err)
+	}
+	oldest := dial("GET /v1/st")
+	for range 600 {
+		dial("")
+	}
+	for range 10 {
+		client := newClient(t, nil)
+		if response, body := ask(t, client, "http://"+addr+httpapi.PathHealth); response.StatusCode != http.StatusOK {
+			t.Errorf("a probe: status %d: %s", response.StatusCode, body)
+		}
+	}
+	if _, err := io.Copy(io.Discard, oldest); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the one that has waited longest is still there")
+	}
+	if line, err := stream.ReadString('\n'); err != nil {
+		t.Errorf("the stream has ended: %q, %v", line, err)
+	}
+}
+
+// Where all are being answered, what comes is closed at once.
+func TestAnsweredConnectionsStay(t *testing.T) {
+	_, addr := serveWith(t, httpapi.Options{MaxStreams: 1000}, nil)
+	dial := func() (*bufio.Reader, error) {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		_ = c.SetDeadline(time.Now().Add(wait.Patience))
+		_, _ = io.WriteString(c, "GET "+httpapi.PathEvents+" HTTP/1.1\r\nHost: x\r\n\r\n")
+		in := bufio.NewReader(c)
+		_, err = http.ReadResponse(in, nil)
+		return in, err
+	}
+	first, err := dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 511 {
+		if _, err := dial(); err != nil {
+			t.Fatalf("connection %d: %v", i+2, err)
+		}
+	}
+	if _, err := dial(); err == nil {
+		t.Error("one more is answered")
+	}
+	if _, err := first.ReadString('\n'); err != nil {
+		t.Errorf("the first has ended: %v", err)
+	}
+}
+
 // Who does not say what it wants, says too much, or will not stop is cut off.
 func TestRequestsAreBounded(t *testing.T) {
 	_, addr := serveWith(t, httpapi.Options{}, func(s *http.Server) {
