@@ -17,7 +17,8 @@ import (
 )
 
 const (
-	demoMostNodes       = 15 // all of them vote
+	demoPrefix          = "muster-demo-" // of the name of its directory
+	demoMostNodes       = 15             // all of them vote
 	demoFormTimeout     = 30 * time.Second
 	demoFailoverTimeout = 30 * time.Second
 	demoStopTimeout     = 10 * time.Second
@@ -47,7 +48,8 @@ func newDemoCommand() *cobra.Command {
 		Long: `Start agents as processes of their own on loopback, with a static list of peers,
 temporary data and free ports. Show the members and the master with its term,
 kill the master with SIGKILL, show the next one and the time that it took, and
-stop everything. Nothing is left behind.
+stop everything. Nothing is left behind. If the demo is killed, the next one removes
+its files.
 
 With --keep the cluster goes on running until Ctrl-C: try to kill, pause and stop
 its nodes. What the demo sees is printed, and a node that ended is started again
@@ -146,11 +148,15 @@ func newDemoCluster(nodes int) (*demoCluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "muster-demo-")
+	tidyDemos()
+	dir, err := os.MkdirTemp("", demoPrefix)
 	if err != nil {
 		return nil, err
 	}
 	c := &demoCluster{files: agentFiles{binary: binary, dir: dir}, agents: make(map[string]*agentProcess)}
+	if c.files.held, err = lockDemo(dir); err != nil {
+		return nil, errors.Join(err, c.close())
+	}
 	addrs, err := freeAddrs(2 * nodes)
 	if err != nil {
 		return nil, errors.Join(err, c.close())
@@ -326,5 +332,9 @@ func (c *demoCluster) close() error {
 	for _, agent := range live {
 		errs = append(errs, agent.stop(ctx))
 	}
-	return errors.Join(append(errs, os.RemoveAll(c.files.dir))...)
+	errs = append(errs, os.RemoveAll(c.files.dir))
+	if c.files.held != nil {
+		errs = append(errs, c.files.held.Close())
+	}
+	return errors.Join(errs...)
 }

@@ -28,6 +28,7 @@ type agentProcess struct {
 	config   string   // path of its YAML
 	args     []string // further ones of its command line
 	logFile  string
+	held     *os.File // of agentFiles
 	cmd      *exec.Cmd
 	exited   chan struct{} // closed when the process has ended
 	killed   bool          // by us
@@ -38,6 +39,7 @@ type agentProcess struct {
 type agentFiles struct {
 	binary string
 	dir    string
+	held   *os.File // what an agent has open while it runs; nil: nothing
 }
 
 // prepare writes the YAML of an agent, from its name and addresses and the keys of
@@ -61,6 +63,7 @@ func (f agentFiles) prepare(name, nodeAddr, httpAddr string, config map[string]a
 		return nil, err
 	}
 	p := &agentProcess{
+		held:     f.held,
 		name:     name,
 		nodeAddr: nodeAddr,
 		httpAddr: httpAddr,
@@ -82,6 +85,9 @@ func (p *agentProcess) start(binary string) error {
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = ownEnvironment()
 	cmd.SysProcAttr = childAttributes()
+	if p.held != nil {
+		cmd.ExtraFiles = []*os.File{p.held}
+	}
 	if err := cmd.Start(); err != nil {
 		return err
 	}
