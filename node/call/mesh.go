@@ -57,6 +57,8 @@ type Mesh struct {
 	rules   rules
 	server  *grpc.Server
 	running *gate // handlers
+	made    counts
+	served  counts
 	limits  limits
 	budget  budget // of what pools send again
 
@@ -122,7 +124,8 @@ func (m *Mesh) RegisterService(d *grpc.ServiceDesc, handlers any) {
 	m.server.RegisterService(d, handlers)
 }
 
-// GetServiceInfo is for services that tell about the others, as reflection.
+// GetServiceInfo returns the services that were registered, for those that tell about the others:
+// reflection.Register(mesh) works, with that package of gRPC.
 func (m *Mesh) GetServiceInfo() map[string]grpc.ServiceInfo { return m.server.GetServiceInfo() }
 
 // Start has the mesh serve the calls of members, announces its services to them, and returns. Until

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"runtime/debug"
 	"strconv"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -58,21 +59,25 @@ func (c masterContext) Value(key any) any {
 }
 
 func (m *Mesh) serveUnary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, _ error) {
+	began := time.Now()
 	md, err := m.serve(ctx, info.FullMethod, func(ctx context.Context) (err error) {
 		answer, err = handler(ctx, request)
 		return err
 	})
-	if md != nil {
+	m.served.add(info.FullMethod, resultOf(md, err), time.Since(began))
+	if err != nil {
 		_ = grpc.SetTrailer(ctx, md) // which fails in no handler
 	}
 	return answer, err
 }
 
 func (m *Mesh) serveStream(service any, s grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	began := time.Now()
 	md, err := m.serve(s.Context(), info.FullMethod, func(ctx context.Context) error {
 		return handler(service, &serverStream{s, ctx})
 	})
-	if md != nil {
+	m.served.add(info.FullMethod, resultOf(md, err), time.Since(began))
+	if err != nil {
 		s.SetTrailer(md)
 	}
 	return err
@@ -117,8 +122,11 @@ func (m *Mesh) serve(ctx context.Context, method string, handler func(context.Co
 	} else {
 		err = m.contain(ctx, handler)
 	}
-	if err == errUnknown {
+	switch {
+	case err == errUnknown:
 		return m.mark(markNoHandler, nil), status.Error(codes.Unimplemented, ErrNoHandler.Error())
+	case err != nil && md == nil:
+		md = m.mark(markFailed, nil)
 	}
 	return md, err
 }
