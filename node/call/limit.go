@@ -95,5 +95,7 @@ func serviceOf(method string) string {
 }
 
 // isTool reports whether a service is one that tells about the others, such as those of health and
-// reflection: it is not limited, and no reason to call a member.
-func isTool(service string) bool { return strings.HasPrefix(service, "grpc.") }
+// reflection, or is of the agent itself: it is not limited, and no reason to call a member.
+func isTool(service string) bool {
+	return strings.HasPrefix(service, "grpc.") || strings.HasPrefix(service, "muster.")
+}

@@ -36,6 +36,10 @@ type Options struct {
 	Limit  Limit
 	Limits map[string]Limit
 
+	// Forward are the services that other programs serve, by name. With any, all messages of
+	// services of this program are those of protobuf.
+	Forward map[string]Forward
+
 	// Server are further options of the server of gRPC, as for interceptors (with
 	// grpc.ChainUnaryInterceptor and grpc.ChainStreamInterceptor) and stats handlers. Credentials
 	// are those of the one port.
@@ -98,13 +102,21 @@ func Open(n *node.Node, o Options) (*Mesh, error) {
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	credentials := newLinked(n.Status().TLS != nil)
 	m.options.Client = append([]grpc.DialOption{grpc.WithTransportCredentials(credentials)}, o.Client...)
-	m.server = grpc.NewServer(append([]grpc.ServerOption{
+	server := []grpc.ServerOption{
 		grpc.Creds(credentials),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveTime / 2, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(m.serveUnary),
 		grpc.ChainStreamInterceptor(m.serveStream),
 		grpc.UnknownServiceHandler(m.serveUnknown),
-	}, o.Server...)...)
+	}
+	if len(o.Forward) > 0 {
+		server = append(server, grpc.ForceServerCodecV2(codec{}))
+	}
+	m.server = grpc.NewServer(append(server, o.Server...)...)
+	if err := m.addForwards(); err != nil {
+		m.cancel()
+		return nil, err
+	}
 	n.OnLeave(m.drain)
 	m.wg.Go(m.follow)
 	return m, nil

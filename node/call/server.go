@@ -2,7 +2,6 @@ package call
 
 import (
 	"context"
-	"errors"
 	"runtime/debug"
 	"strconv"
 	"time"
@@ -92,10 +91,7 @@ type serverStream struct {
 func (s *serverStream) Context() context.Context { return s.ctx }
 
 // errUnknown is that of serveUnknown.
-var errUnknown = errors.New("unknown method")
-
-// serveUnknown is the handler of all methods that have none.
-func (m *Mesh) serveUnknown(any, grpc.ServerStream) error { return errUnknown }
+var errUnknown = &refusal{markNoHandler, codes.Unimplemented, ErrNoHandler.Error()}
 
 // serve runs the handler of a call if it may be run here and now, and returns its error, and what
 // is to be in the trailer.
@@ -117,15 +113,19 @@ func (m *Mesh) serve(ctx context.Context, method string, handler func(context.Co
 	defer limit.leave()
 	var md metadata.MD
 	var err error
-	if claimed := metadata.ValueFromIncomingContext(ctx, termKey); len(claimed) == 1 {
+	claimed := metadata.ValueFromIncomingContext(ctx, termKey)
+	switch {
+	case len(claimed) == 1:
 		md, err = m.serveMaster(ctx, claimed[0], handler)
-	} else {
+	case m.options.Forward[serviceOf(method)].OnlyMaster:
+		md, err = m.serveMaster(ctx, "0", handler)
+	default:
 		err = m.contain(ctx, handler)
 	}
-	switch {
-	case err == errUnknown:
-		return m.mark(markNoHandler, nil), status.Error(codes.Unimplemented, ErrNoHandler.Error())
-	case err != nil && md == nil:
+	if r, ok := err.(*refusal); ok {
+		return m.mark(r.mark, nil), status.Error(r.code, r.text)
+	}
+	if err != nil && md == nil {
 		md = m.mark(markFailed, nil)
 	}
 	return md, err
@@ -146,7 +146,7 @@ func (m *Mesh) serveMaster(ctx context.Context, claimed string, handler func(con
 	defer cancel(nil)
 	defer context.AfterFunc(g.ctx, func() { cancel(context.Cause(g.ctx)) })()
 	err = m.contain(ctx, handler)
-	if err == errUnknown {
+	if _, ok := err.(*refusal); ok {
 		return nil, err
 	}
 	uncertain := err == nil
