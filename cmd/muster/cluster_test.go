@@ -33,13 +33,9 @@ type testCluster struct {
 // other.
 type providerConfig func(peers []string) map[string]any
 
-// staticProvider has all agents vote, with a grant of 2 s: one of the default is lost where four
-// clusters under the race detector share a slow machine.
+// staticProvider has all agents vote.
 func staticProvider(peers []string) map[string]any {
-	return map[string]any{
-		"provider":   map[string]any{"static": map[string]any{"peers": peers}},
-		"mastership": map[string]any{"ttl": "2s"},
-	}
+	return map[string]any{"provider": map[string]any{"static": map[string]any{"peers": peers}}}
 }
 
 // patientProvider is staticProvider with long grants, for tests of what a command does: one that

@@ -39,6 +39,21 @@
 //
 // A node in no cluster calls itself, and is its own master.
 //
+// # A cap for the whole cluster
+//
+// What a system behind the cluster can bear does not grow with the cluster. [Mesh.Cap] bounds what
+// all nodes do at a time, together, by name, with a total that any node can change at run time:
+//
+//	db := mesh.Cap("db")
+//	err := db.Init(ctx, 40)                // unless it is set
+//	ctx, release, err := db.Acquire(ctx)   // waits for a place
+//	defer release()
+//
+// Options.Caps puts methods under a cap. The master divides the total among the nodes that use it,
+// as leases, and there are never more places than the total, also across a failover: a new master
+// renews what the nodes have, and hands out the rest when all that the one before can have granted
+// is over. A place whose lease cannot be renewed is lost, and its context ends.
+//
 // # What it does not promise
 //
 // There is no order between two calls, and a call is not done exactly once: one that may be sent
@@ -55,11 +70,6 @@
 // They have no deadline of their own, and are sent once, to one instance. When that departs they
 // end with ErrLeft. Those to the master end when the handler returns, whose context ends with the
 // mastership.
-//
-// # Other programs
-//
-// A program in any language, beside the node, serves calls of members by [Forward], and makes calls
-// by a plain listener with [Mesh.Forwarding]: no message is looked at. The promises are the same.
 //
 // # Limits
 //

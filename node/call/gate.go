@@ -55,10 +55,3 @@ func (g *gate) wait(ctx context.Context) {
 	case <-ctx.Done():
 	}
 }
-
-// count returns how many are inside.
-func (g *gate) count() int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.inside
-}

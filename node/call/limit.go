@@ -75,9 +75,6 @@ func newLimits(o Options) (l limits, err error) {
 
 // of returns the limiter of a method.
 func (l limits) of(method string) *limiter {
-	if l.all == nil && len(l.service) == 0 {
-		return nil
-	}
 	service := serviceOf(method)
 	if own, ok := l.service[service]; ok {
 		return own
@@ -94,8 +91,11 @@ func serviceOf(method string) string {
 	return service
 }
 
+// ownServices begins the names of services that each mesh has.
+const ownServices = "muster."
+
 // isTool reports whether a service is one that tells about the others, such as those of health and
-// reflection, or is of the agent itself: it is not limited, and no reason to call a member.
+// reflection, or one that each mesh has: it is not limited, and no reason to call a member.
 func isTool(service string) bool {
-	return strings.HasPrefix(service, "grpc.") || strings.HasPrefix(service, "muster.")
+	return strings.HasPrefix(service, "grpc.") || strings.HasPrefix(service, ownServices)
 }

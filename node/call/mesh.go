@@ -36,9 +36,16 @@ type Options struct {
 	Limit  Limit
 	Limits map[string]Limit
 
-	// Forward are the services that other programs serve, by name. With any, all messages of
-	// services of this program are those of protobuf.
-	Forward map[string]Forward
+	// Caps puts methods under a Cap: the name of one for a service, or for one method, as
+	// /SERVICE/METHOD. A call waits for a place once the Limit has let it in, and until its
+	// deadline; the handler's context ends if the place is lost.
+	Caps map[string]string
+
+	// CapLease is after how long all is free that a master, or a node that is gone, has been
+	// granted of a Cap, and for how long at most a lowered total is exceeded. Places outlive a
+	// master that is gone by half of it. It is one for all nodes. 0: DefaultCapLease; 1 s at least,
+	// 5 min at most.
+	CapLease time.Duration
 
 	// Server are further options of the server of gRPC, as for interceptors (with
 	// grpc.ChainUnaryInterceptor and grpc.ChainStreamInterceptor) and stats handlers. Credentials
@@ -61,10 +68,9 @@ type Mesh struct {
 	rules   rules
 	server  *grpc.Server
 	running *gate // handlers
-	made    counts
-	served  counts
 	limits  limits
 	budget  budget // of what pools send again
+	caps    caps
 
 	ctx    context.Context // ends with Close, or with the node
 	cancel context.CancelFunc
@@ -90,6 +96,17 @@ func Open(n *node.Node, o Options) (*Mesh, error) {
 	if o.Timeout == 0 {
 		o.Timeout = DefaultTimeout
 	}
+	if o.CapLease == 0 {
+		o.CapLease = DefaultCapLease
+	}
+	if o.CapLease < minCapLease || o.CapLease > maxCapLease {
+		return nil, fmt.Errorf("call: cap lease %v: want %v to %v", o.CapLease, minCapLease, maxCapLease)
+	}
+	for method, name := range o.Caps {
+		if method == "" || !isCapName(name) {
+			return nil, fmt.Errorf("call: cap %q of %q: want a method, and letters, digits, dots, dashes and underscores", name, method)
+		}
+	}
 	limits, err := newLimits(o)
 	if err != nil {
 		return nil, err
@@ -102,21 +119,14 @@ func Open(n *node.Node, o Options) (*Mesh, error) {
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	credentials := newLinked(n.Status().TLS != nil)
 	m.options.Client = append([]grpc.DialOption{grpc.WithTransportCredentials(credentials)}, o.Client...)
-	server := []grpc.ServerOption{
+	m.server = grpc.NewServer(append([]grpc.ServerOption{
 		grpc.Creds(credentials),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveTime / 2, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(m.serveUnary),
 		grpc.ChainStreamInterceptor(m.serveStream),
 		grpc.UnknownServiceHandler(m.serveUnknown),
-	}
-	if len(o.Forward) > 0 {
-		server = append(server, grpc.ForceServerCodecV2(codec{}))
-	}
-	m.server = grpc.NewServer(append(server, o.Server...)...)
-	if err := m.addForwards(); err != nil {
-		m.cancel()
-		return nil, err
-	}
+	}, o.Server...)...)
+	m.serveCaps()
 	n.OnLeave(m.drain)
 	m.wg.Go(m.follow)
 	return m, nil
@@ -136,8 +146,7 @@ func (m *Mesh) RegisterService(d *grpc.ServiceDesc, handlers any) {
 	m.server.RegisterService(d, handlers)
 }
 
-// GetServiceInfo returns the services that were registered, for those that tell about the others:
-// reflection.Register(mesh) works, with that package of gRPC.
+// GetServiceInfo is for services that tell about the others, as reflection.
 func (m *Mesh) GetServiceInfo() map[string]grpc.ServiceInfo { return m.server.GetServiceInfo() }
 
 // Start has the mesh serve the calls of members, announces its services to them, and returns. Until
@@ -168,6 +177,7 @@ func (m *Mesh) Start() error {
 // A node that leaves needs no Close, which gives handlers no time to return.
 func (m *Mesh) Close() {
 	_ = m.node.Update(func(d *node.Details) { d.Tags = announced(d.Tags, nil) }) // as far as it runs
+	m.leaveCaps(m.ctx)
 	m.cancel()
 	m.wg.Wait()
 }
@@ -178,6 +188,7 @@ func (m *Mesh) drain(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
 	m.running.wait(ctx)
+	m.leaveCaps(ctx)
 }
 
 // follow closes the connections to members that depart, until the node ends or the mesh is closed,

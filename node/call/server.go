@@ -2,9 +2,9 @@ package call
 
 import (
 	"context"
+	"errors"
 	"runtime/debug"
 	"strconv"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -58,25 +58,21 @@ func (c masterContext) Value(key any) any {
 }
 
 func (m *Mesh) serveUnary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, _ error) {
-	began := time.Now()
 	md, err := m.serve(ctx, info.FullMethod, func(ctx context.Context) (err error) {
 		answer, err = handler(ctx, request)
 		return err
 	})
-	m.served.add(info.FullMethod, resultOf(md, err), time.Since(began))
-	if err != nil {
+	if md != nil {
 		_ = grpc.SetTrailer(ctx, md) // which fails in no handler
 	}
 	return answer, err
 }
 
 func (m *Mesh) serveStream(service any, s grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	began := time.Now()
 	md, err := m.serve(s.Context(), info.FullMethod, func(ctx context.Context) error {
 		return handler(service, &serverStream{s, ctx})
 	})
-	m.served.add(info.FullMethod, resultOf(md, err), time.Since(began))
-	if err != nil {
+	if md != nil {
 		s.SetTrailer(md)
 	}
 	return err
@@ -91,7 +87,10 @@ type serverStream struct {
 func (s *serverStream) Context() context.Context { return s.ctx }
 
 // errUnknown is that of serveUnknown.
-var errUnknown = &refusal{markNoHandler, codes.Unimplemented, ErrNoHandler.Error()}
+var errUnknown = errors.New("unknown method")
+
+// serveUnknown is the handler of all methods that have none.
+func (m *Mesh) serveUnknown(any, grpc.ServerStream) error { return errUnknown }
 
 // serve runs the handler of a call if it may be run here and now, and returns its error, and what
 // is to be in the trailer.
@@ -111,22 +110,24 @@ func (m *Mesh) serve(ctx context.Context, method string, handler func(context.Co
 		return nil, status.FromContextError(err).Err()
 	}
 	defer limit.leave()
-	var md metadata.MD
-	var err error
-	claimed := metadata.ValueFromIncomingContext(ctx, termKey)
+	ctx, release, err := m.enterCap(ctx, method)
 	switch {
-	case len(claimed) == 1:
+	case errors.Is(err, errStopped):
+		return m.mark(markNotReady, nil), status.Error(codes.Unavailable, "the node is leaving")
+	case ctx.Err() != nil:
+		return nil, status.FromContextError(ctx.Err()).Err()
+	case err != nil:
+		return m.mark(markOverloaded, nil), status.Error(codes.FailedPrecondition, err.Error())
+	}
+	defer release()
+	var md metadata.MD
+	if claimed := metadata.ValueFromIncomingContext(ctx, termKey); len(claimed) == 1 {
 		md, err = m.serveMaster(ctx, claimed[0], handler)
-	case m.options.Forward[serviceOf(method)].OnlyMaster:
-		md, err = m.serveMaster(ctx, "0", handler)
-	default:
+	} else {
 		err = m.contain(ctx, handler)
 	}
-	if r, ok := err.(*refusal); ok {
-		return m.mark(r.mark, nil), status.Error(r.code, r.text)
-	}
-	if err != nil && md == nil {
-		md = m.mark(markFailed, nil)
+	if err == errUnknown {
+		return m.mark(markNoHandler, nil), status.Error(codes.Unimplemented, ErrNoHandler.Error())
 	}
 	return md, err
 }
@@ -146,7 +147,7 @@ func (m *Mesh) serveMaster(ctx context.Context, claimed string, handler func(con
 	defer cancel(nil)
 	defer context.AfterFunc(g.ctx, func() { cancel(context.Cause(g.ctx)) })()
 	err = m.contain(ctx, handler)
-	if _, ok := err.(*refusal); ok {
+	if err == errUnknown {
 		return nil, err
 	}
 	uncertain := err == nil

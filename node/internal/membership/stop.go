@@ -3,7 +3,6 @@ package membership
 import (
 	"context"
 	"math/rand/v2"
-	"sync"
 	"time"
 )
 
@@ -14,26 +13,6 @@ const (
 	// lingerTime is how long it stays after that, for what is still in queues.
 	lingerTime = gossipInterval
 )
-
-// lifetime is that of a membership and its goroutines.
-type lifetime struct {
-	// ctx ends when everything stops. ended ends before that, when this membership
-	// is known to be over.
-	ctx    context.Context
-	cancel context.CancelFunc
-	ended  context.Context
-	finish context.CancelCauseFunc
-
-	stopping chan struct{} // serialises Leave, Close and the end by itself
-	wg       sync.WaitGroup
-}
-
-func newLifetime() *lifetime {
-	l := &lifetime{stopping: make(chan struct{}, 1)}
-	l.ctx, l.cancel = context.WithCancel(context.Background())
-	l.ended, l.finish = context.WithCancelCause(context.Background())
-	return l
-}
 
 // Leave tells the others that this node leaves and ends the membership. It returns
 // when all is closed, at the latest when ctx ends, with its error; what is left to
@@ -63,7 +42,7 @@ func (m *Membership) end(err error) {
 		return
 	}
 	m.log.Error("membership ends", "error", err)
-	m.life.finish(err)
+	m.finish(err)
 	// Not within wg, which stop waits for.
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
@@ -76,15 +55,15 @@ func (m *Membership) end(err error) {
 // ones wait for it.
 func (m *Membership) stop(ctx context.Context, farewell func()) error {
 	select { // first come, even with a context that has ended
-	case m.life.stopping <- struct{}{}:
+	case m.stopping <- struct{}{}:
 	default:
 		select {
-		case m.life.stopping <- struct{}{}:
+		case m.stopping <- struct{}{}:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
-	defer func() { <-m.life.stopping }()
+	defer func() { <-m.stopping }()
 	m.mu.Lock()
 	again := m.stopped
 	m.mu.Unlock()
@@ -93,7 +72,7 @@ func (m *Membership) stop(ctx context.Context, farewell func()) error {
 		m.mu.Lock()
 		m.stopped = true
 		m.mu.Unlock()
-		m.life.cancel()
+		m.cancel()
 		m.alarms.Close()
 		_ = m.ml.Shutdown() // logs what fails, and never returns it
 		_ = m.server.Close()
@@ -101,9 +80,9 @@ func (m *Membership) stop(ctx context.Context, farewell func()) error {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		m.life.wg.Wait()
+		m.wg.Wait()
 	}()
-	defer m.life.finish(nil)
+	defer m.finish(nil)
 	select {
 	case <-done:
 		return nil
@@ -127,14 +106,14 @@ func (m *Membership) sayGoodbye(ctx context.Context) {
 	defer cancel()
 	sent := make(chan struct{}, 1)
 	m.mu.Lock()
-	goodbye := message{kind: kindLeave, clusterID: m.table.self.clusterID, origin: m.name}
+	goodbye := message{kind: kindLeave, clusterID: m.table.clusterID, origin: m.name}
 	m.mu.Unlock()
 	// Both pieces of news travel in the same packets: memberlist's, and ours, which
 	// says that this is no failure and is sent more often. So we need not wait for
 	// the former, which could not be interrupted.
 	encoded := goodbye.encode()
 	m.sendGoodbye(encoded)
-	m.broadcasts.queue.QueueBroadcast(&broadcast{message: goodbye, encoded: encoded, finished: func() {
+	m.gossip.QueueBroadcast(&broadcast{message: goodbye, encoded: encoded, finished: func() {
 		select {
 		case sent <- struct{}{}:
 		default:
