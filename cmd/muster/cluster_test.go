@@ -33,9 +33,13 @@ type testCluster struct {
 // other.
 type providerConfig func(peers []string) map[string]any
 
-// staticProvider has all agents vote.
+// staticProvider has all agents vote, with a grant of 2 s: one of the default is lost where four
+// clusters under the race detector share a slow machine.
 func staticProvider(peers []string) map[string]any {
-	return map[string]any{"provider": map[string]any{"static": map[string]any{"peers": peers}}}
+	return map[string]any{
+		"provider":   map[string]any{"static": map[string]any{"peers": peers}},
+		"mastership": map[string]any{"ttl": "2s"},
+	}
 }
 
 // patientProvider is staticProvider with long grants, for tests of what a command does: one that

@@ -3,12 +3,13 @@ package call
 import (
 	"context"
 	"errors"
-	"sync/atomic"
+	"slices"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/stats"
+	grpcpeer "google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/musterhq/muster/node"
@@ -18,66 +19,39 @@ import (
 // attempt is what is known of one attempt to make a call, beside the error that gRPC returns.
 type attempt struct {
 	peer *peer
-	// sent says that the request is on its way: from then on the handler may run.
-	sent atomic.Bool
-	// trailer is what came back, with or without an answer. Nil: nothing did.
-	trailer atomic.Pointer[metadata.MD]
+	// from is who is at the other end of the connection on which the request was sent: from then
+	// on the handler may run. gRPC sets it for each call that has got a stream, however it ended,
+	// and sends a call again by itself only if the other end has said that it did not look at it.
+	from grpcpeer.Peer
+	// trailer is what came back, with or without an answer.
+	trailer metadata.MD
 }
 
-type attemptKey struct{}
-
-// tracker is the stats.Handler that notes into the attempt of a context what becomes of it.
-type tracker struct{}
-
-func (tracker) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
-
-func (tracker) HandleRPC(ctx context.Context, s stats.RPCStats) {
-	switch s.(type) {
-	case *stats.Begin, *stats.OutHeader, *stats.InTrailer, *stats.End:
-	default:
-		return
-	}
-	a, ok := ctx.Value(attemptKey{}).(*attempt)
-	if !ok {
-		return
-	}
-	switch s := s.(type) {
-	case *stats.Begin:
-		a.peer.pending.Add(1)
-		if s.IsTransparentRetryAttempt {
-			// gRPC sends it again by itself: the other end has said that it did not look at it.
-			a.sent.Store(false)
-		}
-	case *stats.OutHeader:
-		a.sent.Store(true)
-	case *stats.InTrailer:
-		a.trailer.Store(&s.Trailer)
-	case *stats.End:
-		a.peer.pending.Add(-1)
-	}
+// options are those of the caller, and those that note what becomes of the attempt.
+func (a *attempt) options(options []grpc.CallOption) []grpc.CallOption {
+	return append(slices.Clip(options), grpc.Peer(&a.from), grpc.Trailer(&a.trailer))
 }
 
-func (tracker) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
-
-func (tracker) HandleConn(context.Context, stats.ConnStats) {}
+func (a *attempt) sent() bool { return a.from.AuthInfo != nil }
 
 // outcome is how the attempt ended, with the error that gRPC has returned.
-func (a *attempt) outcome(ctx context.Context, p *peer, err error) outcome {
+func (a *attempt) outcome(ctx context.Context, err error) outcome {
+	p := a.peer
 	if err == nil {
 		return outcome{peer: p.to}
 	}
-	if md := a.trailer.Load(); md != nil {
-		o := p.judge(*md, err)
+	if mark := markOf(a.trailer, p.to.InstanceID); mark != "" {
+		o := p.judge(mark, a.trailer, err)
 		if over := ended(ctx); o.verdict == answered && over != nil && status.Code(err) == codeOf(over) {
 			o.err = &Error{Err: over, Peer: p.to, MayHaveRun: true} // the handler noticed it first
 		}
 		return o
 	}
 	o := outcome{verdict: notRun, peer: p.to}
-	if a.sent.Load() {
+	if a.sent() {
 		o.verdict = mayHaveRun
 	}
-	e := &Error{Peer: p.to, MayHaveRun: a.sent.Load()}
+	e := &Error{Peer: p.to, MayHaveRun: a.sent()}
 	o.err = e
 	switch closed := p.closed.Load(); {
 	case closed != nil:
@@ -86,10 +60,10 @@ func (a *attempt) outcome(ctx context.Context, p *peer, err error) outcome {
 		e.Err = ErrLeft
 	case ended(ctx) != nil:
 		e.Err = ended(ctx)
-	case a.sent.Load():
+	case a.sent():
 		if status.Code(err) != codes.Unavailable {
-			// It was broken off for another reason than the connection, as for a message that is
-			// too large: the caller's own, or of the handler's.
+			// Not the connection, but gRPC at one of the ends: a message that is too large, or that
+			// cannot be read.
 			return outcome{verdict: answered, err: err, peer: p.to}
 		}
 		e.Err, e.detail = ErrUnreachable, status.Convert(err).Message()
@@ -128,10 +102,10 @@ func (p *peer) notSent(e *Error, err error) {
 }
 
 // judge is the outcome of an attempt to which the other end has answered with an error.
-func (p *peer) judge(md metadata.MD, err error) outcome {
+func (p *peer) judge(mark string, md metadata.MD, err error) outcome {
 	e := &Error{Peer: p.to, detail: status.Convert(err).Message()}
 	o := outcome{verdict: notRun, err: e, peer: p.to}
-	switch markOf(md, p.to.InstanceID) {
+	switch mark {
 	case markNotMaster:
 		e.detail = ""
 		if m, ok := masterIn(md); ok {

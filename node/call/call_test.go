@@ -3,6 +3,8 @@ package call_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -13,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/musterhq/muster/internal/testing/wait"
 	"github.com/musterhq/muster/node"
@@ -90,6 +93,9 @@ func startAll(t *testing.T, n int, options ...nodetest.Option) (*nodetest.Cluste
 	}
 	return cluster, members
 }
+
+// calm keeps a master also on a loaded machine.
+func calm(c *node.Config) { c.Mastership.TTL = 10 * time.Second }
 
 func who(ctx context.Context, c grpc.ClientConnInterface) (string, error) {
 	return call.Invoke[string](ctx, c, "who", struct{}{})
@@ -222,16 +228,22 @@ func TestDefaultTimeout(t *testing.T) {
 	deadlines := make(chan time.Duration, 1)
 	call.Handle(m, "hang", func(ctx context.Context, _ struct{}) (string, error) {
 		deadline, _ := ctx.Deadline()
-		deadlines <- time.Until(deadline)
+		select {
+		case deadlines <- time.Until(deadline):
+		default:
+		}
 		<-ctx.Done()
 		return "", ctx.Err()
 	})
 	if err := m.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err = call.Invoke[string](t.Context(), m.Node(n.ID()), "hang", struct{}{}); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("%v", err)
-	}
+	wait.For(t, "a handler was called", func() bool { // before the deadline, on a loaded machine
+		if _, err = call.Invoke[string](t.Context(), m.Node(n.ID()), "hang", struct{}{}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("%v", err)
+		}
+		return len(deadlines) > 0
+	})
 	if left := <-deadlines; left > 20*time.Millisecond {
 		t.Errorf("the handler has %v left", left)
 	}
@@ -331,7 +343,16 @@ func TestClose(t *testing.T) {
 	}
 	next(t, a.entered)
 	next(t, b.entered)
+	toA := make(chan error, 1)
+	go func() {
+		_, err := call.Invoke[string](t.Context(), b.Mesh.Node(a.ID()), "hang", struct{}{})
+		toA <- err
+	}()
+	next(t, a.entered)
 	a.Mesh.Close()
+	if err := next(t, toA); !errors.Is(err, call.ErrUnreachable) || !call.MayHaveRun(err) {
+		t.Errorf("a call whose connection broke: %v", err)
+	}
 	for range 2 {
 		if err := next(t, results); !errors.Is(err, call.ErrLeft) || !errors.Is(err, node.ErrStopped) {
 			t.Errorf("%v", err)
@@ -343,8 +364,103 @@ func TestClose(t *testing.T) {
 	}
 }
 
+// Streams end as calls do.
+func TestStream(t *testing.T) {
+	cluster := nodetest.Start(t, 2, calm)
+	var members []*member
+	for _, n := range cluster.Nodes() {
+		members = append(members, start(t, n, func(m *call.Mesh) {
+			m.RegisterService(&grpc.ServiceDesc{ServiceName: "stream", HandlerType: (*any)(nil), Streams: []grpc.StreamDesc{{
+				StreamName: "Follow", ServerStreams: true,
+				Handler: func(_ any, s grpc.ServerStream) error {
+					c, _ := call.From(s.Context())
+					in := new(wrapperspb.StringValue)
+					if err := s.RecvMsg(in); err != nil {
+						return err
+					}
+					if err := s.SendMsg(wrapperspb.String(fmt.Sprint(c.NodeID, " ", c.Term))); err != nil {
+						return err
+					}
+					switch in.Value {
+					case "end":
+						return nil
+					case "fail":
+						return status.Error(codes.Unavailable, "as asked")
+					}
+					<-s.Context().Done()
+					return context.Cause(s.Context())
+				},
+			}}}, nil)
+		}))
+	}
+	a, b := members[0], members[1]
+	open := func(c grpc.ClientConnInterface, method, say string) (grpc.ClientStream, error) {
+		s, err := c.NewStream(t.Context(), &grpc.StreamDesc{StreamName: "Follow", ServerStreams: true}, method)
+		if err == nil {
+			err = errors.Join(s.SendMsg(wrapperspb.String(say)), s.CloseSend())
+		}
+		return s, err
+	}
+	receive := func(s grpc.ClientStream) (string, error) {
+		out := new(wrapperspb.StringValue)
+		err := s.RecvMsg(out)
+		return out.Value, err
+	}
+	for say, want := range map[string]func(error) bool{
+		"end": func(err error) bool { return err == io.EOF },
+		"fail": func(err error) bool {
+			return !errors.As(err, new(*call.Error)) && status.Code(err) == codes.Unavailable
+		},
+	} {
+		s, err := open(a.Mesh.Node(b.ID()), "/stream/Follow", say)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := receive(s); err != nil || got != a.ID()+" 0" {
+			t.Errorf("%s: %q, %v", say, got, err)
+		}
+		if _, err := receive(s); !want(err) {
+			t.Errorf("%s: %v", say, err)
+		}
+	}
+	if s, err := open(a.Mesh.Node(b.ID()), "/stream/Unknown", "end"); err == nil {
+		if _, err := receive(s); !errors.Is(err, call.ErrNoHandler) || call.MayHaveRun(err) {
+			t.Errorf("unknown method: %v", err)
+		}
+	} else {
+		t.Error(err)
+	}
+	if _, err := open(a.Mesh.Node("nobody"), "/stream/Follow", ""); !errors.Is(err, call.ErrLeft) {
+		t.Errorf("unknown node: %v", err)
+	}
+	// One to a member that leaves, and one to a master that is deposed.
+	wait.For(t, "the master serves", func() bool { _, err := who(t.Context(), a.Mesh.Master()); return err == nil })
+	toMaster, err := open(a.Mesh.Master(), "/stream/Follow", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := receive(toMaster); err != nil || got == a.ID()+" 0" {
+		t.Errorf("%q, %v", got, err)
+	}
+	cluster.Depose()
+	if _, err := receive(toMaster); status.Code(err) != codes.Unknown || !call.MayHaveRun(err) {
+		t.Errorf("the mastership ended: %v", err)
+	}
+	toB, err := open(a.Mesh.Node(b.ID()), "/stream/Follow", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := receive(toB); err != nil {
+		t.Fatal(err)
+	}
+	cluster.Leave(b.Node)
+	if _, err := receive(toB); !errors.Is(err, call.ErrLeft) || !call.MayHaveRun(err) {
+		t.Errorf("the member left: %v", err)
+	}
+}
+
 func TestMaster(t *testing.T) {
-	cluster, members := startAll(t, 3)
+	cluster, members := startAll(t, 3, calm)
 	for _, m := range members {
 		var c call.Caller
 		wait.For(t, "the master answers", func() (ok bool) { // its mesh was started after it became master
@@ -373,7 +489,7 @@ func TestMasterEnds(t *testing.T) {
 		"it does not, and may be":         {"deaf", call.Idempotent, nil, codes.OK},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cluster, members := startAll(t, 3)
+			cluster, members := startAll(t, 3, calm)
 			master := members[slices.IndexFunc(members, func(m *member) bool { return m.Node == cluster.Master() })]
 			ctx, cancel := context.WithTimeout(t.Context(), wait.Patience)
 			defer cancel()
@@ -386,11 +502,12 @@ func TestMasterEnds(t *testing.T) {
 				result <- err
 			}()
 			next(t, master.entered)
-			go cluster.Depose()
+			token, _ := master.Check()
+			cluster.Provider().EndMastership(master.Cluster())
 			if test.method == "hang" {
 				next(t, master.noticed)
 			}
-			wait.For(t, "mastership has ended", func() bool { return !isMasterIn(master, 1) })
+			wait.For(t, "mastership has ended", func() bool { return token.Check() != nil })
 			for _, m := range members {
 				close(m.free)
 			}
@@ -405,14 +522,8 @@ func TestMasterEnds(t *testing.T) {
 			if test.ctx == nil && ran != 1 || ran < 1 {
 				t.Errorf("it ran %d times", ran)
 			}
-			cluster.Master()
 		})
 	}
-}
-
-func isMasterIn(m *member, term node.Term) bool {
-	token, err := m.Check()
-	return err == nil && token.Term == term
 }
 
 // A master that is called in a higher term than its own reads the authority before it runs that.

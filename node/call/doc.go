@@ -71,6 +71,11 @@
 // end with ErrLeft. Those to the master end when the handler returns, whose context ends with the
 // mastership.
 //
+// # Other programs
+//
+// A program in any language, beside the node, serves calls of members by [Forward], and makes calls
+// by a plain listener with [Mesh.Forwarding]: no message is looked at. The promises are the same.
+//
 // # Limits
 //
 // Messages have 4 MiB at most: see grpc.MaxRecvMsgSize. There is one connection to each instance

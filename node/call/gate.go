@@ -55,3 +55,10 @@ func (g *gate) wait(ctx context.Context) {
 	case <-ctx.Done():
 	}
 }
+
+// count returns how many are inside.
+func (g *gate) count() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.inside
+}

@@ -75,6 +75,9 @@ func newLimits(o Options) (l limits, err error) {
 
 // of returns the limiter of a method.
 func (l limits) of(method string) *limiter {
+	if l.all == nil && len(l.service) == 0 {
+		return nil
+	}
 	service := serviceOf(method)
 	if own, ok := l.service[service]; ok {
 		return own

@@ -36,6 +36,10 @@ type Options struct {
 	Limit  Limit
 	Limits map[string]Limit
 
+	// Forward are the services that other programs serve, by name. With any, all messages of
+	// services of this program are those of protobuf.
+	Forward map[string]Forward
+
 	// Caps puts methods under a Cap: the name of one for a service, or for one method, as
 	// /SERVICE/METHOD. A call waits for a place once the Limit has let it in, and until its
 	// deadline; the handler's context ends if the place is lost.
@@ -68,6 +72,8 @@ type Mesh struct {
 	rules   rules
 	server  *grpc.Server
 	running *gate // handlers
+	made    counts
+	served  counts
 	limits  limits
 	budget  budget // of what pools send again
 	caps    caps
@@ -119,14 +125,22 @@ func Open(n *node.Node, o Options) (*Mesh, error) {
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	credentials := newLinked(n.Status().TLS != nil)
 	m.options.Client = append([]grpc.DialOption{grpc.WithTransportCredentials(credentials)}, o.Client...)
-	m.server = grpc.NewServer(append([]grpc.ServerOption{
+	server := []grpc.ServerOption{
 		grpc.Creds(credentials),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveTime / 2, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(m.serveUnary),
 		grpc.ChainStreamInterceptor(m.serveStream),
 		grpc.UnknownServiceHandler(m.serveUnknown),
-	}, o.Server...)...)
+	}
+	if len(o.Forward) > 0 {
+		server = append(server, grpc.ForceServerCodecV2(codec{}))
+	}
+	m.server = grpc.NewServer(append(server, o.Server...)...)
 	m.serveCaps()
+	if err := m.addForwards(); err != nil {
+		m.cancel()
+		return nil, err
+	}
 	n.OnLeave(m.drain)
 	m.wg.Go(m.follow)
 	return m, nil
@@ -146,7 +160,8 @@ func (m *Mesh) RegisterService(d *grpc.ServiceDesc, handlers any) {
 	m.server.RegisterService(d, handlers)
 }
 
-// GetServiceInfo is for services that tell about the others, as reflection.
+// GetServiceInfo returns the services that were registered, for those that tell about the others:
+// reflection.Register(mesh) works, with that package of gRPC.
 func (m *Mesh) GetServiceInfo() map[string]grpc.ServiceInfo { return m.server.GetServiceInfo() }
 
 // Start has the mesh serve the calls of members, announces its services to them, and returns. Until

@@ -56,7 +56,6 @@ func newPeer(n *node.Node, member node.Member, options []grpc.DialOption) (*peer
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
 		grpc.WithIdleTimeout(idleTimeout),
-		grpc.WithStatsHandler(tracker{}),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithDisableRetry(), // what is sent again, and where to, is decided here
 		grpc.WithNoProxy(),

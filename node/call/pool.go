@@ -69,7 +69,7 @@ const callTag = "call:"
 // Members announce their services as tags that begin with "call:". A stream is opened at one of
 // them; if that refuses it, Recv returns the error.
 func (m *Mesh) Pool(p Pool) grpc.ClientConnInterface {
-	return &pool{mesh: m, Pool: p, members: make(map[string]candidates)}
+	return counted{&pool{mesh: m, Pool: p, members: make(map[string]candidates)}, m}
 }
 
 type pool struct {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"runtime/debug"
 	"strconv"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -58,21 +59,25 @@ func (c masterContext) Value(key any) any {
 }
 
 func (m *Mesh) serveUnary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, _ error) {
+	began := time.Now()
 	md, err := m.serve(ctx, info.FullMethod, func(ctx context.Context) (err error) {
 		answer, err = handler(ctx, request)
 		return err
 	})
-	if md != nil {
+	m.served.add(info.FullMethod, resultOf(md, err), time.Since(began))
+	if err != nil {
 		_ = grpc.SetTrailer(ctx, md) // which fails in no handler
 	}
 	return answer, err
 }
 
 func (m *Mesh) serveStream(service any, s grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	began := time.Now()
 	md, err := m.serve(s.Context(), info.FullMethod, func(ctx context.Context) error {
 		return handler(service, &serverStream{s, ctx})
 	})
-	if md != nil {
+	m.served.add(info.FullMethod, resultOf(md, err), time.Since(began))
+	if err != nil {
 		s.SetTrailer(md)
 	}
 	return err
@@ -87,10 +92,7 @@ type serverStream struct {
 func (s *serverStream) Context() context.Context { return s.ctx }
 
 // errUnknown is that of serveUnknown.
-var errUnknown = errors.New("unknown method")
-
-// serveUnknown is the handler of all methods that have none.
-func (m *Mesh) serveUnknown(any, grpc.ServerStream) error { return errUnknown }
+var errUnknown = &refusal{markNoHandler, codes.Unimplemented, ErrNoHandler.Error()}
 
 // serve runs the handler of a call if it may be run here and now, and returns its error, and what
 // is to be in the trailer.
@@ -121,13 +123,20 @@ func (m *Mesh) serve(ctx context.Context, method string, handler func(context.Co
 	}
 	defer release()
 	var md metadata.MD
-	if claimed := metadata.ValueFromIncomingContext(ctx, termKey); len(claimed) == 1 {
+	claimed := metadata.ValueFromIncomingContext(ctx, termKey)
+	switch {
+	case len(claimed) == 1:
 		md, err = m.serveMaster(ctx, claimed[0], handler)
-	} else {
+	case m.options.Forward[serviceOf(method)].OnlyMaster:
+		md, err = m.serveMaster(ctx, "0", handler)
+	default:
 		err = m.contain(ctx, handler)
 	}
-	if err == errUnknown {
-		return m.mark(markNoHandler, nil), status.Error(codes.Unimplemented, ErrNoHandler.Error())
+	if r, ok := err.(*refusal); ok {
+		return m.mark(r.mark, nil), status.Error(r.code, r.text)
+	}
+	if err != nil && md == nil {
+		md = m.mark(markFailed, nil)
 	}
 	return md, err
 }
@@ -147,7 +156,7 @@ func (m *Mesh) serveMaster(ctx context.Context, claimed string, handler func(con
 	defer cancel(nil)
 	defer context.AfterFunc(g.ctx, func() { cancel(context.Cause(g.ctx)) })()
 	err = m.contain(ctx, handler)
-	if err == errUnknown {
+	if _, ok := err.(*refusal); ok {
 		return nil, err
 	}
 	uncertain := err == nil

@@ -30,19 +30,19 @@ func isIdempotent(ctx context.Context) bool { return ctx.Value(idempotentKey{}) 
 // it begins, and for no later one. If there is none it ends at once with ErrLeft, and if that
 // instance departs meanwhile, at once as well. It is sent once.
 func (m *Mesh) Node(id string) grpc.ClientConnInterface {
-	return target{m, func() (*peer, error) {
+	return counted{target{m, func() (*peer, error) {
 		member, ok := byID(m.node.View(), id)
 		if !ok {
 			return nil, ErrLeft
 		}
 		return m.peer(member.InstanceID)
-	}}
+	}}, m}
 }
 
 // Member is Node for the instance that to is, also when the call is made later: once that has
 // departed it is ErrLeft.
 func (m *Mesh) Member(to node.Member) grpc.ClientConnInterface {
-	return target{m, func() (*peer, error) { return m.peer(to.InstanceID) }}
+	return counted{target{m, func() (*peer, error) { return m.peer(to.InstanceID) }}, m}
 }
 
 // target is the way to one instance, which find returns for each call.
@@ -81,7 +81,7 @@ func (t target) NewStream(ctx context.Context, desc *grpc.StreamDesc, method str
 // ends with the handler's error, or with ErrUncertain.
 //
 // A stream is opened at one master. If that refuses it, Recv returns the error.
-func (m *Mesh) Master() grpc.ClientConnInterface { return masterTarget{m} }
+func (m *Mesh) Master() grpc.ClientConnInterface { return counted{masterTarget{m}, m} }
 
 type masterTarget struct{ mesh *Mesh }
 
@@ -171,26 +171,30 @@ func (m *Mesh) bound(ctx context.Context) (context.Context, context.CancelFunc) 
 
 // invoke makes one attempt.
 func (p *peer) invoke(ctx context.Context, method string, args, reply any, options []grpc.CallOption) outcome {
-	a := &attempt{peer: p}
-	err := p.conn.Invoke(context.WithValue(ctx, attemptKey{}, a), method, args, reply, options...)
-	return a.outcome(ctx, p, err)
+	p.pending.Add(1)
+	defer p.pending.Add(-1)
+	a := attempt{peer: p}
+	err := p.conn.Invoke(ctx, method, args, reply, a.options(options)...)
+	return a.outcome(ctx, err)
 }
 
 // stream opens a stream, and reports why if it does not.
 func (p *peer) stream(ctx context.Context, desc *grpc.StreamDesc, method string, options []grpc.CallOption) (grpc.ClientStream, outcome) {
+	p.pending.Add(1)
+	over := sync.OnceFunc(func() { p.pending.Add(-1) })
 	a := &attempt{peer: p}
-	s, err := p.conn.NewStream(context.WithValue(ctx, attemptKey{}, a), desc, method, options...)
+	s, err := p.conn.NewStream(ctx, desc, method, append(a.options(options), grpc.OnFinish(func(error) { over() }))...)
 	if err != nil {
-		return nil, a.outcome(ctx, p, err)
+		over()
+		return nil, a.outcome(ctx, err)
 	}
-	return &clientStream{ClientStream: s, ctx: ctx, peer: p, attempt: a, method: method}, outcome{peer: p.to}
+	return &clientStream{ClientStream: s, ctx: ctx, attempt: a, method: method}, outcome{peer: p.to}
 }
 
 // clientStream is a stream whose errors are those of this package.
 type clientStream struct {
 	grpc.ClientStream
 	ctx     context.Context
-	peer    *peer
 	attempt *attempt
 	method  string
 
@@ -213,7 +217,7 @@ func (s *clientStream) ended(err error) error {
 		return err
 	}
 	s.once.Do(func() {
-		o := s.attempt.outcome(s.ctx, s.peer, err)
+		o := s.attempt.outcome(s.ctx, err)
 		s.err = wrap(s.method, o.err, o.verdict == mayHaveRun)
 	})
 	return s.err

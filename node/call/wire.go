@@ -24,8 +24,9 @@ const (
 	masterKey = "muster-master-bin"
 )
 
-// The marks. Without one, what came back is the handler's.
+// The marks. Each error has one, unless it is of gRPC itself.
 const (
+	markFailed     = "failed"     // run with the error that came back
 	markNotMaster  = "not-master" // not run: the node is not master; see masterKey
 	markNotReady   = "not-ready"  // not run: the node serves no calls now
 	markNoHandler  = "no-handler" // not run: the method is not known

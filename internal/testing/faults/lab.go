@@ -45,6 +45,8 @@ type Options struct {
 
 // Lab is a cluster under attack.
 type Lab struct {
+	*journal
+
 	Net   *netlab.Net
 	Hosts []*Host // all that are to run
 	Rand  *rand.Rand
@@ -56,7 +58,6 @@ type Lab struct {
 	dir         string // of all files
 	worker      string // the program
 	store       *store
-	proxied     bool
 	expect      int
 	voters      []string
 	ttl         time.Duration // as configured, 0 for the default
@@ -65,19 +66,9 @@ type Lab struct {
 	registerURL string
 	wrappers    []*wrapper
 	client      http.Client
-	began       int64
 	background  sync.WaitGroup // waits for processes
-
-	mu     sync.Mutex
-	cuts   []checker.Fault // of hosts from each other and from the store, which HealNet ends
-	stalls []checker.Fault
-	outs   []checker.Fault // of the store
-	// forgotten is when the records of the cluster were wiped or restored.
-	forgotten []int64
-	events    []string
-	counts    map[string]int // faults by kind
-	bounds    checker.Bounds
-	broken    bool // what the checker finds is wanted
+	bounds      checker.Bounds
+	broken      bool // what the checker finds is wanted
 }
 
 // New makes the hosts and starts the servers, and no node.
@@ -96,9 +87,8 @@ func New(t testing.TB, o Options) *Lab {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(o.Name))
 	l := &Lab{
-		t: t, options: o, cluster: "orders", dir: t.TempDir(), worker: build(t, workerPackage), Net: netlab.New(t),
-		Rand: rand.New(rand.NewPCG(o.Seed, h.Sum64())), proxied: o.Proxied, expect: o.Nodes, ttl: o.TTL,
-		began: now(), counts: make(map[string]int),
+		journal: newJournal(), t: t, options: o, cluster: "orders", dir: t.TempDir(), worker: build(t, workerPackage), Net: netlab.New(t),
+		Rand: rand.New(rand.NewPCG(o.Seed, h.Sum64())), expect: o.Nodes, ttl: o.TTL,
 	}
 	l.registerURL = l.register.serve(t, l.Net.Self()+":9000")
 	l.bounds = bounds(o)
@@ -236,9 +226,7 @@ func (l *Lab) watchStalls(ctx context.Context) {
 		at := now()
 		if late := time.Duration(at-last) - interval; late > stallLimit {
 			l.logf("the machine stood still for %v", late.Round(time.Millisecond))
-			l.mu.Lock()
-			l.stalls = append(l.stalls, checker.Fault{Kind: checker.Stall, Begin: at - int64(late), End: at})
-			l.mu.Unlock()
+			l.stall(at, late)
 		}
 		last = at
 	}
@@ -261,14 +249,12 @@ func (l *Lab) watchStore() {
 			if ctx.Err() != nil {
 				return
 			}
-			l.mu.Lock()
-			switch last := len(l.outs) - 1; {
+			switch {
 			case !takes && !out:
-				l.outs = append(l.outs, checker.Fault{Kind: checker.StoreOut, Begin: asked})
+				l.storeOut(asked)
 			case takes && out:
-				l.outs[last].End = now()
+				l.storeBack()
 			}
-			l.mu.Unlock()
 			out = !takes
 			select {
 			case <-tick.C:
@@ -281,28 +267,6 @@ func (l *Lab) watchStore() {
 		stop()
 		<-done
 	})
-}
-
-// logf notes what was done, and when.
-func (l *Lab) logf(format string, args ...any) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	at := now()
-	l.events = append(l.events, fmt.Sprintf("%8.3f  %.6f  %s", time.Duration(at-l.began).Seconds(), time.Duration(at).Seconds(), fmt.Sprintf(format, args...)))
-}
-
-// inject counts a fault of the kind.
-func (l *Lab) inject(kind string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.counts[kind]++
-}
-
-// forgets has the checker know that the records of before are gone.
-func (l *Lab) forgets() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.forgotten = append(l.forgotten, now())
 }
 
 // StartAll starts a node on every host that has none.
@@ -566,10 +530,8 @@ func names(groups ...[]*Host) string {
 
 // noteCuts has the checker know, once they are in force.
 func (l *Lab) noteCuts(ways ...[2]*Host) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	for _, w := range ways {
-		l.cuts = append(l.cuts, checker.Fault{Kind: checker.Cut, From: w[0].Name(), To: w[1].Name(), Begin: now()})
+		l.cut(checker.Fault{Kind: checker.Cut, From: w[0].Name(), To: w[1].Name()})
 	}
 }
 
@@ -591,11 +553,9 @@ func (l *Lab) CutStore(mode netlab.Mode, hosts ...*Host) {
 			l.Net.Cut(ip, h.IP(), mode)
 		}
 	}
-	l.mu.Lock()
 	for _, h := range hosts {
-		l.cuts = append(l.cuts, checker.Fault{Kind: checker.StoreCut, Host: h.Name(), Begin: now()})
+		l.cut(checker.Fault{Kind: checker.StoreCut, Host: h.Name()})
 	}
-	l.mu.Unlock()
 	l.logf("%s cut off from the store", names(hosts))
 }
 
@@ -622,13 +582,7 @@ func (l *Lab) HoldStore(by time.Duration, hosts ...*Host) {
 // HealNet ends all faults of the network and of the ways to the store.
 func (l *Lab) HealNet() {
 	l.t.Helper()
-	l.mu.Lock()
-	for i := range l.cuts { // before: they hear each other at the latest from here on
-		if l.cuts[i].End == 0 {
-			l.cuts[i].End = now()
-		}
-	}
-	l.mu.Unlock()
+	l.cutsEnd()
 	l.Net.Heal()
 	for _, ways := range l.store.proxies {
 		for _, way := range ways {

@@ -118,7 +118,7 @@ func (s *store) config(h *Host) map[string]any {
 
 // addrs are the servers as a host is told of them.
 func (s *store) addrs(h *Host) (addrs []string) {
-	if !s.lab.proxied {
+	if !s.lab.options.Proxied {
 		for _, server := range s.seenBy(h) {
 			addrs = append(addrs, server.Addr())
 		}
@@ -144,10 +144,10 @@ func (s *store) ways(h *Host) []*faultproxy.TCP {
 
 // ips are the addresses at which hosts find the servers, and their agents do.
 func (s *store) ips() (ips []string) {
-	if s.lab.proxied {
+	if s.lab.options.Proxied {
 		ips = append(ips, s.lab.Net.Middle())
 	}
-	if s.lab.proxied && len(s.agents) == 0 {
+	if s.lab.options.Proxied && len(s.agents) == 0 {
 		return ips
 	}
 	for _, h := range s.places {

@@ -91,12 +91,7 @@ func (l *Lab) Verify() checker.Report {
 // now. The checker says what is missing.
 func (l *Lab) gatesOpen() {
 	l.t.Helper()
-	highest, since := 0, int64(0)
-	l.mu.Lock()
-	if n := len(l.forgotten); n > 0 {
-		since = l.forgotten[n-1]
-	}
-	l.mu.Unlock()
+	highest, since := 0, l.lastForgotten()
 	reached := func(h *Host) (version int) {
 		notes, err := h.readNotes()
 		if err != nil {
@@ -209,10 +204,7 @@ func (l *Lab) listed(ctx context.Context, run *checker.Run) bool {
 // were wrong. It returns the histories as they were recorded.
 func (l *Lab) load(run *checker.Run) (recorded []checker.Log, err error) {
 	run.Applied = l.register.log()
-	l.mu.Lock()
-	run.Faults = slices.Concat(l.cuts, l.stalls, l.outs)
-	run.Forgotten = slices.Clone(l.forgotten)
-	l.mu.Unlock()
+	run.Faults, run.Forgotten = l.faults()
 	for _, h := range slices.Concat(l.Hosts, l.retired) {
 		run.Lives = append(run.Lives, h.lives...)
 		run.Faults = append(run.Faults, h.pauses...)
@@ -310,7 +302,7 @@ func (l *Lab) report(r checker.Report) {
 		l.t.Logf("the machine stood still for %v in all", r.Stalled.Round(time.Millisecond))
 	}
 	if l.t.Failed() || os.Getenv("KEEP") != "" {
-		l.t.Logf("what was done:\n%s\nwhat was recorded is kept in %s", strings.Join(l.events, "\n"), l.keep())
+		l.t.Logf("what was done:\n%s\nwhat was recorded is kept in %s", l.text(), l.keep())
 	}
 }
 
@@ -322,7 +314,7 @@ func (l *Lab) keep() string {
 	_ = os.RemoveAll(dir)
 	err := os.MkdirAll(dir, 0o755)
 	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, "events"), []byte(strings.Join(l.events, "\n")+"\n"), 0o644)
+		err = os.WriteFile(filepath.Join(dir, "events"), []byte(l.text()+"\n"), 0o644)
 	}
 	for _, h := range slices.Concat(l.Hosts, l.retired) {
 		for _, suffix := range []string{".yaml", ".history", ".notes", ".log"} {

@@ -19,6 +19,8 @@ type tool struct {
 	module string
 	// tags are those of the build, separated by commas.
 	tags string
+	// compile are flags of the compiler for all packages of the program.
+	compile string
 	// pkg is the main package.
 	pkg string
 	// env names the variable that may hold the path of a program to be used
@@ -77,7 +79,7 @@ func (t tool) build(module, program string) error {
 	}
 	defer os.RemoveAll(tmp)
 	out := filepath.Join(tmp, filepath.Base(program))
-	cmd := exec.Command("go", "build", "-C", module, "-trimpath", "-tags", t.tags, "-o", out, t.pkg)
+	cmd := exec.Command("go", "build", "-C", module, "-trimpath", "-tags", t.tags, "-gcflags=all="+t.compile, "-o", out, t.pkg)
 	// The flags of the tests are none of the server's: it is built alike whichever test
 	// asks.
 	cmd.Env = append(os.Environ(), "GOFLAGS=", "GOWORK=off", "CGO_ENABLED=0")
@@ -109,7 +111,7 @@ func (t tool) moduleDir() (string, error) {
 // cacheKey names what the program is built from.
 func (t tool) cacheKey(module string) (string, error) {
 	h := sha256.New()
-	fmt.Fprintln(h, t.pkg+t.tags, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	fmt.Fprintln(h, t.pkg+t.tags+t.compile, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	for _, name := range []string{"go.mod", "go.sum"} {
 		b, err := os.ReadFile(filepath.Join(module, name))
 		if err != nil {

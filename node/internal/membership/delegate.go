@@ -166,5 +166,5 @@ func (c callbacks) NotifyLeave(n *memberlist.Node) {
 func (c callbacks) NodeMeta(int) []byte {
 	c.m.mu.Lock()
 	defer c.m.mu.Unlock()
-	return c.m.meta
+	return c.m.table.self.meta
 }

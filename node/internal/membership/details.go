@@ -32,7 +32,7 @@ func (m *Membership) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+pathDetails, func(w http.ResponseWriter, _ *http.Request) {
 		m.mu.Lock()
-		body := m.details.json
+		body := m.table.self.details.json
 		m.mu.Unlock()
 		reply(w, body)
 	})
@@ -55,7 +55,7 @@ func (m *Membership) serve(ln net.Listener) *http.Server {
 		MaxHeaderBytes:    8 << 10,
 		ErrorLog:          m.memberlistLogger(),
 	}
-	m.wg.Go(func() { _ = server.Serve(ln) })
+	m.life.wg.Go(func() { _ = server.Serve(ln) })
 	return server
 }
 
@@ -140,8 +140,8 @@ var errOtherDetails = errors.New("the member serves other details than it announ
 
 func (m *Membership) fetchOnce(ctx context.Context, w wanted) (Details, error) {
 	select {
-	case m.fetchSlots <- struct{}{}:
-		defer func() { <-m.fetchSlots }()
+	case m.fetches.slots <- struct{}{}:
+		defer func() { <-m.fetches.slots }()
 	case <-ctx.Done():
 		return Details{}, ctx.Err()
 	}
@@ -160,9 +160,16 @@ func (m *Membership) fetchOnce(ctx context.Context, w wanted) (Details, error) {
 	return d, nil
 }
 
-// fetching holds the fetches that are under way, by memberlist name. It belongs to
-// the goroutine of Membership.run.
-type fetching map[string]fetchTask
+// fetches are those that are under way.
+type fetches struct {
+	slots chan struct{} // one element for each that dials
+	// tasks are by memberlist name. They belong to the goroutine of Membership.run.
+	tasks map[string]fetchTask
+}
+
+func newFetches() fetches {
+	return fetches{slots: make(chan struct{}, maxFetches), tasks: make(map[string]fetchTask)}
+}
 
 type fetchTask struct {
 	wanted
@@ -170,20 +177,20 @@ type fetchTask struct {
 }
 
 // reconcile starts the fetches that are missing and ends those that are no longer wanted.
-func (f fetching) reconcile(want []wanted, start func(wanted) context.CancelFunc) {
+func (f fetches) reconcile(want []wanted, start func(wanted) context.CancelFunc) {
 	current := make(map[string]wanted, len(want))
 	for _, w := range want {
 		current[w.name] = w
 	}
-	for name, task := range f {
+	for name, task := range f.tasks {
 		if current[name] != task.wanted {
 			task.cancel()
-			delete(f, name)
+			delete(f.tasks, name)
 		}
 	}
 	for name, w := range current {
-		if _, runs := f[name]; !runs {
-			f[name] = fetchTask{w, start(w)}
+		if _, runs := f.tasks[name]; !runs {
+			f.tasks[name] = fetchTask{w, start(w)}
 		}
 	}
 }

@@ -23,39 +23,25 @@ type Membership struct {
 	log  *slog.Logger
 	name string // in memberlist
 
-	ml        *memberlist.Memberlist
-	filter    *filterTransport
-	gossip    *memberlist.TransmitLimitedQueue
-	server    *http.Server
-	dialer    *dialer
-	inbox     *inbox
-	view      watch.Value[View]
-	counts    counters
-	rateLimit rateLimit
-
 	alarms *alarm.Set
+	counts counters
 
-	fetchSlots chan struct{}
-	changed    chan struct{} // has run look again; holds one element
-	regossip   chan struct{} // has announce run again; holds one element
-	stopping   chan struct{} // serialises Leave, Close and the end by itself
+	ml         *memberlist.Memberlist
+	filter     *filterTransport
+	server     *http.Server
+	dialer     *dialer
+	broadcasts *broadcasts
+	inbox      *inbox
+	fetches    fetches
 
-	// ctx ends when everything stops. ended ends before that, when this membership
-	// is known to be over.
-	ctx    context.Context
-	cancel context.CancelFunc
-	ended  context.Context
-	finish context.CancelCauseFunc
-	wg     sync.WaitGroup
+	view     watch.Value[View]
+	changed  chan struct{} // has run look again; holds one element
+	regossip chan struct{} // has announce run again; holds one element
+
+	life *lifetime
 
 	mu      sync.Mutex
 	table   table
-	details encodedDetails
-	meta    []byte
-	bumped  bool // the claim was raised once
-	started time.Time
-	lastSeq uint64
-	seen    seen
 	stopped bool
 	err     error
 }
@@ -73,19 +59,10 @@ const (
 	pushPullInterval = 5 * time.Second
 	streamTimeout    = 2 * time.Second
 
-	// messageMult is retransmitMult for our own messages. With 4, one of eight
-	// members would miss one broadcast in fourteen: memberlist repairs the like by
-	// probing and by dialling, but a message has no such second chance.
-	messageMult = 8
-
 	// packetSize is how much memberlist puts into one packet. Packets travel in
 	// frames over TCP, so that no MTU bounds them; a larger one carries more news
 	// where many nodes start at once.
 	packetSize = 8 << 10
-
-	// claimWindow is how long after its start an instance may take a higher claim
-	// of another for the mark of a clock that differs.
-	claimWindow = 10 * time.Second
 )
 
 // Start starts a member that knows no other yet. It does not wait for the network.
@@ -110,54 +87,40 @@ func Start(cfg Config) (*Membership, error) {
 	}
 	cfg.Addr = unmap(cfg.Addr)
 	m := &Membership{
-		cfg:        cfg,
-		log:        cfg.Logger,
-		alarms:     alarm.New(cfg.Logger),
-		name:       memberName(cfg.NodeID, cfg.InstanceID),
-		inbox:      newInbox(),
-		fetchSlots: make(chan struct{}, maxFetches),
-		changed:    make(chan struct{}, 1),
-		regossip:   make(chan struct{}, 1),
-		stopping:   make(chan struct{}, 1),
-		table:      newTable(),
-		details:    details,
-		started:    time.Now(),
-		seen:       make(seen),
+		cfg:      cfg,
+		log:      cfg.Logger,
+		alarms:   alarm.New(cfg.Logger),
+		name:     memberName(cfg.NodeID, cfg.InstanceID),
+		inbox:    newInbox(),
+		fetches:  newFetches(),
+		changed:  make(chan struct{}, 1),
+		regossip: make(chan struct{}, 1),
+		life:     newLifetime(),
+		table:    newTable(newSelf(cfg, details)),
 	}
-	m.table.self = identity{cfg.NodeID, cfg.InstanceID, cfg.now().UnixMilli()}
-	m.table.single = cfg.Single
-	m.encodeSelf()
-	m.ctx, m.cancel = context.WithCancel(context.Background())
-	m.ended, m.finish = context.WithCancelCause(context.Background())
 	m.dialer = newDialer(m)
 	m.filter = newFilterTransport(cfg.Transport, m.isRefused)
 	m.filter.others = m.others
-	m.gossip = &memberlist.TransmitLimitedQueue{RetransmitMult: messageMult, NumNodes: func() int {
-		if view, ok := m.view.Load(); ok {
-			return len(view.Members)
-		}
-		return 1
-	}}
+	m.broadcasts = newBroadcasts(func() int { return max(len(m.View().Members), 1) })
 
 	var ln net.Listener
 	if ln, err = cfg.Network.Listen(protocolMember); err != nil {
-		m.cancel()
+		m.life.cancel()
 		return nil, fmt.Errorf("membership: %w", err)
 	}
 	if m.ml, err = memberlist.Create(m.memberlistConfig()); err != nil {
 		_ = ln.Close()
 		_ = m.filter.Shutdown()
-		m.cancel()
+		m.life.cancel()
 		return nil, fmt.Errorf("membership: %w", err)
 	}
 	m.server = m.serve(ln)
-	fetches := make(fetching)
-	m.refresh(fetches) // so that View never is without this node
-	m.wg.Go(func() { m.run(fetches) })
-	m.wg.Go(m.announce)
-	m.wg.Go(func() { m.inbox.deliver(m.ctx.Done()) })
+	m.refresh() // so that View never is without this node
+	m.life.wg.Go(m.run)
+	m.life.wg.Go(m.announce)
+	m.life.wg.Go(func() { m.inbox.deliver(m.life.ctx.Done()) })
 	if !cfg.Single {
-		m.wg.Go(m.dialer.run)
+		m.life.wg.Go(m.dialer.run)
 	}
 	return m, nil
 }
@@ -186,24 +149,6 @@ func (m *Membership) memberlistConfig() *memberlist.Config {
 	return c
 }
 
-// encodeSelf puts together what this node gossips and shows of itself. It is called
-// with m.mu held.
-func (m *Membership) encodeSelf() {
-	t := &m.table
-	md := meta{InstanceID: t.self.instanceID, Claim: t.self.claim, ClusterID: t.clusterID, Single: m.cfg.Single}
-	m.meta = md.encode(m.details)
-	t.selfEntry = Member{
-		NodeID:       t.self.nodeID,
-		InstanceID:   t.self.instanceID,
-		Addr:         m.cfg.Addr.String(),
-		ClusterID:    t.clusterID,
-		Details:      m.details.Details,
-		DetailsKnown: true,
-		State:        StateAlive,
-		Self:         true,
-	}
-}
-
 // View returns the cluster as this node sees it now. It does not block.
 func (m *Membership) View() View {
 	view, _ := m.view.Load()
@@ -216,7 +161,7 @@ func (m *Membership) Watch(ctx context.Context) iter.Seq[View] {
 	return func(yield func(View) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		defer context.AfterFunc(m.ended, cancel)()
+		defer context.AfterFunc(m.life.ended, cancel)()
 		for view := range m.view.Watch(ctx) {
 			if !yield(view) {
 				return
@@ -240,8 +185,7 @@ func (m *Membership) UpdateDetails(d Details) error {
 		return err
 	}
 	m.mu.Lock()
-	m.details = details
-	m.encodeSelf()
+	m.table.self.setDetails(details)
 	m.mu.Unlock()
 	m.announceAgain()
 	return nil
@@ -256,13 +200,9 @@ func (m *Membership) SetClusterID(id string) error {
 		return fmt.Errorf("membership: cluster id %w", err)
 	}
 	m.mu.Lock()
-	same := m.table.clusterID == id
-	if !same {
-		m.table.clusterID = id
-		m.encodeSelf()
-	}
+	changed := m.table.self.setClusterID(id)
 	m.mu.Unlock()
-	if !same {
+	if changed {
 		m.announceAgain()
 	}
 	return nil
@@ -270,7 +210,7 @@ func (m *Membership) SetClusterID(id string) error {
 
 // Done is closed when this membership is over: when Leave or Close have done their
 // work, or by itself, and then Err says why.
-func (m *Membership) Done() <-chan struct{} { return m.ended.Done() }
+func (m *Membership) Done() <-chan struct{} { return m.life.ended.Done() }
 
 // Err returns why the membership ended by itself, such as [ErrDuplicateNodeID], and
 // nil while it runs and after Leave and Close.
@@ -304,11 +244,11 @@ func (m *Membership) isRefused(name string) bool {
 }
 
 // run brings the view up to date until the end.
-func (m *Membership) run(fetches fetching) {
+func (m *Membership) run() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		if wake := m.refresh(fetches); wake.IsZero() {
+		if wake := m.refresh(); wake.IsZero() {
 			timer.Stop()
 		} else {
 			timer.Reset(time.Until(wake))
@@ -316,7 +256,7 @@ func (m *Membership) run(fetches fetching) {
 		select {
 		case <-m.changed:
 		case <-timer.C:
-		case <-m.ctx.Done():
+		case <-m.life.ctx.Done():
 			return
 		}
 	}
@@ -324,7 +264,7 @@ func (m *Membership) run(fetches fetching) {
 
 // refresh works out the view, publishes it if it has changed, and does what follows
 // from it. It returns when time alone will change the view, or zero.
-func (m *Membership) refresh(fetches fetching) (wake time.Time) {
+func (m *Membership) refresh() (wake time.Time) {
 	now := time.Now()
 	old := m.View()
 	m.mu.Lock()
@@ -333,10 +273,8 @@ func (m *Membership) refresh(fetches fetching) (wake time.Time) {
 		return time.Time{}
 	}
 	successor := m.table.successor()
-	if successor != nil && m.mayBump(successor, now) {
-		m.bumped = true
-		m.table.self.claim = successor.id.claim + 1
-		m.encodeSelf()
+	if successor != nil && m.table.self.mayRaise(successor.id, now, m.cfg.now()) {
+		m.table.self.raiseAbove(successor.id)
 		successor = nil
 		defer m.announceAgain()
 	}
@@ -351,9 +289,9 @@ func (m *Membership) refresh(fetches fetching) (wake time.Time) {
 	want := m.table.wanted()
 	m.mu.Unlock()
 
-	fetches.reconcile(want, func(w wanted) context.CancelFunc {
-		ctx, cancel := context.WithCancel(m.ctx)
-		m.wg.Go(func() { m.fetch(ctx, w) })
+	m.fetches.reconcile(want, func(w wanted) context.CancelFunc {
+		ctx, cancel := context.WithCancel(m.life.ctx)
+		m.life.wg.Go(func() { m.fetch(ctx, w) })
 		return cancel
 	})
 	if changed && m.cfg.Departed != nil {
@@ -373,14 +311,6 @@ func (m *Membership) refresh(fetches fetching) (wake time.Time) {
 			ErrDuplicateNodeID, m.cfg.NodeID, successor.id.instanceID, successor.addr, m.cfg.InstanceID))
 	}
 	return wake
-}
-
-// mayBump reports whether the higher claim of another instance of this node is the
-// mark of a clock that is ahead of ours, and not of a later start: this node has
-// just been started, and the claim lies in its future. The other was here before
-// then, and the claim that we raise above its own is the later one.
-func (m *Membership) mayBump(other *record, now time.Time) bool {
-	return !m.bumped && now.Sub(m.started) < claimWindow && other.id.claim > m.cfg.now().UnixMilli()
 }
 
 // wanted lists the details that members announce and that are not here.
@@ -450,7 +380,7 @@ func (m *Membership) announce() {
 		select {
 		case <-m.regossip:
 			_ = m.ml.UpdateNode(4 * gossipInterval)
-		case <-m.ctx.Done():
+		case <-m.life.ctx.Done():
 			return
 		}
 	}

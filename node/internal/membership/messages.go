@@ -10,6 +10,43 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
+// messageMult is retransmitMult for our own messages. With 4, one of eight members would miss one
+// broadcast in fourteen: memberlist repairs the like by probing and by dialling, but a message has
+// no such second chance.
+const messageMult = 8
+
+// broadcasts are the messages that travel by gossip: this node's own, and those that it passes on.
+type broadcasts struct {
+	queue *memberlist.TransmitLimitedQueue
+
+	mu      sync.Mutex
+	lastSeq uint64 // of this node's own
+	seen    seen   // of the others'
+}
+
+// newBroadcasts returns none. members returns how many members there are.
+func newBroadcasts(members func() int) *broadcasts {
+	return &broadcasts{
+		queue: &memberlist.TransmitLimitedQueue{RetransmitMult: messageMult, NumNodes: members},
+		seen:  make(seen),
+	}
+}
+
+// nextSeq returns the sequence number of the next message of this node.
+func (b *broadcasts) nextSeq() uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.lastSeq++
+	return b.lastSeq
+}
+
+// note takes note of a message of another node, and reports whether it is news.
+func (b *broadcasts) note(msg message, now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.seen.add(msg.name(), msg.seq, now)
+}
+
 // Broadcast hands msg to all other members: to the members of a small cluster at once,
 // and by gossip, within a few rounds of 100 ms, to all that this does not reach. A later
 // broadcast with the same key replaces one that is still on its way: a member that has got it
@@ -23,12 +60,12 @@ func (m *Membership) Broadcast(key string, msg []byte) error {
 	if len(msg) > MaxMessage {
 		return fmt.Errorf("membership: broadcast %q: message has %d bytes; want at most %d", key, len(msg), MaxMessage)
 	}
+	seq := m.broadcasts.nextSeq()
 	m.mu.Lock()
-	m.lastSeq++
-	msgOut := message{kindUser, m.table.clusterID, m.name, key, m.lastSeq, slices.Clone(msg)}
+	msgOut := message{kindUser, m.table.self.clusterID, m.name, key, seq, slices.Clone(msg)}
 	m.mu.Unlock()
 	encoded := msgOut.encode()
-	m.gossip.QueueBroadcast(&broadcast{message: msgOut, encoded: encoded})
+	m.broadcasts.queue.QueueBroadcast(&broadcast{message: msgOut, encoded: encoded})
 	m.sendDirectly(encoded)
 	return nil
 }
@@ -89,7 +126,7 @@ func (b *broadcast) Finished() {
 
 // GetBroadcasts returns what is to be sent with the next packet.
 func (c callbacks) GetBroadcasts(overhead, limit int) [][]byte {
-	return c.m.gossip.GetBroadcasts(overhead, limit)
+	return c.m.broadcasts.queue.GetBroadcasts(overhead, limit)
 }
 
 // NotifyMsg takes a message off the wire. The first time that it is seen it is
@@ -106,7 +143,7 @@ func (c callbacks) NotifyMsg(b []byte) {
 	}
 	again := &broadcast{message: msg, encoded: slices.Clone(b)}
 	again.payload = slices.Clone(msg.payload) // b is memberlist's
-	m.gossip.QueueBroadcast(again)
+	m.broadcasts.queue.QueueBroadcast(again)
 	if msg.kind == kindUser && m.cfg.OnMessage != nil {
 		from, _, _ := splitName(msg.origin)
 		take := func(content []byte) { m.cfg.OnMessage(from, content) }
@@ -126,7 +163,7 @@ func (m *Membership) fresh(msg message) bool {
 	case kindLeave:
 		return m.noteLeaver(msg.origin, now)
 	case kindUser:
-		return m.seen.add(msg.name(), msg.seq, now)
+		return m.broadcasts.note(msg, now)
 	}
 	return false
 }
@@ -134,7 +171,7 @@ func (m *Membership) fresh(msg message) bool {
 // ours reports whether traffic with a cluster id may be of our cluster. It is
 // called with m.mu held.
 func (m *Membership) ours(clusterID string) bool {
-	return clusterID == "" || m.table.clusterID == "" || clusterID == m.table.clusterID
+	return clusterID == "" || m.table.self.clusterID == "" || clusterID == m.table.self.clusterID
 }
 
 // noteLeaver notes that a member has said that it leaves, and reports whether that
@@ -153,7 +190,7 @@ func (m *Membership) noteLeaver(name string, now time.Time) bool {
 func (c callbacks) LocalState(bool) []byte {
 	m := c.m
 	m.mu.Lock()
-	e := exchange{clusterID: m.table.clusterID, left: m.table.leavers(time.Now())}
+	e := exchange{clusterID: m.table.self.clusterID, left: m.table.leavers(time.Now())}
 	m.mu.Unlock()
 	if m.cfg.LocalState != nil {
 		if e.payload = m.cfg.LocalState(); len(e.payload) > MaxState {

@@ -163,7 +163,7 @@ func TestForgedMessages(t *testing.T) {
 		see(2*time.Second, "a b c", a, b, c)
 		forge := func(m message) {
 			m.origin = a.name
-			c.gossip.QueueBroadcast(&broadcast{message: m, encoded: m.encode()})
+			c.broadcasts.queue.QueueBroadcast(&broadcast{message: m, encoded: m.encode()})
 		}
 		_ = a.Broadcast("master", []byte("first"))
 		eventually(t, time.Second, "the first", func() bool { return ears.messages() == "first" })

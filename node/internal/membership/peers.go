@@ -64,6 +64,7 @@ type dialer struct {
 	m       *Membership
 	notify  chan struct{} // holds one element
 	results chan dialResult
+	logged  rateLimit
 
 	mu     sync.Mutex
 	listed []string
@@ -125,7 +126,7 @@ func (d *dialer) run() {
 		case <-timer.C:
 		case r := <-d.results:
 			d.settle(r)
-		case <-d.m.ctx.Done():
+		case <-d.m.life.ctx.Done():
 			return
 		}
 	}
@@ -248,7 +249,7 @@ func (d *dialer) launch(now time.Time) (next time.Time) {
 			r := d.m.dial(addr, answers, skip)
 			select {
 			case d.results <- r:
-			case <-d.m.ctx.Done():
+			case <-d.m.life.ctx.Done():
 			}
 		})
 	}
@@ -290,7 +291,7 @@ func (d *dialer) settle(r dialResult) {
 	p.next = now.Add(p.retry(now))
 	p.failures++
 	// Nodes that are started together find each other's ports shut at first.
-	if r.err != nil && p.failures > patientFailures && d.m.ctx.Err() == nil && d.m.rateLimit.allow("dial: "+r.addr, now) {
+	if r.err != nil && p.failures > patientFailures && d.m.life.ctx.Err() == nil && d.logged.allow("dial: "+r.addr, now) {
 		d.m.log.Info("peer cannot be joined", "peer", r.addr, "tries", p.failures, "error", r.err)
 	}
 }
@@ -355,7 +356,7 @@ func (m *Membership) dial(addr string, answers map[netip.AddrPort]string, skip m
 	r := dialResult{addr: addr, answers: answers}
 	r.resolved, r.err = m.resolve(addr)
 	for _, a := range r.resolved {
-		if skip[a] || m.ctx.Err() != nil {
+		if skip[a] || m.life.ctx.Err() != nil {
 			continue
 		}
 		if _, err := m.ml.Join([]string{a.String()}); err != nil {
@@ -371,7 +372,7 @@ func (m *Membership) dial(addr string, answers map[netip.AddrPort]string, skip m
 		}
 		// The node that answers here advertises another address, or is this node itself:
 		// without knowing who it is we would dial without end.
-		if instance, err := m.identifyPeer(m.ctx, a.String()); err == nil {
+		if instance, err := m.identifyPeer(m.life.ctx, a.String()); err == nil {
 			r.answers[a] = instance
 		}
 	}
@@ -406,7 +407,7 @@ func (m *Membership) resolve(addr string) ([]netip.AddrPort, error) {
 	if err != nil || port == 0 || host == "" {
 		return nil, fmt.Errorf("peer %q: want HOST:PORT with a port from 1 to 65535", addr)
 	}
-	ctx, cancel := context.WithTimeout(m.ctx, lookupTimeout)
+	ctx, cancel := context.WithTimeout(m.life.ctx, lookupTimeout)
 	defer cancel()
 	ips, err := m.cfg.lookup(ctx, host)
 	if err != nil {

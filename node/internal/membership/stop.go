@@ -3,6 +3,7 @@ package membership
 import (
 	"context"
 	"math/rand/v2"
+	"sync"
 	"time"
 )
 
@@ -13,6 +14,26 @@ const (
 	// lingerTime is how long it stays after that, for what is still in queues.
 	lingerTime = gossipInterval
 )
+
+// lifetime is that of a membership and its goroutines.
+type lifetime struct {
+	// ctx ends when everything stops. ended ends before that, when this membership
+	// is known to be over.
+	ctx    context.Context
+	cancel context.CancelFunc
+	ended  context.Context
+	finish context.CancelCauseFunc
+
+	stopping chan struct{} // serialises Leave, Close and the end by itself
+	wg       sync.WaitGroup
+}
+
+func newLifetime() *lifetime {
+	l := &lifetime{stopping: make(chan struct{}, 1)}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	l.ended, l.finish = context.WithCancelCause(context.Background())
+	return l
+}
 
 // Leave tells the others that this node leaves and ends the membership. It returns
 // when all is closed, at the latest when ctx ends, with its error; what is left to
@@ -42,7 +63,7 @@ func (m *Membership) end(err error) {
 		return
 	}
 	m.log.Error("membership ends", "error", err)
-	m.finish(err)
+	m.life.finish(err)
 	// Not within wg, which stop waits for.
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
@@ -55,15 +76,15 @@ func (m *Membership) end(err error) {
 // ones wait for it.
 func (m *Membership) stop(ctx context.Context, farewell func()) error {
 	select { // first come, even with a context that has ended
-	case m.stopping <- struct{}{}:
+	case m.life.stopping <- struct{}{}:
 	default:
 		select {
-		case m.stopping <- struct{}{}:
+		case m.life.stopping <- struct{}{}:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
-	defer func() { <-m.stopping }()
+	defer func() { <-m.life.stopping }()
 	m.mu.Lock()
 	again := m.stopped
 	m.mu.Unlock()
@@ -72,7 +93,7 @@ func (m *Membership) stop(ctx context.Context, farewell func()) error {
 		m.mu.Lock()
 		m.stopped = true
 		m.mu.Unlock()
-		m.cancel()
+		m.life.cancel()
 		m.alarms.Close()
 		_ = m.ml.Shutdown() // logs what fails, and never returns it
 		_ = m.server.Close()
@@ -80,9 +101,9 @@ func (m *Membership) stop(ctx context.Context, farewell func()) error {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		m.wg.Wait()
+		m.life.wg.Wait()
 	}()
-	defer m.finish(nil)
+	defer m.life.finish(nil)
 	select {
 	case <-done:
 		return nil
@@ -106,14 +127,14 @@ func (m *Membership) sayGoodbye(ctx context.Context) {
 	defer cancel()
 	sent := make(chan struct{}, 1)
 	m.mu.Lock()
-	goodbye := message{kind: kindLeave, clusterID: m.table.clusterID, origin: m.name}
+	goodbye := message{kind: kindLeave, clusterID: m.table.self.clusterID, origin: m.name}
 	m.mu.Unlock()
 	// Both pieces of news travel in the same packets: memberlist's, and ours, which
 	// says that this is no failure and is sent more often. So we need not wait for
 	// the former, which could not be interrupted.
 	encoded := goodbye.encode()
 	m.sendGoodbye(encoded)
-	m.gossip.QueueBroadcast(&broadcast{message: goodbye, encoded: encoded, finished: func() {
+	m.broadcasts.queue.QueueBroadcast(&broadcast{message: goodbye, encoded: encoded, finished: func() {
 		select {
 		case sent <- struct{}{}:
 		default:

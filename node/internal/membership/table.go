@@ -80,18 +80,15 @@ func (r *record) wentAt() time.Time {
 // table is what the callbacks of memberlist have told, and what follows from it.
 // It is plain data: its owner locks it.
 type table struct {
-	self      identity
-	selfEntry Member
-	clusterID string
-	single    bool
+	self      self
 	records   map[string]*record   // by memberlist name
 	instances map[string][]*record // the same, by node id
 	members   []Member             // as composed last
 	departed  []Member
 }
 
-func newTable() table {
-	return table{records: make(map[string]*record), instances: make(map[string][]*record)}
+func newTable(s self) table {
+	return table{self: s, records: make(map[string]*record), instances: make(map[string][]*record)}
 }
 
 func (t *table) add(r *record) {
@@ -113,9 +110,9 @@ func (t *table) remove(r *record) {
 // node, and if not, why.
 func (t *table) compatible(m *meta) (reason string) {
 	switch {
-	case t.single || m.Single:
+	case t.self.single || m.Single:
 		return reasonSingle
-	case t.clusterID != "" && m.ClusterID != "" && t.clusterID != m.ClusterID:
+	case t.self.clusterID != "" && m.ClusterID != "" && t.self.clusterID != m.ClusterID:
 		return reasonClusterID
 	}
 	return ""
@@ -126,7 +123,7 @@ func (t *table) incompatible(reason string, m *meta) error {
 	if reason == reasonSingle {
 		return errors.New("one of the two is to be the only member")
 	}
-	return fmt.Errorf("the cluster id is %q here and %q there: two clusters share a name", t.clusterID, m.ClusterID)
+	return fmt.Errorf("the cluster id is %q here and %q there: two clusters share a name", t.self.clusterID, m.ClusterID)
 }
 
 // superseded reports whether a later start of the same node is here, or was a
@@ -160,7 +157,7 @@ func (r *record) shown() bool { return r.live || !r.goneAt.IsZero() }
 func (t *table) successor() *record {
 	var latest *record
 	for _, r := range t.instances[t.self.nodeID] {
-		if r.live && !r.left && t.compatible(&r.meta) == "" && r.id.newerThan(t.self) && (latest == nil || r.id.newerThan(latest.id)) {
+		if r.live && !r.left && t.compatible(&r.meta) == "" && r.id.newerThan(t.self.identity) && (latest == nil || r.id.newerThan(latest.id)) {
 			latest = r
 		}
 	}
@@ -197,7 +194,7 @@ func (t *table) compose(now time.Time) (changed bool, wake time.Time) {
 			at(r.leftAt.Add(leaveBelieved))
 		}
 	}
-	members := []Member{t.selfEntry}
+	members := []Member{t.self.entry}
 	for nodeID, r := range latest {
 		here, until := r.here(now)
 		at(until)

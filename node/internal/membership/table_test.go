@@ -45,7 +45,7 @@ func TestHereAndHolds(t *testing.T) {
 // however many they are.
 func TestForget(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
-	table := newTable()
+	table := newTable(self{})
 	add := func(n int, r *record) {
 		r.id = identity{fmt.Sprintf("n%05d", n), fmt.Sprintf("%012d", n), 1}
 		r.name = memberName(r.id.nodeID, r.id.instanceID)
@@ -79,7 +79,7 @@ func TestForget(t *testing.T) {
 // Those that left within the last minute are named, the latest first, and not all of a crowd.
 func TestLeavers(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
-	table := newTable()
+	table := newTable(self{})
 	var want []string
 	for n := range 70 {
 		id := identity{fmt.Sprintf("n%02d", n), fmt.Sprintf("%012d", n), 1}

@@ -73,9 +73,9 @@ func (m *model) view() View {
 
 func TestViewsAreTheFoldOfTheirChanges(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := &model{table: newTable(), now: time.Now()}
-		m.table.self = identity{"self", "self-instance", 5}
-		m.table.selfEntry = Member{NodeID: "self", InstanceID: "self-instance", State: StateAlive, Self: true}
+		m := &model{table: newTable(self{}), now: time.Now()}
+		m.table.self.identity = identity{"self", "self-instance", 5}
+		m.table.self.entry = Member{NodeID: "self", InstanceID: "self-instance", State: StateAlive, Self: true}
 		m.last = m.view()
 		t.Repeat(map[string]func(*rapid.T){
 			"start": func(t *rapid.T) {
@@ -102,7 +102,7 @@ func TestViewsAreTheFoldOfTheirChanges(t *testing.T) {
 				r.meta.ClusterID = rapid.SampledFrom([]string{"", "one", "two"}).Draw(t, "cluster")
 			},
 			"cluster": func(t *rapid.T) {
-				m.table.clusterID = rapid.SampledFrom([]string{"", "one", "two"}).Draw(t, "cluster")
+				m.table.self.clusterID = rapid.SampledFrom([]string{"", "one", "two"}).Draw(t, "cluster")
 			},
 			"wait": func(t *rapid.T) {
 				m.now = m.now.Add(time.Duration(rapid.SampledFrom([]int{1, 60, 11_000, 301_000}).Draw(t, "ms")) * time.Millisecond)
@@ -146,8 +146,8 @@ func TestViewsAreTheFoldOfTheirChanges(t *testing.T) {
 }
 
 func TestDepartedAreBounded(t *testing.T) {
-	table := newTable()
-	table.self = identity{"self", "self-instance", 5}
+	table := newTable(self{})
+	table.self.identity = identity{"self", "self-instance", 5}
 	now := time.Now()
 	for n := range 3 * maxDeparted {
 		id := identity{fmt.Sprintf("n%04d", n), fmt.Sprintf("%012d", n), 1}
