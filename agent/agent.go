@@ -38,6 +38,11 @@ type Options struct {
 	// serves the last of it, whether or not this is set.
 	History io.Writer
 
+	// Doctor looks at what the node needs on its host, and returns what it has found, as
+	// doctor.Finding of package agent/doctor: other members ask for it, if there is mutual TLS
+	// between the nodes. Nil: they learn nothing.
+	Doctor func(context.Context) (findings any, err error)
+
 	// Logs takes the log. Nil: os.Stderr.
 	Logs io.Writer
 }
@@ -129,6 +134,12 @@ func Run(ctx context.Context, cfg *config.Config, o Options) (err error) {
 	if err != nil {
 		return cfg.Locate(err)
 	}
+	called, err := openCalls(n, cfg, o.Doctor, log)
+	if err != nil {
+		return errors.Join(err, n.Leave(context.WithoutCancel(ctx)))
+	}
+	defer called.close()
+	options.Operator.Call = called.call
 	defer watchTLS(options, log)()
 	defer proxies.serve(n)()
 	defer runSteps(n, options.Operator)()

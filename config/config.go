@@ -71,6 +71,8 @@ type Config struct {
 	Proxy []Proxy `yaml:"proxy"`
 	// Jobs are what an agent runs when their schedules say so.
 	Jobs []Job `yaml:"jobs"`
+	// Calls are the services of programs beside an agent, which members call.
+	Calls []Call `yaml:"calls"`
 
 	HTTP HTTP `yaml:"http"`
 	Log  Log  `yaml:"log"`

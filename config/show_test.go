@@ -126,6 +126,7 @@ services:
       interval: 5s # muster.yaml:15
 proxy: [] # default
 jobs: [] # default
+calls: [] # default
 http:
   addr: 127.0.0.1:7980 # default
   token: "" # default

@@ -68,6 +68,7 @@ func (l *loader) validate() {
 	l.validateHTTP(c.HTTP)
 	l.validateProxy()
 	l.validateJobs()
+	l.validateCalls()
 	l.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	l.oneOf("log.format", c.Log.Format, "text", "json")
 	l.validateTLS(c)

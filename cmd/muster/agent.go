@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -46,6 +47,7 @@ cluster, to a file, as lines of JSON. muster history compares those of all nodes
 				return err
 			}
 			o := agent.Options{Load: func() (*config.Config, error) { return loadConfig(cmd, file) }, Logs: cmd.ErrOrStderr()}
+			o.Doctor = func(ctx context.Context) (any, error) { return examine(ctx, cmd, file, config.ForNode) }
 			defer reloadOnHangup(&o)()
 			saveMemory(agentGCPercent)
 			if history == nil {

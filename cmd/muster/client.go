@@ -297,12 +297,17 @@ func (a apiClient) fetch(ctx context.Context, method, path, accept string) ([]by
 // open sends a request, whose path may have a query, and returns the response, whatever its
 // status. The caller closes its body, and with it the connection.
 func (a apiClient) open(ctx context.Context, method, path, accept string) (*http.Response, error) {
+	return a.openWith(ctx, method, path, accept, nil)
+}
+
+// openWith is open with a body.
+func (a apiClient) openWith(ctx context.Context, method, path, accept string, body io.Reader) (*http.Response, error) {
 	path, query, _ := strings.Cut(path, "?")
 	u := &url.URL{Scheme: "http", Host: a.addr, Path: path, RawQuery: query}
 	if a.tls != nil {
 		u.Scheme = "https"
 	}
-	request, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
+	request, err := http.NewRequestWithContext(ctx, method, u.String(), body)
 	if err != nil {
 		return nil, err
 	}

@@ -30,6 +30,7 @@ import (
 
 func newDoctorCommand() *cobra.Command {
 	var file string
+	var all bool
 	cmd := completeDoctor(&cobra.Command{
 		Use:   "doctor",
 		Short: "Check all that an agent needs here, and how to fix it",
@@ -52,12 +53,25 @@ Nothing is left behind. A record is written and deleted. A registration and a cl
 mastership are only checked for permission. If the agent does not run, its ports are opened
 for a moment: do not start it just then.
 
+With --all the agent of this configuration asks those of all members, each of which makes these
+checks on its own host. This wants mutual TLS between the nodes (tls.ca_file). A member whose agent
+does not answer counts as failed; a program that embeds a node has no agent and is only named.
+
 The status is 0 if nothing has failed, 1 if something has, which includes the
 configuration, and 2 if the command line is wrong.`,
 		Example: `  muster doctor -c muster.yaml
+  muster doctor -c muster.yaml --all
   muster doctor -c muster.yaml -o json | jq '.[] | select(.status != "ok")'
   docker exec orders-1 /muster doctor -c /etc/muster/muster.yaml`,
 	}, &file, config.ForAny)
+	here := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if all {
+			return doctorAll(cmd, file)
+		}
+		return here(cmd, args)
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "have the agents of all members make these checks")
 	addConfigFlags(cmd, &file)
 	return cmd
 }
@@ -93,11 +107,8 @@ func completeDoctor(cmd *cobra.Command, file *string, purpose config.Purpose) *c
 	timeout := 30 * time.Second
 	cmd.Args = cobra.NoArgs
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := checkOutput(output, "table", "json"); err != nil {
+		if err := checkDoctorFlags(output, timeout); err != nil {
 			return err
-		}
-		if timeout <= 0 {
-			return usageError(fmt.Errorf("--timeout: %q: write how long all checks together may take, as 30s", timeout))
 		}
 		ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 		defer cancel()
@@ -110,6 +121,16 @@ func completeDoctor(cmd *cobra.Command, file *string, purpose config.Purpose) *c
 	cmd.Flags().DurationVar(&timeout, "timeout", timeout, "how long all checks together may take")
 	addOutputFlag(cmd, &output, "table", "json")
 	return cmd
+}
+
+func checkDoctorFlags(output string, timeout time.Duration) error {
+	if err := checkOutput(output, "table", "json"); err != nil {
+		return err
+	}
+	if timeout <= 0 || timeout > time.Hour {
+		return usageError(fmt.Errorf("--timeout: %q: write how long all checks together may take, as 30s", timeout))
+	}
+	return nil
 }
 
 // examine makes all checks. That the configuration is wrong is one of the findings.

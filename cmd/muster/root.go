@@ -20,6 +20,8 @@ const (
 	// statusRestart is that of an agent, or a registrar, that has left since its changed
 	// configuration wants another start: for a supervisor that starts what fails.
 	statusRestart = 3
+	// statusUnknown is that of a call of which it is not known whether it was done.
+	statusUnknown = 4
 )
 
 // run executes one command line and returns the exit status. What went wrong is
@@ -37,6 +39,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	complain(stderr, err)
 	if errors.Is(err, agent.ErrRestart) {
 		return statusRestart
+	}
+	var unknown *unknownErr
+	if errors.As(err, &unknown) {
+		return statusUnknown
 	}
 	var failed *runError
 	if errors.As(err, &failed) {
@@ -85,6 +91,7 @@ so that its supervisor starts it again.`,
 	root.SetErr(stderr)
 	root.AddCommand(
 		newAgentCommand(),
+		newCallCommand(),
 		newClusterCommand(),
 		newConfigCommand(),
 		newDemoCommand(),

@@ -78,6 +78,9 @@ type Operator struct {
 	// Jobs runs the jobs of the program. The caller runs it; what can be added at run time is one
 	// of its Handlers, as its Permit says. Nil: there are none.
 	Jobs *cron.Scheduler
+	// Call makes a call to members, within ctx. An error that is a driver.ErrInvalid says what is
+	// wrong with the request; what became of the call is in the replies. Nil: there are no calls.
+	Call func(context.Context, Call) ([]CallReply, error)
 }
 
 // operable says why r may not change anything, with the status of the answer. A page in a

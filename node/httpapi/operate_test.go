@@ -44,6 +44,7 @@ func TestWhoMayChangeSomething(t *testing.T) {
 	operator := &httpapi.Operator{
 		Leave:  func(context.Context) error { asked++; return nil },
 		Reload: func(context.Context) (httpapi.Reloaded, error) { asked++; return httpapi.Reloaded{}, nil },
+		Call:   func(context.Context, httpapi.Call) ([]httpapi.CallReply, error) { asked++; return nil, nil },
 	}
 	shown := func() secret.String { return token }
 	const kind, json = "Content-Type", "application/json"
@@ -73,7 +74,7 @@ func TestWhoMayChangeSomething(t *testing.T) {
 		t.Run(v.name, func(t *testing.T) {
 			v.options.Operator = operator
 			_, addr := serveWith(t, v.options, nil)
-			for _, path := range []string{httpapi.PathLeave, httpapi.PathReload} {
+			for _, path := range []string{httpapi.PathLeave, httpapi.PathReload, httpapi.PathCall + "?method=a"} {
 				before := asked
 				status, body := post(t, "http://"+addr+path, v.headers...)
 				if status != v.want || (asked > before) != (v.want == 200) {
@@ -91,7 +92,7 @@ func TestWhoMayChangeSomething(t *testing.T) {
 	}
 	for name, options := range map[string]httpapi.Options{"without an operator": {LocalNames: true}, "without anything": {}} {
 		_, addr := serveWith(t, options, nil)
-		for _, path := range []string{httpapi.PathResign, httpapi.PathLeave, httpapi.PathReload, httpapi.PathFoundVoters} {
+		for _, path := range []string{httpapi.PathResign, httpapi.PathLeave, httpapi.PathReload, httpapi.PathFoundVoters, httpapi.PathCall + "?method=a"} {
 			if status, _ := post(t, "http://"+addr+path, kind, json); status != 403 {
 				t.Errorf("%s: %s: status %d", name, path, status)
 			}

@@ -44,6 +44,8 @@ const (
 	PathResign         = "/v1/resign"           // a Resigned
 	PathLeave          = "/v1/leave"            // a Left
 	PathReload         = "/v1/reload"           // a Reloaded
+
+	PathCall = "/v1/call" // an array of CallReply: see Call
 )
 
 // Resigned is the answer to PathResign: the node has given mastership up.
