@@ -139,7 +139,7 @@ func Run(ctx context.Context, cfg *config.Config, o Options) (err error) {
 		return errors.Join(err, n.Leave(context.WithoutCancel(ctx)))
 	}
 	defer called.close()
-	options.Operator.Call = called.call
+	options.Operator.Call, options.Operator.Connect = called.call, called.connect
 	defer watchTLS(options, log)()
 	defer proxies.serve(n)()
 	defer runSteps(n, options.Operator)()

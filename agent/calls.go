@@ -10,6 +10,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -31,11 +32,13 @@ type calls struct {
 	node  *node.Node
 	mesh  *call.Mesh
 	conns []*grpc.ClientConn // to programs
+
+	connected *streams // of operators
 }
 
 // openCalls has the node call and be called, until close is called.
 func openCalls(n *node.Node, cfg *config.Config, doctor func(context.Context) (any, error), log *slog.Logger) (*calls, error) {
-	c := &calls{node: n}
+	c := &calls{node: n, connected: newStreams()}
 	options := call.Options{Forward: make(map[string]call.Forward), Logger: log}
 	for i, f := range cfg.Calls {
 		conn, err := dialProgram(f.To)
@@ -61,6 +64,7 @@ func openCalls(n *node.Node, cfg *config.Config, doctor func(context.Context) (a
 }
 
 func (c *calls) close() {
+	c.connected.end()
 	if c.mesh != nil {
 		c.mesh.Close()
 	}
@@ -90,6 +94,91 @@ func dialProgram(to string) (*grpc.ClientConn, error) {
 		}),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: pauses, MinConnectTimeout: programConnect}),
 	)
+}
+
+// connect serves plain gRPC on one connection of an operator.
+func (c *calls) connect(to string, conn net.Conn) {
+	if to == httpapi.CallMaster {
+		to = ""
+	}
+	one := newOneConn(conn)
+	if !c.connected.add(one) {
+		one.Close()
+		return
+	}
+	defer c.connected.remove(one)
+	server := grpc.NewServer(c.mesh.Forwarding(to)...)
+	defer server.Stop()
+	_ = server.Serve(one) // until the connection ends
+}
+
+// oneConn is the listener of one connection, and that connection.
+type oneConn struct {
+	net.Conn
+	given bool // to Accept, which one goroutine calls
+	ended chan struct{}
+	close func()
+}
+
+func newOneConn(conn net.Conn) *oneConn {
+	c := &oneConn{Conn: conn, ended: make(chan struct{})}
+	c.close = sync.OnceFunc(func() { close(c.ended) })
+	return c
+}
+
+func (c *oneConn) Accept() (net.Conn, error) {
+	if !c.given {
+		c.given = true
+		return c, nil
+	}
+	<-c.ended
+	return nil, net.ErrClosed
+}
+
+func (c *oneConn) Addr() net.Addr { return c.Conn.LocalAddr() }
+
+func (c *oneConn) Close() error {
+	defer c.close()
+	return c.Conn.Close()
+}
+
+// streams are connections that end with the agent.
+type streams struct {
+	mu   sync.Mutex
+	open map[*oneConn]struct{} // nil once all have ended
+	wg   sync.WaitGroup
+}
+
+func newStreams() *streams { return &streams{open: make(map[*oneConn]struct{})} }
+
+func (s *streams) add(c *oneConn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open == nil {
+		return false
+	}
+	s.open[c] = struct{}{}
+	s.wg.Add(1)
+	return true
+}
+
+func (s *streams) remove(c *oneConn) {
+	s.mu.Lock()
+	delete(s.open, c)
+	s.mu.Unlock()
+	s.wg.Done()
+}
+
+// end closes all, and waits for what serves them.
+func (s *streams) end() {
+	s.mu.Lock()
+	open := s.open
+	s.open = nil
+	for c := range open {
+		_ = c.Close() // by which its server learns of it
+	}
+	s.mu.Unlock()
+	s.wg.Wait()
 }
 
 // call makes a call for an operator.

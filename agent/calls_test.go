@@ -2,14 +2,20 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"io"
 	"log/slog"
+	"net"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/musterhq/muster/config"
+	"github.com/musterhq/muster/internal/testing/wait"
 	"github.com/musterhq/muster/node/call"
 	"github.com/musterhq/muster/node/httpapi"
 	"github.com/musterhq/muster/node/nodetest"
@@ -52,4 +58,48 @@ func TestReplyOf(t *testing.T) {
 			}
 		}
 	}
+}
+
+// The connections of operators end with the agent, and with the client.
+func TestConnectionsEnd(t *testing.T) {
+	n := nodetest.Start(t, 1).Master()
+	c, err := openCalls(n, new(config.Config), nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	connect := func() (client net.Conn, ended chan struct{}) {
+		client, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { client.Close() })
+		served, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended = make(chan struct{})
+		go func() {
+			defer close(ended)
+			c.connect(httpapi.CallMaster, served)
+		}()
+		_, _ = io.WriteString(client, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n") // it is served
+		return client, ended
+	}
+	client, ended := connect()
+	client.Close()
+	<-ended
+	client, ended = connect()
+	c.close()
+	<-ended
+	_ = client.SetReadDeadline(time.Now().Add(wait.Patience))
+	if _, err := io.Copy(io.Discard, client); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("a connection is open after the agent's end")
+	}
+	_, ended = connect()
+	<-ended
 }

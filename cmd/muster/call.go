@@ -87,7 +87,7 @@ func (a apiClient) call(ctx context.Context, method, to string, timeout time.Dur
 	var sent atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }})
 	query := url.Values{"method": {method}, "to": {to}, "timeout": {timeout.String()}}
-	response, err := a.openWith(ctx, http.MethodPost, httpapi.PathCall+"?"+query.Encode(), "application/json", bytes.NewReader(request))
+	response, err := a.openWith(ctx, http.MethodPost, httpapi.PathCall+"?"+query.Encode(), bytes.NewReader(request), http.Header{"Accept": {"application/json"}})
 	if err != nil {
 		if sent.Load() {
 			return nil, &unknownErr{fmt.Errorf("%w; the call may have run", err)}

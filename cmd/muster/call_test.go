@@ -3,8 +3,11 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -12,6 +15,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -109,6 +113,8 @@ func TestCallsOfAgents(t *testing.T) {
 		}
 	}
 
+	testForward(t, other, of.name)
+
 	stop[of.name]()
 	c.eventually("a program that has ended runs nothing", func(context.Context) bool { // its connection ends a moment later
 		status, _, stderr := execute(t, "call", "test.Fail", "--to", of.name, "--agent", other.httpAddr)
@@ -140,6 +146,63 @@ func TestCallsOfAgents(t *testing.T) {
 		}
 	}
 	c.stopAndCheck(t, 1)
+}
+
+// testForward calls members by plain gRPC, through an agent.
+func testForward(t *testing.T, by *agentProcess, master string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	out, written := io.Pipe()
+	var errs bytes.Buffer
+	ended := make(chan int, 1)
+	go func() {
+		ended <- run(ctx, []string{"forward", "call", "127.0.0.1:0", "master", "--agent", by.httpAddr}, written, &errs)
+		written.Close()
+	}()
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		cancel()
+		t.Fatalf("%v, status %d: %s", err, <-ended, errs.String())
+	}
+	addr := strings.Fields(line)[2]
+	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	got, err := call.Invoke[map[string]string](t.Context(), conn, "test.Who", "plain")
+	if err != nil || got["program"] != master || got["greeting"] != "plain" || got["caller"] != by.name {
+		t.Errorf("by plain gRPC: %v, %v", got, err)
+	}
+	var trailer metadata.MD
+	_, err = call.Invoke[any](t.Context(), conn, "test.None", 1, grpc.Trailer(&trailer))
+	if status.Code(err) != codes.Unimplemented || strings.Join(trailer[call.ForwardMayHaveRun], "") != "false" {
+		t.Errorf("no handler, by plain gRPC: %v, trailer %v", err, trailer)
+	}
+	cancel()
+	if s := <-ended; s != statusDone || errs.String() != "" {
+		t.Errorf("status %d: %s", s, errs.String())
+	}
+	if _, err := call.Invoke[any](t.Context(), conn, "test.Who", "late"); status.Code(err) != codes.Unavailable {
+		t.Errorf("after the end: %v", err)
+	}
+	for _, v := range []struct {
+		args   []string
+		status int
+		want   string
+	}{
+		{[]string{"127.0.0.1:0", "nobody"}, statusFailed, `NODE: "nobody": no member of the cluster; write master, or one of node-1, node-2`},
+		{[]string{"127.0.0.1:0", "all"}, statusUsage, `NODE: "all": not what can be called`},
+		{[]string{"0.0.0.0:0", "master"}, statusUsage, `LISTEN: "0.0.0.0:0": reaches beyond this host`},
+		{[]string{":0", "master"}, statusUsage, "reaches beyond this host"},
+		{[]string{"9000", "master"}, statusUsage, `LISTEN: "9000": not an address to listen on; write HOST:PORT`},
+		{[]string{by.httpAddr, "master"}, statusFailed, "address already in use; name an address of this host and a free port"},
+	} {
+		status, stdout, stderr := execute(t, append([]string{"forward", "call", "--agent", by.httpAddr}, v.args...)...)
+		if status != v.status || stdout != "" || !strings.Contains(stderr, v.want) {
+			t.Errorf("%q: status %d, want %d with %q: %s%s", v.args, status, v.status, v.want, stdout, stderr)
+		}
+	}
 }
 
 // What members ask of each other wants mutual TLS.

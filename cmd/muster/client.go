@@ -297,11 +297,11 @@ func (a apiClient) fetch(ctx context.Context, method, path, accept string) ([]by
 // open sends a request, whose path may have a query, and returns the response, whatever its
 // status. The caller closes its body, and with it the connection.
 func (a apiClient) open(ctx context.Context, method, path, accept string) (*http.Response, error) {
-	return a.openWith(ctx, method, path, accept, nil)
+	return a.openWith(ctx, method, path, nil, http.Header{"Accept": {accept}})
 }
 
-// openWith is open with a body.
-func (a apiClient) openWith(ctx context.Context, method, path, accept string, body io.Reader) (*http.Response, error) {
+// openWith is open with a body and headers.
+func (a apiClient) openWith(ctx context.Context, method, path string, body io.Reader, header http.Header) (*http.Response, error) {
 	path, query, _ := strings.Cut(path, "?")
 	u := &url.URL{Scheme: "http", Host: a.addr, Path: path, RawQuery: query}
 	if a.tls != nil {
@@ -311,7 +311,7 @@ func (a apiClient) openWith(ctx context.Context, method, path, accept string, bo
 	if err != nil {
 		return nil, err
 	}
-	request.Header.Set("Accept", accept)
+	request.Header = header
 	if method == http.MethodPost {
 		request.Header.Set("Content-Type", "application/json") // which a page of another site cannot send
 	}

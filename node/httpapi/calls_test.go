@@ -1,9 +1,11 @@
 package httpapi_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -94,4 +96,58 @@ func TestCall(t *testing.T) {
 		}
 	})
 	<-ended
+}
+
+// A connection of gRPC is for who may change something, asks for it, and names what is called.
+func TestConnect(t *testing.T) {
+	connected := make(chan string, 1)
+	_, addr := serveWith(t, httpapi.Options{LocalNames: true, Operator: &httpapi.Operator{
+		Connect: func(to string, c net.Conn) {
+			connected <- to
+			_, _ = io.Copy(c, c)
+		},
+	}}, nil)
+	kind := []string{"Content-Type", "application/json"}
+	upgrade := append(kind, "Connection", "Upgrade", "Upgrade", httpapi.CallProtocol)
+	for _, v := range []struct {
+		query   string
+		headers []string
+		want    int
+	}{
+		{"?to=master", kind, 426},
+		{"?to=master", append(kind, "Connection", "Upgrade", "Upgrade", "websocket"), 426},
+		{"?to=master", append(upgrade, "Origin", "https://example.org"), 403},
+		{"?to=master", upgrade[2:], 415},
+		{"?to=all", upgrade, 400},
+		{"", upgrade, 400},
+	} {
+		if status, body := post(t, "http://"+addr+httpapi.PathCallConnect+v.query, v.headers...); status != v.want {
+			t.Errorf("%s with %q: status %d, want %d: %s", v.query, v.headers, status, v.want, body)
+		}
+	}
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(wait.Patience))
+	// What is sent right behind the request is not lost.
+	_, err = fmt.Fprintf(c, "POST %s?to=node-2 HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nConnection: Upgrade\r\nUpgrade: %s\r\nContent-Length: 0\r\n\r\nearly",
+		httpapi.PathCallConnect, addr, httpapi.CallProtocol)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := bufio.NewReader(c)
+	response, err := http.ReadResponse(r, nil)
+	if err != nil || response.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("%v, %v", response, err)
+	}
+	response.Body.Close()
+	if to := <-connected; to != "node-2" {
+		t.Errorf("to %q", to)
+	}
+	back := make([]byte, len("early"))
+	if _, err := io.ReadFull(r, back); err != nil || string(back) != "early" {
+		t.Errorf("%q, %v", back, err)
+	}
 }

@@ -81,6 +81,9 @@ type Operator struct {
 	// Call makes a call to members, within ctx. An error that is a driver.ErrInvalid says what is
 	// wrong with the request; what became of the call is in the replies. Nil: there are no calls.
 	Call func(context.Context, Call) ([]CallReply, error)
+	// Connect serves plain gRPC on a connection, whose calls go to CallMaster or the node of an id,
+	// until the connection ends. It closes it. Nil: there are no calls.
+	Connect func(to string, c net.Conn)
 }
 
 // operable says why r may not change anything, with the status of the answer. A page in a

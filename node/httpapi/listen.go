@@ -10,7 +10,7 @@ import (
 )
 
 // The bounds of a server of the API. An answer takes milliseconds, and a request is a
-// line with a few headers.
+// line with a few headers, except for that of PathCall.
 const (
 	// readTimeout bounds how long a client may take to say what it wants, and
 	// writeTimeout how long to take the answer. A stream of events has its own.
@@ -18,7 +18,7 @@ const (
 	writeTimeout = 30 * time.Second
 	// idleTimeout is how long a connection is kept that asks for nothing.
 	idleTimeout = 2 * time.Minute
-	// maxHeader bounds the bytes of a request. It has no body.
+	// maxHeader bounds the bytes of a request without its body.
 	maxHeader = 16 << 10
 	// maxConns bounds the connections.
 	maxConns = 512

@@ -92,7 +92,7 @@ func TestWhoMayChangeSomething(t *testing.T) {
 	}
 	for name, options := range map[string]httpapi.Options{"without an operator": {LocalNames: true}, "without anything": {}} {
 		_, addr := serveWith(t, options, nil)
-		for _, path := range []string{httpapi.PathResign, httpapi.PathLeave, httpapi.PathReload, httpapi.PathFoundVoters, httpapi.PathCall + "?method=a"} {
+		for _, path := range []string{httpapi.PathResign, httpapi.PathLeave, httpapi.PathReload, httpapi.PathFoundVoters, httpapi.PathCall + "?method=a", httpapi.PathCallConnect} {
 			if status, _ := post(t, "http://"+addr+path, kind, json); status != 403 {
 				t.Errorf("%s: %s: status %d", name, path, status)
 			}

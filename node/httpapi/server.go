@@ -76,6 +76,7 @@ func (s *server) routes(metrics http.Handler) routes.Table {
 		{Method: http.MethodPost, Path: PathLeave, Serve: s.operation(s.leave, statusOfOperation)},
 		{Method: http.MethodPost, Path: PathReload, Serve: s.operation(s.reload, statusOfOperation)},
 		{Method: http.MethodPost, Path: PathCall, Serve: s.call},
+		{Method: http.MethodPost, Path: PathCallConnect, Serve: s.connect},
 	}
 }
 

@@ -45,7 +45,8 @@ const (
 	PathLeave          = "/v1/leave"            // a Left
 	PathReload         = "/v1/reload"           // a Reloaded
 
-	PathCall = "/v1/call" // an array of CallReply: see Call
+	PathCall        = "/v1/call"         // an array of CallReply: see Call
+	PathCallConnect = "/v1/call/connect" // a connection of plain gRPC: see CallProtocol
 )
 
 // Resigned is the answer to PathResign: the node has given mastership up.
