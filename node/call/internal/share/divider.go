@@ -260,7 +260,7 @@ func (d *Divider) Ask(peer string, q Request, now clock.Instant) (Answer, Verdic
 		if !came && q.Part > 0 && now.Before(d.openAt) {
 			// It has it of an earlier master. Until when is not known.
 			until := max(now.Add(longer(d.self.Lease)), d.openAt)
-			s.bands = bands{{min(q.Held, q.Part), q.Whole, until}}
+			s.bands = bands{{q.part().limit, q.Whole, until}}
 		}
 	case q.Seq <= s.seq && d.rules.order:
 		return Answer{}, Late
@@ -271,11 +271,17 @@ func (d *Divider) Ask(peer string, q Request, now clock.Instant) (Answer, Verdic
 	if d.rules.confirm {
 		s.bands.clamp(q.Held)
 	}
+	if known := s.bands.part(); d.rules.says && known.above(q.part()) {
+		// It has not taken what it was granted, or has let go of a larger part since.
+		last := s.bands.until()
+		s.bands = nil
+		s.bands.push(band{q.part().limit, q.Whole, last})
+	}
 	s.adopted = s.adopted || came
 	if came || !d.rules.adopt {
 		if !d.over[id] && now.Before(d.openAt) {
 			d.over[id] = true
-			d.known = append(d.known, band{min(q.Held, q.Part), q.Whole, 0})
+			d.known = append(d.known, q.part())
 		}
 	}
 	if q.Leaving {

@@ -1,6 +1,7 @@
 package share
 
 import (
+	"slices"
 	"time"
 
 	"github.com/musterhq/muster/internal/clock"
@@ -259,6 +260,8 @@ func (h *Holder) Answered(a Answer, now clock.Instant) {
 	}
 	h.serial, h.token, h.lease, h.total = a.Serial, a.Token, a.Lease, a.Total
 	h.admit, h.admitUntil, h.grace = a.Admit, until.Add(-grace(a.Lease)), grace(a.Lease)
+	// A smaller number that ends sooner is of no use any more, though it may be a larger part.
+	h.bands = slices.DeleteFunc(h.bands, func(b band) bool { return b.limit <= a.Keep && b.until <= until })
 	h.bands.push(band{a.Keep, a.Total, until})
 	h.bands.clamp(max(h.admit, h.live+h.lost))
 }

@@ -118,6 +118,9 @@ func (q Request) sane() Request {
 	return q
 }
 
+// part is the share that the holder says it has.
+func (q Request) part() band { return band{limit: min(q.Held, q.Part), of: q.Whole} }
+
 // Answer is what the master grants. It only ever gains fields.
 type Answer struct {
 	Seq    uint64 `json:"seq"`

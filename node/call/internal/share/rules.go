@@ -6,6 +6,7 @@ type rules struct {
 	expiry   bool // what has expired is free only if the reign was confirmed after that
 	recover  bool // what is not known to a new master may be held still
 	adopt    bool // it counts as known what those hold alone who have taken its answer
+	says     bool // a holder keeps no larger part than it says it has
 	confirm  bool // what a holder is to give back is free once it says so
 	drift    bool // the master counts longer than the holder
 	sent     bool // the holder counts from before it has asked
@@ -18,5 +19,5 @@ type rules struct {
 }
 
 func soundRules() rules {
-	return rules{true, true, true, true, true, true, true, true, true, true, true, true, true}
+	return rules{true, true, true, true, true, true, true, true, true, true, true, true, true, true}
 }

@@ -111,6 +111,30 @@ func TestWrittenHistories(t *testing.T) {
 			s.ask(b, first)
 			return a.bands.top() + b.bands.top() + c.bands.top()
 		}},
+		{"a late request says nothing of what is held later", func(r *rules) { r.says = false }, func(s *script) int {
+			a, b := s.holder("a"), s.holder("b")
+			first := s.master(1, nil)
+			first.rules = soundRules()
+			read := func(total int) {
+				first.Read(Record{Total: total, Reign: &first.self}, true, s.now, s.now)
+			}
+			read(1)
+			s.want(a, 20)
+			s.ask(a, first)
+			late := a.Send(s.now) // it has one of one
+			a.Failed(s.now)
+			read(scriptTotal)
+			s.want(b, 5)
+			s.ask(b, first)
+			s.ask(a, first)
+			s.ask(a, first)
+			s.ask(b, first)
+			second := s.master(2, first)
+			second.Ask("peer-of-a", late, s.now)
+			b.Wait(s.now, 0)
+			s.ask(a, second)
+			return a.bands.top() + b.bands.top()
+		}},
 		{"what has expired may have gone over to the next master", func(r *rules) { r.expiry = false }, func(s *script) int {
 			a, b := s.holder("a"), s.holder("b")
 			first := s.master(1, nil)
@@ -159,5 +183,24 @@ func TestWrittenHistories(t *testing.T) {
 				t.Errorf("without the rule there are %d in shares too: the history shows nothing", got)
 			}
 		})
+	}
+}
+
+// A raised total can be used at once, by others too than those that have had the old one.
+func TestRaisedAtOnce(t *testing.T) {
+	s := &script{t: t, rules: soundRules(), now: 1e9}
+	a, b := s.holder("a"), s.holder("b")
+	d := s.master(1, nil)
+	d.Read(Record{Total: 1, Reign: &d.self}, true, s.now, s.now)
+	s.want(a, 20)
+	s.ask(a, d)
+	d.Read(Record{Total: scriptTotal, Reign: &d.self}, true, s.now, s.now)
+	s.want(b, 20)
+	for range 2 {
+		s.ask(b, d)
+		s.ask(a, d)
+	}
+	if x, y := a.Counts(s.now).Share, s.ask(b, d); x != 5 || y != 5 {
+		t.Errorf("%d and %d of %d", x, y, scriptTotal)
 	}
 }
