@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"net"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/musterhq/muster/node"
 	"github.com/musterhq/muster/node/call"
@@ -65,4 +67,32 @@ func ExampleMayHaveRun() {
 	default:
 		// It is not known whether it was.
 	}
+}
+
+// A program on this host, in any language, serves calls of members to the master.
+func ExampleForward() {
+	var n *node.Node
+	program, err := grpc.NewClient("unix:/run/orders.sock", grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		log.Fatal(err)
+	}
+	mesh, err := call.Open(n, call.Options{Forward: map[string]call.Forward{
+		"orders.v1.Orders": {To: program, OnlyMaster: true},
+	}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := mesh.Start(); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// Clients of plain gRPC on this host call the master, wherever it is.
+func ExampleMesh_Forwarding() {
+	var mesh *call.Mesh
+	l, err := net.Listen("tcp", "127.0.0.1:9000")
+	if err != nil {
+		log.Fatal(err)
+	}
+	log.Fatal(grpc.NewServer(mesh.Forwarding("")...).Serve(l))
 }
