@@ -120,7 +120,7 @@ func Open(n *node.Node, o Options) (*Mesh, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	m := &Mesh{node: n, options: o, log: o.Logger.With("node_id", n.ID()), rules: soundRules(), running: newGate(), limits: limits, peers: make(map[string]*peer)}
+	m := &Mesh{node: n, options: o, log: o.Logger.With("node_id", n.ID()), rules: rulesInForce(), running: newGate(), limits: limits, peers: make(map[string]*peer)}
 	m.budget.tenths.Store(budgetStart)
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	credentials := newLinked(n.Status().TLS != nil)
@@ -229,7 +229,7 @@ func (m *Mesh) sweep(v node.View) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for id, p := range m.peers {
-		if _, ok := byInstance(v, id); !ok {
+		if _, ok := byInstance(v, id); !ok && m.rules.instance {
 			p.close(ErrLeft)
 			delete(m.peers, id)
 		}
@@ -261,6 +261,7 @@ func (m *Mesh) peer(instance string) (*peer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
+	p.byAddress = !m.rules.instance
 	m.peers[instance] = p
 	return p, nil
 }

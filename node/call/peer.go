@@ -32,6 +32,9 @@ type peer struct {
 	zone string
 	conn *grpc.ClientConn
 
+	// byAddress is the rule broken that a call reaches the instance which it is meant for.
+	byAddress bool
+
 	// pending counts the calls that are on their way.
 	pending atomic.Int64
 	// avoidUntil is until when a pool calls others first: nanoseconds since 1970.
@@ -66,6 +69,13 @@ func newPeer(n *node.Node, member node.Member, options []grpc.DialOption) (*peer
 }
 
 func (p *peer) dial(ctx context.Context, n *node.Node, member node.Member) (net.Conn, error) {
+	if p.byAddress {
+		for _, other := range n.View().Members {
+			if other.Addr == member.Addr {
+				member = other
+			}
+		}
+	}
 	c, err := n.Dial(ctx, protocol, member)
 	if err == nil && node.PeerOf(c).InstanceID != member.InstanceID {
 		c.Close()

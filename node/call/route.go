@@ -132,9 +132,10 @@ type rules struct {
 	recheck  bool // and reports what it ran when its mastership has ended meanwhile
 	term     bool // it refuses a higher term than its own until the authority has confirmed that one
 	instance bool // a call reaches the instance that it is meant for, or none
+	deadline bool // it has its caller's deadline, on the way and in the handler
 }
 
-func soundRules() rules { return rules{true, true, true, true, true, true} }
+func soundRules() rules { return rules{true, true, true, true, true, true, true} }
 
 // admits reports whether a receiver may run a call that is meant for the master in term claimed:
 // its own term is valid, and either it is no earlier than that, or the authority has confirmed it

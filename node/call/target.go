@@ -163,6 +163,9 @@ func (m *Mesh) tryMaster(ctx context.Context, to masterAt, try func(context.Cont
 
 // bound gives a call its deadline.
 func (m *Mesh) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if !m.rules.deadline {
+		return context.WithoutCancel(ctx), func() {}
+	}
 	if _, ok := ctx.Deadline(); ok {
 		return ctx, func() {}
 	}

@@ -31,6 +31,11 @@ type Report struct {
 	// went on after the deadline of its mastership.
 	Commands    int
 	CommandLate time.Duration
+	// Calls is how many calls have begun, CallResults how many ended how, CallRuns how many
+	// handlers have begun, and CallLate the longest time that a call went on after its deadline.
+	Calls, CallRuns int
+	CallResults     map[string]int
+	CallLate        time.Duration
 	// Available is the part of the time from the first mastership to Quiet in which
 	// some node was master, and Gap the longest time without. The time in which the
 	// machine stood still, which is Stalled, counts in neither.
@@ -106,6 +111,7 @@ func Check(r Run) Report {
 	c.linearisable()
 	c.commands()
 	c.once()
+	c.calls()
 	c.fireGap()
 	c.availability()
 	return c.Report

@@ -115,10 +115,27 @@ const (
 	// Retried and Resolved: an operator decides, and this is noted before it is recorded.
 	Retried  NoteKind = "retried"
 	Resolved NoteKind = "resolved"
+	// CallBegin is noted before a call with the id Value, and CallEnd once it has ended; CallRun is
+	// noted first by a handler that serves it, and CallRan last.
+	CallBegin NoteKind = "call_begin"
+	CallEnd   NoteKind = "call_end"
+	CallRun   NoteKind = "call_run"
+	CallRan   NoteKind = "call_ran"
 	// Beat is of a command that runs while a node is master, which writes many: InstanceID is that
 	// of the run.
 	Beat NoteKind = "beat"
 )
+
+// The ways of a call, as Name of a CallBegin: to the member of an instance id, to that of a node
+// id, and to the master. To is that id.
+const (
+	ToMember = "member"
+	ToNode   = "node"
+	ToMaster = "master"
+)
+
+// HandlerError is the Result of a call that ended with an error of the handler.
+const HandlerError = "error"
 
 // Note is what a program that embeds a node recorded, as a line of JSON.
 type Note struct {
@@ -144,6 +161,17 @@ type Note struct {
 	// Again says that it may run again where it was interrupted, and OK that it has ended well.
 	Again bool `json:"again,omitempty"`
 	OK    bool `json:"ok,omitempty"`
+
+	// DeadlineNS is that of a call. Result names how it ended, and is empty where that has no name;
+	// MayHaveRun is what the caller was told, and Seen and SeenTerm are the answer: the instance
+	// that served it, and in which term. Again says that it may be sent again. Term, of CallRun and
+	// CallRan, is 0 where the call was not to the master, and Caller is who the handler was told
+	// to serve.
+	To         string `json:"to,omitempty"`
+	DeadlineNS int64  `json:"deadline_ns,omitempty"`
+	Result     string `json:"result,omitempty"`
+	MayHaveRun bool   `json:"may_have_run,omitempty"`
+	Caller     string `json:"caller,omitempty"`
 }
 
 // Applied is a write that the register accepted at BootNS.

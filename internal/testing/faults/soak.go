@@ -205,6 +205,7 @@ func Soak(t testing.TB, provider string, seed uint64, duration time.Duration, of
 	fmt.Fprintf(&b, "of the time in which there could be one: a master %.2f %%, longest without %v; %d of %d writes refused for their term\n",
 		100*report.Possible, report.PossibleGap.Round(time.Millisecond), report.Refused, report.Refused+report.Writes)
 	fmt.Fprintf(&b, "%d runs of steps, %d of jobs, where there could be a master the longest time between two of one job %v\n", report.Steps, report.Fires, report.FireGap.Round(time.Millisecond))
+	fmt.Fprintf(&b, "%d calls, an end at most %v after its deadline: %v\n", report.Calls, report.CallLate.Round(time.Millisecond), report.CallResults)
 	if report.Stalled > 0 {
 		fmt.Fprintf(&b, "the machine stood still for %v, which is in no figure\n", report.Stalled.Round(time.Millisecond))
 	}

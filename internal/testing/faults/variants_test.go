@@ -274,6 +274,51 @@ func TestBrokenVariants(t *testing.T) {
 			},
 		},
 		{
+			name: "a member dialled by its address", env: "MUSTER_FAULT_CALL=dial-by-address", invariant: "I19",
+			options: Options{Provider: "static"}, args: callsOften,
+			run: func(l *Lab) {
+				m := l.Form()
+				l.Sleep(3500 * time.Millisecond) // until callers remember all
+				h := l.Others(m)[0]
+				h.Kill()
+				h.Start()
+				l.Well()
+				l.Sleep(2 * time.Second)
+			},
+		},
+		{
+			name: "a call sent again that may have run", env: "MUSTER_FAULT_CALL=retry-after-send", invariant: "I20",
+			options: Options{Provider: "static"}, args: callsOften,
+			run: func(l *Lab) {
+				m := l.Form()
+				l.Sleep(time.Second)
+				m.Kill()
+				l.Master(l.Others(m), m)
+				l.Sleep(time.Second)
+			},
+		},
+		{
+			name: "a deadline that nobody else is told", env: "MUSTER_FAULT_CALL=deadline-not-propagated", invariant: "I20",
+			options: Options{Provider: "static"},
+			run: func(l *Lab) {
+				l.Form()
+				l.Sleep(5 * time.Second)
+			},
+		},
+		{
+			// What was sent to it meanwhile is there when it goes on.
+			name: "a master answers whose grant is over", env: "MUSTER_FAULT_CALL=grant-not-checked", invariant: "I20",
+			options: Options{Provider: "static"}, args: callsOften,
+			run: func(l *Lab) {
+				m := l.Form()
+				l.Sleep(time.Second)
+				m.Pause()
+				l.Master(l.Others(m), m)
+				m.Resume()
+				l.Well()
+			},
+		},
+		{
 			// Both that could kill what is left are killed, and the next one has another lock.
 			name: "a second command beside an orphan", env: "MUSTER_FAULT_WORK=another-lock", invariant: "I2",
 			options: Options{Provider: "static", Nodes: 1},
@@ -335,6 +380,9 @@ func TestBrokenVariants(t *testing.T) {
 		})
 	}
 }
+
+// callsOften has callers always wait for something.
+var callsOften = []string{"-call-every", "25ms", "-call-takes", "600ms"}
 
 // forgetMaster cuts the master off from everything, and returns it.
 func forgetMaster(l *Lab) *Host {

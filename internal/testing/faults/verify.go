@@ -64,6 +64,7 @@ func (l *Lab) Verify() checker.Report {
 	} else if !l.broken {
 		l.checkAlarms()
 		l.gatesOpen()
+		l.callsWell(run.Quiet)
 	}
 	run.End = now()
 	for _, w := range l.wrappers {
@@ -112,6 +113,19 @@ func (l *Lab) gatesOpen() {
 	}
 	l.within(settleSlack, func(context.Context) bool {
 		return !slices.ContainsFunc(l.running(), func(h *Host) bool { return reached(h) < highest })
+	})
+}
+
+// callsWell waits until a call to the master from each node that runs has succeeded since a moment.
+// The checker says from which none has.
+func (l *Lab) callsWell(since int64) {
+	l.t.Helper()
+	l.within(settleSlack, func(context.Context) bool {
+		return !slices.ContainsFunc(l.running(), func(h *Host) bool {
+			return !slices.ContainsFunc(l.notesOf(h), func(n checker.Note) bool {
+				return n.Kind == checker.CallEnd && n.Name == checker.ToMaster && n.OK && n.BootNS > since
+			})
+		})
 	})
 }
 
@@ -275,7 +289,9 @@ func readNotes(file string, s skew) (notes []checker.Note, err error) {
 		if err := json.Unmarshal(lines.Bytes(), &n); err != nil {
 			continue // torn by kill -9
 		}
-		n.BootNS, n.ReturnNS, n.AskedNS = s.trueTime(n.BootNS), s.trueTime(n.ReturnNS), s.trueTime(n.AskedNS)
+		for _, t := range []*int64{&n.BootNS, &n.ReturnNS, &n.AskedNS, &n.DeadlineNS} {
+			*t = s.trueTime(*t)
+		}
 		if i, twice := written[n.Value]; twice && n.Kind == checker.Write {
 			notes[i] = n
 			continue
@@ -298,6 +314,7 @@ func (l *Lab) report(r checker.Report) {
 	l.t.Logf("%d masterships, %d writes, %d refused for their term; a master %.1f %% of the time, longest without %v; the last one named for %v after its end; one master after %v, one component after %v",
 		r.Masterships, r.Writes, r.Refused, 100*r.Available, r.Gap.Round(time.Millisecond), r.Named.Round(time.Millisecond), r.ToMaster.Round(time.Millisecond), r.ToComponent.Round(time.Millisecond))
 	l.t.Logf("%d runs of steps, %d of jobs, %d of commands, at most %v late, the longest time between two of one job %v", r.Steps, r.Fires, r.Commands, r.CommandLate.Round(time.Millisecond), r.FireGap.Round(time.Millisecond))
+	l.t.Logf("%d calls, %d with an answer, %d runs of handlers; an end at most %v after its deadline; %v", r.Calls, r.CallResults["ok"], r.CallRuns, r.CallLate.Round(time.Millisecond), r.CallResults)
 	if r.Stalled > 0 {
 		l.t.Logf("the machine stood still for %v in all", r.Stalled.Round(time.Millisecond))
 	}

@@ -1,6 +1,7 @@
 // Command worker is the program that the tests of faults run on every host: a node, as
 // an agent runs it, and an application that does what a master does, which is to write
-// to the fenced register with its term, and to run steps and jobs. It records all that it did
+// to the fenced register with its term, and to run steps and jobs, and that calls the
+// others and the master all the time. It records all that it did
 // and was told, for package checker.
 //
 // Built with the tag musterfault, its clock and the rules of its mastership can be
@@ -62,6 +63,10 @@ func run(ctx context.Context) (err error) {
 	flag.StringVar(&once.wall, "wall", "", "`file` of what is added to the wall clock of the jobs")
 	flag.StringVar(&once.zone, "zone", "UTC", "time `zone` of -schedule")
 	flag.StringVar(&once.schedule, "schedule", "", "`expression` of one more job")
+	calls := callWork{}
+	flag.DurationVar(&calls.every, "call-every", 250*time.Millisecond, "how often a member is called, and how often the master")
+	flag.DurationVar(&calls.timeout, "call-timeout", 2*time.Second, "the deadline of most calls")
+	flag.DurationVar(&calls.takes, "call-takes", 200*time.Millisecond, "how long some handlers take at most")
 	hold := flag.String("hold", "", "`file` that says where to wait")
 	flag.Parse()
 
@@ -116,6 +121,12 @@ func run(ctx context.Context) (err error) {
 	app.start(running)
 	once.app, once.store, once.log = app, &heldStore{n.Store(), *hold}, log
 	if err := once.start(running); err != nil {
+		stopApp()
+		app.wait()
+		return err
+	}
+	calls.app = app
+	if err := calls.start(running, log); err != nil {
 		stopApp()
 		app.wait()
 		return err

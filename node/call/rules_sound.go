@@ -1,0 +1,5 @@
+//go:build !musterfault
+
+package call
+
+func rulesInForce() rules { return soundRules() }
