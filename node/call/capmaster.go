@@ -121,7 +121,6 @@ type dividing struct {
 	mu      sync.Mutex
 	divider *share.Divider
 	wanted  bool  // a request waits for a read
-	reads   int   // that have ended
 	failed  error // how the last one failed, if it did
 }
 
