@@ -56,7 +56,11 @@ func (m *Mesh) enter(claimed node.Term) (*grant, bool) {
 		return nil, false
 	}
 	valid := g.token.Check() == nil
-	if !m.rules.admits(g.token.Term, valid, claimed, m.master.doubts.confirmed(g.token.Term)) {
+	var confirmed node.Term
+	if claimed > g.token.Term {
+		confirmed = m.master.doubts.confirmed(g.token.Term)
+	}
+	if !m.rules.admits(g.token.Term, valid, claimed, confirmed) {
 		if valid {
 			m.master.doubts.raise(m, g, claimed)
 		}

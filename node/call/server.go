@@ -44,20 +44,6 @@ func From(ctx context.Context) (Caller, bool) {
 	return c, true
 }
 
-// masterContext is that of a handler of the master: what a function of WhileMaster finds in its
-// context is in it, too.
-type masterContext struct {
-	context.Context
-	grant context.Context
-}
-
-func (c masterContext) Value(key any) any {
-	if v := c.Context.Value(key); v != nil {
-		return v
-	}
-	return c.grant.Value(key)
-}
-
 func (m *Mesh) serveUnary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, _ error) {
 	began := time.Now()
 	md, err := m.serve(ctx, info.FullMethod, func(ctx context.Context) (err error) {
@@ -152,10 +138,9 @@ func (m *Mesh) serveMaster(ctx context.Context, claimed string, handler func(con
 		return m.mark(markNotMaster, m.otherMaster()), status.Error(codes.FailedPrecondition, mastership.ErrNotMaster.Error())
 	}
 	defer g.running.leave()
-	ctx, cancel := context.WithCancelCause(masterContext{ctx, g.ctx})
-	defer cancel(nil)
-	defer context.AfterFunc(g.ctx, func() { cancel(context.Cause(g.ctx)) })()
-	err = m.contain(ctx, handler)
+	bound := &masterContext{Context: ctx, grant: g.ctx}
+	defer bound.release()
+	err = m.contain(bound, handler)
 	if _, ok := err.(*refusal); ok {
 		return nil, err
 	}

@@ -115,7 +115,7 @@ const (
 func (m *Mesh) follows(ctx context.Context, method string, try func(context.Context, *peer) outcome) error {
 	r := route{idempotent: isIdempotent(ctx), rules: m.rules}
 	pauses := backoff.Backoff{Min: minPause, Max: maxPause}
-	changed := m.news.next()
+	var changed <-chan struct{} // nil: no news can be missed, as nothing was waited for yet
 	next := r.look(m.known())
 	for !next.over {
 		if next.send != (masterAt{}) {
@@ -125,6 +125,12 @@ func (m *Mesh) follows(ctx context.Context, method string, try func(context.Cont
 			}
 			if next.over || next.send != (masterAt{}) {
 				continue
+			}
+		}
+		if changed == nil {
+			changed = m.news.next()
+			if next = r.look(m.known()); next.send != (masterAt{}) {
+				continue // it has changed since it was looked at
 			}
 		}
 		pause := time.NewTimer(pauses.Next())
