@@ -1,11 +1,12 @@
 package call
 
 import (
-	"container/heap"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
+	"strings"
 
 	"github.com/musterhq/muster/node"
 )
@@ -17,8 +18,7 @@ type sim struct {
 	scenario
 	rng    *rand.Rand
 	now    int
-	events eventHeap
-	serial int
+	events [simEnd + 1][]func() // by when, in the order in which they were made
 
 	nodes  []*simNode
 	holder int
@@ -63,26 +63,6 @@ type simCall struct {
 	ran        int // how often the handler was begun
 }
 
-type event struct {
-	at, order int
-	f         func()
-}
-
-type eventHeap []event
-
-func (h eventHeap) Len() int { return len(h) }
-func (h eventHeap) Less(i, j int) bool {
-	return h[i].at < h[j].at || h[i].at == h[j].at && h[i].order < h[j].order
-}
-func (h eventHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
-func (h *eventHeap) Push(x any)   { *h = append(*h, x.(event)) }
-func (h *eventHeap) Pop() any {
-	old := *h
-	e := old[len(old)-1]
-	*h = old[:len(old)-1]
-	return e
-}
-
 const (
 	simLease   = 60
 	simTimeout = 300 // of a call
@@ -99,13 +79,13 @@ func simulate(sc scenario) (*sim, error) {
 	}
 	s.after(s.rng.IntN(40), s.fault)
 	s.after(s.rng.IntN(20), s.caller)
-	for len(s.events) > 0 && s.err == nil {
-		e := heap.Pop(&s.events).(event)
-		if e.at > simEnd {
+	for ; s.now <= simEnd; s.now++ {
+		for i := 0; i < len(s.events[s.now]) && s.err == nil; i++ { // each may add to them
+			s.events[s.now][i]()
+		}
+		if s.err != nil {
 			break
 		}
-		s.now = e.at
-		e.f()
 	}
 	for _, c := range s.calls {
 		if !c.over && c.by < simEnd {
@@ -116,8 +96,9 @@ func simulate(sc scenario) (*sim, error) {
 }
 
 func (s *sim) after(d int, f func()) {
-	s.serial++
-	heap.Push(&s.events, event{s.now + d, s.serial, f})
+	if at := s.now + d; at <= simEnd {
+		s.events[at] = append(s.events[at], f)
+	}
 }
 
 // on runs f on an instance after d: not while it stands still, and not if it has crashed.
@@ -214,7 +195,9 @@ func (s *sim) trulyMaster(n *simNode) bool {
 	return s.holder == n.id && s.term == n.term && s.now < s.lease
 }
 
-func (s *sim) instance(n *simNode) string { return fmt.Sprint(n.id, ".", n.life) }
+func (s *sim) instance(n *simNode) string {
+	return strconv.Itoa(n.id) + "." + strconv.Itoa(n.life)
+}
 
 // caller begins a call now and then.
 func (s *sim) caller() {
@@ -279,8 +262,9 @@ func (s *sim) follow(c *simCall, next command) {
 func (s *sim) send(c *simCall, to masterAt) {
 	c.attempt++
 	attempt := c.attempt
-	var id, life int
-	fmt.Sscanf(to.instance, "%d.%d", &id, &life)
+	of, lived, _ := strings.Cut(to.instance, ".")
+	id, _ := strconv.Atoi(of)
+	life, _ := strconv.Atoi(lived)
 	n := s.nodes[id]
 	report := func(o outcome) {
 		if !c.over && c.attempt == attempt && c.route.sent == to {
