@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -20,6 +21,7 @@ import (
 	"github.com/musterhq/muster/internal/testing/wait"
 	"github.com/musterhq/muster/node"
 	"github.com/musterhq/muster/node/call"
+	"github.com/musterhq/muster/node/mastership"
 	"github.com/musterhq/muster/node/nodetest"
 )
 
@@ -112,7 +114,8 @@ func next[T any](t *testing.T, c <-chan T) (v T) {
 }
 
 func TestNode(t *testing.T) {
-	_, members := startAll(t, 3)
+	t.Parallel()
+	_, members := startAll(t, 3, calm)
 	for _, from := range members {
 		for _, to := range members {
 			got, err := who(t.Context(), from.Mesh.Node(to.ID()))
@@ -129,7 +132,8 @@ func TestNode(t *testing.T) {
 
 // Each call ends in one of the results, which says whether the handler may have run.
 func TestResults(t *testing.T) {
-	_, members := startAll(t, 2)
+	t.Parallel()
+	_, members := startAll(t, 2, calm)
 	a, b := members[0], members[1]
 	to := a.Mesh.Node(b.ID())
 	short := func() context.Context {
@@ -219,6 +223,7 @@ func TestResults(t *testing.T) {
 
 // A call without a deadline has one.
 func TestDefaultTimeout(t *testing.T) {
+	t.Parallel()
 	n := nodetest.Alone(t)
 	m, err := call.Open(n, call.Options{Timeout: 20 * time.Millisecond})
 	if err != nil {
@@ -251,6 +256,7 @@ func TestDefaultTimeout(t *testing.T) {
 
 // What a member that serves no calls, or none any more, says.
 func TestNotReady(t *testing.T) {
+	t.Parallel()
 	cluster := nodetest.Start(t, 2)
 	a := start(t, cluster.Nodes()[0])
 	_, err := who(t.Context(), a.Mesh.Node(cluster.Nodes()[1].ID()))
@@ -297,7 +303,8 @@ func TestNotReady(t *testing.T) {
 // When the instance that was called departs, its calls end at once, and no later instance under
 // the same id and address sees them.
 func TestDeparture(t *testing.T) {
-	cluster, members := startAll(t, 2)
+	t.Parallel()
+	cluster, members := startAll(t, 2, calm)
 	a, b := members[0], members[1]
 	old := b.View().Self()
 	const pending = 50
@@ -332,7 +339,8 @@ func TestDeparture(t *testing.T) {
 
 // Calls end when their own node ends.
 func TestClose(t *testing.T) {
-	_, members := startAll(t, 2)
+	t.Parallel()
+	_, members := startAll(t, 2, calm)
 	a, b := members[0], members[1]
 	results := make(chan error, 2)
 	for _, c := range []grpc.ClientConnInterface{a.Mesh.Node(b.ID()), a.Mesh.Node(a.ID())} {
@@ -366,6 +374,7 @@ func TestClose(t *testing.T) {
 
 // Streams end as calls do.
 func TestStream(t *testing.T) {
+	t.Parallel()
 	cluster := nodetest.Start(t, 2, calm)
 	var members []*member
 	for _, n := range cluster.Nodes() {
@@ -460,6 +469,7 @@ func TestStream(t *testing.T) {
 }
 
 func TestMaster(t *testing.T) {
+	t.Parallel()
 	cluster, members := startAll(t, 3, calm)
 	for _, m := range members {
 		var c call.Caller
@@ -477,6 +487,7 @@ func TestMaster(t *testing.T) {
 
 // A call to the master follows it, and ends with what became of it.
 func TestMasterEnds(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		method string
 		ctx    func(context.Context) context.Context
@@ -529,39 +540,54 @@ func TestMasterEnds(t *testing.T) {
 // A master that is called in a higher term than its own reads the authority before it runs that.
 // A call by another than the master's way tells it the term, as a peer that lies does.
 func TestHigherTerm(t *testing.T) {
-	cluster, members := startAll(t, 2)
-	master := members[slices.IndexFunc(members, func(m *member) bool { return m.Node == cluster.Master() })]
-	if _, err := who(t.Context(), master.Mesh.Master()); err != nil {
-		t.Fatal(err)
-	}
-	claim := func(term string) error {
-		_, err := who(metadata.AppendToOutgoingContext(t.Context(), "muster-term", term), members[0].Mesh.Node(master.ID()))
+	t.Parallel()
+	cluster, members := startAll(t, 2, func(c *node.Config) { c.Mastership.TTL = 4 * time.Second })
+	var master *member
+	claim := func(term node.Term) error {
+		_, err := who(metadata.AppendToOutgoingContext(t.Context(), "muster-term", strconv.FormatUint(uint64(term), 10)), members[0].Mesh.Node(master.ID()))
 		return err
 	}
-	restore := cluster.CutOff(master.Node) // nothing is read
-	ran := master.ran.Load()
-	for range 10 {
-		if err := claim("1000"); !errors.Is(err, call.ErrNoMaster) && !errors.As(err, new(*call.NotMasterError)) || call.MayHaveRun(err) {
-			t.Fatalf("%v", err)
-		}
-	}
-	if master.ran.Load() != ran {
-		t.Error("it has run")
-	}
-	restore()
-	master = nil
-	wait.For(t, "the authority has confirmed the term", func() bool {
+	var proof mastership.Token
+	wait.For(t, "the master has kept its grant while it was cut off", func() bool {
 		n := cluster.Master()
 		master = members[slices.IndexFunc(members, func(m *member) bool { return m.Node == n })]
-		return claim("1000") == nil
+		var err error
+		if proof, err = master.Check(); err != nil || claim(proof.Term) != nil {
+			return false
+		}
+		restore := cluster.CutOff(master.Node) // nothing is read
+		defer restore()
+		ran := master.ran.Load()
+		for range 10 {
+			if err := claim(1000); !errors.Is(err, call.ErrNoMaster) && !errors.As(err, new(*call.NotMasterError)) || call.MayHaveRun(err) {
+				t.Fatalf("%v", err)
+			}
+		}
+		if master.ran.Load() != ran {
+			t.Fatal("it has run")
+		}
+		// Only the doubt has refused them: what it is master for runs.
+		ok := claim(proof.Term) == nil
+		now, err := master.Check()
+		return ok && err == nil && now.Term == proof.Term
 	})
-	if err := claim("many"); status.Code(err) != codes.InvalidArgument {
+	wait.For(t, "the authority has confirmed the term", func() bool {
+		n := cluster.Master() // in case that it was another, after a long pause of the machine
+		master = members[slices.IndexFunc(members, func(m *member) bool { return m.Node == n })]
+		return claim(1000) == nil
+	})
+	claimMany := func() error {
+		_, err := who(metadata.AppendToOutgoingContext(t.Context(), "muster-term", "many"), members[0].Mesh.Node(master.ID()))
+		return err
+	}
+	if err := claimMany(); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("a term that is no number: %v", err)
 	}
 }
 
 // Without a master a call waits for one until its deadline.
 func TestNoMaster(t *testing.T) {
+	t.Parallel()
 	cluster, members := startAll(t, 2)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -602,7 +628,8 @@ func TestNoMaster(t *testing.T) {
 // Under hand-overs no call fails that may be repeated, none runs twice that may not, and what is
 // said not to have run has not.
 func TestHandOver(t *testing.T) {
-	cluster, members := startAll(t, 3)
+	t.Parallel()
+	cluster, members := startAll(t, 3, calm)
 	const calls, callers = 600, 8
 	type result struct {
 		i   int
@@ -649,7 +676,8 @@ func TestHandOver(t *testing.T) {
 }
 
 func TestEach(t *testing.T) {
-	_, members := startAll(t, 3)
+	t.Parallel()
+	_, members := startAll(t, 3, calm)
 	a := members[0]
 	all := func(ctx context.Context, o ...call.EachOption) map[string]call.Reply[string] {
 		replies := make(map[string]call.Reply[string])
@@ -706,7 +734,8 @@ func TestEach(t *testing.T) {
 
 // The local call comes first, and if it fails no other is made.
 func TestEachLocalFirst(t *testing.T) {
-	_, members := startAll(t, 3)
+	t.Parallel()
+	_, members := startAll(t, 3, calm)
 	a := members[1]
 	var called atomic.Int64
 	n := 0
@@ -725,6 +754,7 @@ func TestEachLocalFirst(t *testing.T) {
 
 // A handler does not call all by accident.
 func TestEachInHandler(t *testing.T) {
+	t.Parallel()
 	cluster := nodetest.Start(t, 2)
 	var meshes []*call.Mesh
 	for _, n := range cluster.Nodes() {
@@ -756,6 +786,7 @@ func TestEachInHandler(t *testing.T) {
 
 // In no cluster a node calls itself, and is the master.
 func TestAlone(t *testing.T) {
+	t.Parallel()
 	a := start(t, nodetest.Alone(t))
 	for name, c := range map[string]grpc.ClientConnInterface{"node": a.Mesh.Node(a.ID()), "master": a.Mesh.Master(), "member": a.Mesh.Member(a.Members()[0])} {
 		wait.For(t, name, func() bool {
@@ -773,6 +804,7 @@ func TestAlone(t *testing.T) {
 }
 
 func TestRegisterServicePanics(t *testing.T) {
+	t.Parallel()
 	n := nodetest.Alone(t)
 	m, err := call.Open(n, call.Options{})
 	if err != nil {

@@ -26,7 +26,7 @@ import (
 const programVariable = "TEST_CAP_PROGRAM"
 
 const (
-	programCapLease = 6 * time.Second
+	programCapLease = 3500 * time.Millisecond
 	programTotal    = 8
 )
 
@@ -44,7 +44,7 @@ func TestCapProgram(t *testing.T) {
 	}
 	n, err := node.Start(t.Context(), node.Config{
 		Cluster: "cap", NodeID: fmt.Sprint("node-", id), Bind: peers[id], DataDir: dir,
-		Registries: []*discovery.Registry{registry}, Mastership: node.Mastership{TTL: 1500 * time.Millisecond},
+		Registries: []*discovery.Registry{registry}, Mastership: node.Mastership{TTL: time.Second},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -217,6 +217,7 @@ func (c *counter) master() int {
 // they have in use together, as the system behind them counts it, is never more than the cap
 // allows.
 func TestCapKill(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("five processes, and several failovers")
 	}

@@ -129,6 +129,7 @@ func (d *downstream) load(ctx context.Context, wg *sync.WaitGroup, c *call.Cap, 
 
 // On a node alone there is a cap, too, and its master is the node itself.
 func TestCapAlone(t *testing.T) {
+	t.Parallel()
 	m := startCaps(t, nodetest.Alone(t))
 	c := m.Cap("db")
 	if m.Cap("db") != c || c.Name() != "db" {
@@ -222,6 +223,7 @@ func TestCapAlone(t *testing.T) {
 }
 
 func TestCapNames(t *testing.T) {
+	t.Parallel()
 	m := startCaps(t, nodetest.Alone(t))
 	for _, name := range []string{"", "a/b", "..", "ä", strings.Repeat("x", 101)} {
 		func() {
@@ -245,6 +247,7 @@ func TestCapNames(t *testing.T) {
 // Under load on all nodes there are never more in use than the cap allows, however masters follow
 // one another, and all of it is used.
 func TestCapFailover(t *testing.T) {
+	t.Parallel()
 	const total, nodes = 10, 5
 	cluster := nodetest.Start(t, nodes)
 	d := newDownstream(total)
@@ -300,6 +303,7 @@ func TestCapFailover(t *testing.T) {
 // A lowered total holds for all after a lease, a raised one at once, and 0 for nobody. What is in
 // use loses its place if it does not end in time.
 func TestCapSet(t *testing.T) {
+	t.Parallel()
 	cluster := nodetest.Start(t, 3)
 	var caps []*call.Cap
 	for _, n := range cluster.Nodes() {
@@ -351,6 +355,7 @@ func TestCapSet(t *testing.T) {
 // One busy node has all of it soon, though others have had shares; and when they are busy they have
 // theirs back.
 func TestCapMoves(t *testing.T) {
+	t.Parallel()
 	const total = 20
 	cluster := nodetest.Start(t, 4)
 	d := newDownstream(total)
@@ -390,6 +395,7 @@ func TestCapMoves(t *testing.T) {
 
 // Calls of a method that is under a cap wait for a place, and end like those that were not let in.
 func TestCapOfMethod(t *testing.T) {
+	t.Parallel()
 	cluster := nodetest.Start(t, 2)
 	var meshes []*call.Mesh
 	running, most := atomic.Int64{}, atomic.Int64{}

@@ -159,6 +159,7 @@ func talk(ctx context.Context, c grpc.ClientConnInterface, text string, options 
 // A program beside a node is called as if it were the node itself: with streams, metadata,
 // deadlines, cancellation and the status, and it knows who calls.
 func TestForward(t *testing.T) {
+	t.Parallel()
 	cluster := nodetest.Start(t, 2)
 	a, b := cluster.Nodes()[0], cluster.Nodes()[1]
 	p := startProgram(t)
@@ -253,6 +254,7 @@ func TestForward(t *testing.T) {
 // A service of the master is served by the master alone, whichever way the call comes, and the
 // program is told the term.
 func TestForwardOnlyMaster(t *testing.T) {
+	t.Parallel()
 	cluster := nodetest.Start(t, 2)
 	p := startProgram(t)
 	meshes := make(map[string]*call.Mesh)
@@ -297,6 +299,7 @@ func TestForwardOnlyMaster(t *testing.T) {
 
 // By a plain listener any client of gRPC calls a node, or the master wherever that is.
 func TestForwarding(t *testing.T) {
+	t.Parallel()
 	cluster := nodetest.Start(t, 3)
 	meshes := make(map[string]*call.Mesh)
 	for _, n := range cluster.Nodes() {

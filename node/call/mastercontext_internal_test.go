@@ -11,6 +11,7 @@ type grantKey struct{}
 // The context of a handler of the master ends with each of the three, whatever it was asked
 // before, and so do those derived from it.
 func TestMasterContext(t *testing.T) {
+	t.Parallel()
 	errOver := errors.New("mastership is over")
 	for name, test := range map[string]struct {
 		end   func(c *masterContext, call context.CancelFunc, grant context.CancelCauseFunc)

@@ -15,6 +15,7 @@ import (
 )
 
 func TestStats(t *testing.T) {
+	t.Parallel()
 	a := start(t, nodetest.Alone(t))
 	to := a.Mesh.Node(a.ID())
 	who(t.Context(), to)
@@ -49,6 +50,7 @@ func TestStats(t *testing.T) {
 
 // The services of gRPC that tools ask work as they do on any server, and are not announced.
 func TestHealthAndReflection(t *testing.T) {
+	t.Parallel()
 	a := start(t, nodetest.Alone(t), func(m *call.Mesh) {
 		grpc_health_v1.RegisterHealthServer(m, health.NewServer())
 		reflection.Register(m)

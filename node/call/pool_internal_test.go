@@ -10,6 +10,7 @@ import (
 
 // Where one of N nodes comes or goes, no key moves but its own, and these are about 1/N.
 func TestKeysMove(t *testing.T) {
+	t.Parallel()
 	const keys, nodes = 5000, 10
 	var ids []string
 	for i := range nodes + 1 {
@@ -45,6 +46,7 @@ func TestKeysMove(t *testing.T) {
 }
 
 func TestSpreading(t *testing.T) {
+	t.Parallel()
 	not, may := outcome{verdict: notRun, err: ErrNotReady}, outcome{verdict: mayHaveRun, err: ErrUnreachable}
 	over, no := outcome{verdict: refused, err: ErrOverloaded}, outcome{verdict: refused, err: ErrNoHandler}
 	for name, test := range map[string]struct {
@@ -76,6 +78,7 @@ func TestSpreading(t *testing.T) {
 }
 
 func TestBudget(t *testing.T) {
+	t.Parallel()
 	var b budget
 	for range 95 {
 		b.earn()
@@ -90,6 +93,7 @@ func TestBudget(t *testing.T) {
 }
 
 func TestLimiter(t *testing.T) {
+	t.Parallel()
 	l := newLimiter(Limit{InFlight: 1, Waiting: 1})
 	if err := l.enter(t.Context()); err != nil {
 		t.Fatal(err)

@@ -46,6 +46,7 @@ func answers(t *testing.T, ctx context.Context, m *member, p call.Pool, n int) m
 }
 
 func TestPool(t *testing.T) {
+	t.Parallel()
 	cluster := nodetest.Start(t, 4, func(c *node.Config) {
 		if c.NodeID >= "node-3" {
 			c.Zone = "west"
@@ -101,6 +102,7 @@ func TestPool(t *testing.T) {
 
 // Members come and go in good order, and no call that may be repeated fails.
 func TestPoolRolls(t *testing.T) {
+	t.Parallel()
 	cluster, members := startAll(t, 3)
 	announced(t, members, "who", 3)
 	a := members[0]
@@ -139,6 +141,7 @@ func TestPoolRolls(t *testing.T) {
 
 // The limit holds where the work is done. A pool tries others, and then says so.
 func TestOverload(t *testing.T) {
+	t.Parallel()
 	cluster := nodetest.Start(t, 2)
 	var members []*member
 	for _, n := range cluster.Nodes() {

@@ -17,6 +17,7 @@ var (
 // Whatever goes wrong, a call to the master runs once at most unless it may be repeated, nowhere
 // but on the master that it was sent to, and says truly whether it may have run.
 func TestModel(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name string
 		scenario
@@ -25,7 +26,10 @@ func TestModel(t *testing.T) {
 		{"a clock that stood still", scenario{slow: true}},
 		{"absurd terms", scenario{absurd: true}},
 	} {
-		t.Run(c.name, func(t *testing.T) { checkModel(t, c.scenario) })
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			checkModel(t, c.scenario)
+		})
 	}
 }
 
@@ -70,6 +74,7 @@ func checkModel(t *testing.T, sc scenario) {
 
 // The same checker notices when one rule is broken.
 func TestModelCatchesBrokenVariants(t *testing.T) {
+	t.Parallel()
 	for _, v := range []struct {
 		name  string
 		wreck func(*scenario)
@@ -97,6 +102,7 @@ func TestModelCatchesBrokenVariants(t *testing.T) {
 
 // What a call that waits says at its deadline.
 func TestRouteExpired(t *testing.T) {
+	t.Parallel()
 	a, b := masterAt{1, "a"}, masterAt{2, "b"}
 	refusal := outcome{verdict: notRun, err: ErrNotReady}
 	for name, test := range map[string]struct {
@@ -141,6 +147,7 @@ func TestRouteExpired(t *testing.T) {
 // A node that is not master names the one that is: the call goes there at once if its term is
 // higher, and never to one of an earlier term.
 func TestRouteFollowsTheHigherTerm(t *testing.T) {
+	t.Parallel()
 	a, b, old := masterAt{5, "a"}, masterAt{6, "b"}, masterAt{4, "c"}
 	r := &route{rules: soundRules()}
 	r.look(a)
