@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -72,6 +73,7 @@ type Cap struct {
 	planned clock.Instant
 	running bool
 	over    bool
+	asked   int           // requests for a share: one at a time
 	gone    chan struct{} // closed when run has ended
 	last    error         // how the last request failed; nil if it was answered
 	counts  capCounts
@@ -85,6 +87,8 @@ type capWaiter struct {
 	done chan struct{} // closed once one of these is there
 	got  *place
 	err  error
+	// asked is how many requests had been sent when it came: what they learn may be older.
+	asked int
 }
 
 // place is a context that ends when the place is lost, and what is known of it.
@@ -237,7 +241,7 @@ func (c *Cap) Acquire(ctx context.Context) (_ context.Context, release func(), _
 		c.mu.Unlock()
 		return p, p.release, nil
 	}
-	w := &capWaiter{ctx: ctx, done: make(chan struct{})}
+	w := &capWaiter{ctx: ctx, done: make(chan struct{}), asked: c.asked}
 	at := c.waiters.PushBack(w)
 	c.settle(now)
 	c.mu.Unlock()
@@ -355,6 +359,7 @@ func (c *Cap) run() {
 		c.settle(now)
 		if at, ok := c.holder.Due(now); ok && !now.Before(at) {
 			q, timeout := c.holder.Send(now), c.holder.Timeout()
+			c.asked++
 			c.noteEnd(now)
 			c.mesh.wg.Go(func() { answers <- c.mesh.askCap(c.name, q, timeout) })
 		}
@@ -392,14 +397,15 @@ func (c *Cap) take(r capResult) {
 	}
 	c.holder.Failed(now) // unless it was answered
 	if errors.Is(r.err, ErrCapNotSet) || errors.Is(r.err, discovery.ErrUnsupported) {
-		c.turnAway(r.err)
+		c.turnAway(r.err, c.asked)
 	}
 	c.settle(now)
 }
 
-// turnAway has all end that wait, with the lock held.
-func (c *Cap) turnAway(err error) {
-	for c.waiters.Len() > 0 {
+// turnAway has those that wait end that came before a request was sent, with the lock held. They
+// stand in the order in which they came.
+func (c *Cap) turnAway(err error, request int) {
+	for c.waiters.Len() > 0 && c.waiters.Front().Value.(*capWaiter).asked < request {
 		w := c.waiters.Remove(c.waiters.Front()).(*capWaiter)
 		w.err = err
 		close(w.done)
@@ -413,7 +419,7 @@ func (c *Cap) end() {
 	c.over = true
 	c.holder.Close()
 	c.lose(c.holder.Counts(clock.Now()).Using)
-	c.turnAway(errStopped)
+	c.turnAway(errStopped, math.MaxInt)
 	c.endsAt.Store(0)
 }
 
@@ -458,7 +464,7 @@ func (c *Cap) leave(ctx context.Context) {
 	defer c.mu.Unlock()
 	c.over = true
 	c.holder.Close()
-	c.turnAway(errStopped)
+	c.turnAway(errStopped, math.MaxInt)
 	now := clock.Now()
 	c.settle(now)
 	if !c.running || !c.holder.Leaves(now) {

@@ -443,3 +443,34 @@ func TestCapOfMethod(t *testing.T) {
 		t.Errorf("%d at a time", n)
 	}
 }
+
+// What has been set is seen by who asks afterwards, also where others asked just before.
+func TestCapIsSetOnceSetReturns(t *testing.T) {
+	t.Parallel()
+	m := startCaps(t, nodetest.Alone(t))
+	for i := range 30 {
+		c := m.Cap(fmt.Sprintf("db-%d", i))
+		ctx, stop := context.WithCancel(t.Context())
+		var asking sync.WaitGroup
+		for range 4 {
+			asking.Go(func() {
+				for ctx.Err() == nil {
+					if _, release, err := c.Acquire(ctx); err == nil {
+						release()
+					}
+				}
+			})
+		}
+		if err := c.Init(ctx, 8); err != nil {
+			t.Fatal(err)
+		}
+		_, release, err := c.Acquire(ctx)
+		if err != nil {
+			t.Errorf("cap %d: %v", i, err)
+		} else {
+			release()
+		}
+		stop()
+		asking.Wait()
+	}
+}

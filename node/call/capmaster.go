@@ -120,7 +120,9 @@ type dividing struct {
 
 	mu      sync.Mutex
 	divider *share.Divider
-	wanted  bool  // a request waits for a read
+	wanted  bool  // a request waits for a read that has not begun
+	began   int   // reads
+	ended   int   // the last one that went well, counted as they began
 	failed  error // how the last one failed, if it did
 }
 
@@ -154,12 +156,15 @@ func (m *Mesh) dividing(g *grant, name string) (*dividing, error) {
 
 // ask serves a request, after a read of the record if one is needed first.
 func (v *dividing) ask(ctx context.Context, peer string, q share.Request) (capAnswer, error) {
-	for tries := 0; ; tries++ {
+	v.mu.Lock()
+	before := v.began // a read that has begun may not see what was set before the request
+	v.mu.Unlock()
+	for {
 		changed := v.news.next()
 		v.mu.Lock()
 		a, verdict := v.divider.Ask(peer, q, clock.Now())
-		failed := v.failed
-		if verdict == share.Unread || verdict == share.Unset && tries == 0 {
+		failed, unset := v.failed, verdict == share.Unset && v.ended > before
+		if verdict == share.Unread || verdict == share.Unset && !unset {
 			v.wanted = true
 		}
 		v.mu.Unlock()
@@ -169,7 +174,7 @@ func (v *dividing) ask(ctx context.Context, peer string, q share.Request) (capAn
 			return capAnswer{Answer: a}, nil
 		case errors.Is(failed, discovery.ErrUnsupported):
 			return capAnswer{Unsupported: failed.Error()}, nil
-		case verdict == share.Unset && tries > 0:
+		case unset:
 			return capAnswer{NotSet: true}, nil
 		case verdict == share.Over:
 			return capAnswer{}, status.Error(codes.Unavailable, "a later master divides the cap")
@@ -239,15 +244,20 @@ func (v *dividing) run() {
 func (v *dividing) read(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, share.Divide(v.mesh.options.CapLease).Fresh)
 	defer cancel()
+	v.mu.Lock()
+	v.began++
+	number := v.began
+	v.wanted = false
+	v.mu.Unlock()
 	sent := clock.Now()
 	r, revision, found, err := v.mesh.readCap(ctx, v.name)
 	v.mu.Lock()
-	v.wanted = false
 	if v.failed = err; err != nil {
 		v.wanted = !errors.Is(err, discovery.ErrUnsupported)
 		v.mu.Unlock()
 		return false
 	}
+	v.ended = number
 	next, write := v.divider.Read(r, found, sent, clock.Now())
 	v.mu.Unlock()
 	if !write {
