@@ -53,6 +53,7 @@ func (a *attempt) outcome(ctx context.Context, err error) outcome {
 	}
 	e := &Error{Peer: p.to, MayHaveRun: a.sent()}
 	o.err = e
+	code := status.Code(err)
 	switch closed := p.closed.Load(); {
 	case closed != nil:
 		e.Err = *closed
@@ -61,12 +62,15 @@ func (a *attempt) outcome(ctx context.Context, err error) outcome {
 	case ended(ctx) != nil:
 		e.Err = ended(ctx)
 	case a.sent():
-		if status.Code(err) != codes.Unavailable {
+		if code != codes.Unavailable {
 			// Not the connection, but gRPC at one of the ends: a message that is too large, or that
 			// cannot be read.
 			return outcome{verdict: answered, err: err, peer: p.to}
 		}
 		e.Err, e.detail = ErrUnreachable, status.Convert(err).Message()
+	case code != codes.Unavailable && code != codes.Canceled && code != codes.DeadlineExceeded:
+		// gRPC, or what the caller has given it, has refused it here: it does so anywhere.
+		o.verdict, e.Err = refused, err
 	default:
 		p.notSent(e, err)
 	}

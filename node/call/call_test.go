@@ -39,7 +39,7 @@ func start(t *testing.T, n *node.Node, register ...func(*call.Mesh)) *member {
 	t.Helper()
 	m := &member{Node: n, entered: make(chan string, 1000), noticed: make(chan struct{}, 1000), free: make(chan struct{})}
 	var err error
-	if m.Mesh, err = call.Open(n, call.Options{}); err != nil {
+	if m.Mesh, err = call.Open(n, call.Options{Client: []grpc.DialOption{grpc.WithChainUnaryInterceptor(lie)}}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(m.Mesh.Close)
@@ -85,6 +85,16 @@ func start(t *testing.T, n *node.Node, register ...func(*call.Mesh)) *member {
 	}
 	return m
 }
+
+// lie sends the term that a call pretends to be for the master of, if it does.
+func lie(ctx context.Context, method string, q, a any, c *grpc.ClientConn, invoke grpc.UnaryInvoker, o ...grpc.CallOption) error {
+	if term, ok := ctx.Value(lieKey{}).(string); ok {
+		ctx = metadata.AppendToOutgoingContext(ctx, "muster-term", term)
+	}
+	return invoke(ctx, method, q, a, c, o...)
+}
+
+type lieKey struct{}
 
 func startAll(t *testing.T, n int, options ...nodetest.Option) (*nodetest.Cluster, []*member) {
 	t.Helper()
@@ -544,7 +554,7 @@ func TestHigherTerm(t *testing.T) {
 	cluster, members := startAll(t, 2, func(c *node.Config) { c.Mastership.TTL = 4 * time.Second })
 	var master *member
 	claim := func(term node.Term) error {
-		_, err := who(metadata.AppendToOutgoingContext(t.Context(), "muster-term", strconv.FormatUint(uint64(term), 10)), members[0].Mesh.Node(master.ID()))
+		_, err := who(context.WithValue(t.Context(), lieKey{}, strconv.FormatUint(uint64(term), 10)), members[0].Mesh.Node(master.ID()))
 		return err
 	}
 	var proof mastership.Token
@@ -577,7 +587,7 @@ func TestHigherTerm(t *testing.T) {
 		return claim(1000) == nil
 	})
 	claimMany := func() error {
-		_, err := who(metadata.AppendToOutgoingContext(t.Context(), "muster-term", "many"), members[0].Mesh.Node(master.ID()))
+		_, err := who(context.WithValue(t.Context(), lieKey{}, "many"), members[0].Mesh.Node(master.ID()))
 		return err
 	}
 	if err := claimMany(); status.Code(err) != codes.InvalidArgument {

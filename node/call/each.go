@@ -109,6 +109,13 @@ func each[T any](ctx context.Context, m *Mesh, to []node.Member,
 		case <-over: // one that honours its context returns its own error
 			over, late = nil, time.After(within.Grace)
 		case <-late:
+			for range len(replies) { // they came in time
+				r := <-replies
+				delete(waiting, r.i)
+				if !yield(r.Reply) {
+					return false
+				}
+			}
 			for _, i := range slices.Sorted(maps.Keys(waiting)) {
 				err := &Error{Err: ctx.Err(), Peer: peerOf(to[i]), MayHaveRun: true}
 				if !yield(Reply[T]{From: to[i], Err: err}) {

@@ -101,6 +101,9 @@ func codeOf(err error) codes.Code {
 	case errors.Is(err, ErrNested), errors.As(err, new(*NotMasterError)):
 		return codes.FailedPrecondition
 	}
+	if s, ok := err.(interface{ GRPCStatus() *status.Status }); ok {
+		return s.GRPCStatus().Code() // refused by gRPC before it was sent
+	}
 	return codes.Unavailable
 }
 
@@ -145,6 +148,9 @@ func result(err error) string {
 		return "nested"
 	case errors.As(err, new(*NotMasterError)):
 		return "not_master"
+	}
+	if _, ok := e.Err.(interface{ GRPCStatus() *status.Status }); ok {
+		return "error"
 	}
 	return "unreachable"
 }

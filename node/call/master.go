@@ -55,6 +55,13 @@ func (m *Mesh) enter(claimed node.Term) (*grant, bool) {
 	if g == nil {
 		return nil, false
 	}
+	if !m.rules.check {
+		g = &grant{g.ctx, g.token, newGate()}
+	}
+	// The gate first: a mastership that ends after the check waits for the call.
+	if !g.running.enter() {
+		return nil, false
+	}
 	valid := g.token.Check() == nil
 	var confirmed node.Term
 	if claimed > g.token.Term {
@@ -64,12 +71,16 @@ func (m *Mesh) enter(claimed node.Term) (*grant, bool) {
 		if valid {
 			m.master.doubts.raise(m, g, claimed)
 		}
+		g.running.leave()
 		return nil, false
 	}
-	if !m.rules.check {
-		g = &grant{g.ctx, g.token, newGate()}
-	}
-	return g, g.running.enter()
+	return g, true
+}
+
+// isMaster reports whether this node is master, as far as it knows.
+func (m *Mesh) isMaster() bool {
+	g := m.master.current.Load()
+	return g != nil && g.token.Check() == nil
 }
 
 // doubts are the claims of terms above that of this node, which is master as far as it knows. It

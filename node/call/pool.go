@@ -116,7 +116,7 @@ func (p *pool) spread(ctx context.Context, method string, try func(*peer) outcom
 			return wrap(method, s.exhausted(), s.ran)
 		}
 		o := try(to)
-		if o.verdict == notRun {
+		if o.verdict == notRun && ended(ctx) == nil { // else the member may be well
 			to.avoidUntil.Store(time.Now().Add(avoidFor).UnixNano())
 		}
 		if again := s.ended(o, to.to.InstanceID); !again || ended(ctx) != nil || errors.Is(o.err, ErrOverloaded) && !p.mesh.budget.spend() {
@@ -147,10 +147,14 @@ func (s *spreading) ended(o outcome, instance string) (again bool) {
 		s.ran = true
 		return s.idempotent || !s.rules.once
 	case refused:
-		if errors.Is(o.err, ErrOverloaded) {
+		switch {
+		case errors.Is(o.err, ErrOverloaded):
 			s.overloaded++
+			return s.overloaded <= poolTries
+		case errors.Is(o.err, ErrNoHandler):
+			return s.overloaded <= poolTries // a member may lack what another one has
 		}
-		return s.overloaded <= poolTries // a member may lack what another one has
+		return false // it was refused before it was sent
 	}
 	return false
 }

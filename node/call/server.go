@@ -90,6 +90,16 @@ func (m *Mesh) serve(ctx context.Context, method string, handler func(context.Co
 		return m.mark(markNotReady, nil), status.Error(codes.Unavailable, "the node is leaving")
 	}
 	defer m.running.leave()
+	claimed := metadata.ValueFromIncomingContext(ctx, termKey)
+	if len(claimed) == 0 && m.options.Forward[serviceOf(method)].OnlyMaster {
+		claimed = []string{"0"}
+	}
+	switch {
+	case len(claimed) > 1:
+		return m.mark(markFailed, nil), status.Errorf(codes.InvalidArgument, "%d values of %s", len(claimed), termKey)
+	case len(claimed) == 1 && m.rules.check && !m.isMaster():
+		return m.notMaster() // before it waits for a place here
+	}
 	limit := m.limits.of(method)
 	switch err := limit.enter(ctx); {
 	case err == ErrOverloaded:
@@ -109,13 +119,9 @@ func (m *Mesh) serve(ctx context.Context, method string, handler func(context.Co
 	}
 	defer release()
 	var md metadata.MD
-	claimed := metadata.ValueFromIncomingContext(ctx, termKey)
-	switch {
-	case len(claimed) == 1:
+	if len(claimed) > 0 {
 		md, err = m.serveMaster(ctx, claimed[0], handler)
-	case m.options.Forward[serviceOf(method)].OnlyMaster:
-		md, err = m.serveMaster(ctx, "0", handler)
-	default:
+	} else {
 		err = m.contain(ctx, handler)
 	}
 	if r, ok := err.(*refusal); ok {
@@ -135,7 +141,7 @@ func (m *Mesh) serveMaster(ctx context.Context, claimed string, handler func(con
 	}
 	g, ok := m.enter(node.Term(term))
 	if !ok {
-		return m.mark(markNotMaster, m.otherMaster()), status.Error(codes.FailedPrecondition, mastership.ErrNotMaster.Error())
+		return m.notMaster()
 	}
 	defer g.running.leave()
 	bound := &masterContext{Context: ctx, grant: g.ctx}
@@ -153,6 +159,11 @@ func (m *Mesh) serveMaster(ctx context.Context, claimed string, handler func(con
 		return m.mark(markEnded, nil), err
 	}
 	return nil, err
+}
+
+// notMaster is the answer of a node that is not master.
+func (m *Mesh) notMaster() (metadata.MD, error) {
+	return m.mark(markNotMaster, m.otherMaster()), status.Error(codes.FailedPrecondition, mastership.ErrNotMaster.Error())
 }
 
 func (m *Mesh) mark(mark string, master *namedMaster) metadata.MD {

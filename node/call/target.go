@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -164,7 +166,29 @@ func (m *Mesh) tryMaster(ctx context.Context, to masterAt, try func(context.Cont
 	if err != nil {
 		return outcome{verdict: notRun, err: err}
 	}
-	return try(metadata.AppendToOutgoingContext(ctx, termKey, strconv.FormatUint(uint64(to.term), 10)), p)
+	return try(context.WithValue(ctx, claimKey{}, to.term), p)
+}
+
+// claimKey has the term of a call to the master.
+type claimKey struct{}
+
+// outgoing returns ctx with our own metadata alone beside that of the caller, who may have taken
+// over all that a call of another had: a handler that passes on what it got.
+func outgoing(ctx context.Context) context.Context {
+	md, ok := metadata.FromOutgoingContext(ctx) // a copy
+	term, toMaster := ctx.Value(claimKey{}).(node.Term)
+	if !ok && !toMaster {
+		return ctx
+	}
+	if md == nil {
+		md = metadata.MD{}
+	}
+	maps.DeleteFunc(md, func(key string, _ []string) bool { return strings.HasPrefix(key, ownKeys) })
+	if toMaster {
+		md.Set(termKey, strconv.FormatUint(uint64(term), 10))
+		ctx = context.WithValue(ctx, claimKey{}, nil) // it is not for calls that an interceptor makes
+	}
+	return metadata.NewOutgoingContext(ctx, md)
 }
 
 // bound gives a call its deadline.
@@ -183,7 +207,7 @@ func (p *peer) invoke(ctx context.Context, method string, args, reply any, optio
 	p.pending.Add(1)
 	defer p.pending.Add(-1)
 	a := attempt{peer: p}
-	err := p.conn.Invoke(ctx, method, args, reply, a.options(options)...)
+	err := p.conn.Invoke(outgoing(ctx), method, args, reply, a.options(options)...)
 	return a.outcome(ctx, err)
 }
 
@@ -192,7 +216,7 @@ func (p *peer) stream(ctx context.Context, desc *grpc.StreamDesc, method string,
 	p.pending.Add(1)
 	over := sync.OnceFunc(func() { p.pending.Add(-1) })
 	a := &attempt{peer: p}
-	s, err := p.conn.NewStream(ctx, desc, method, append(a.options(options), grpc.OnFinish(func(error) { over() }))...)
+	s, err := p.conn.NewStream(outgoing(ctx), desc, method, append(a.options(options), grpc.OnFinish(func(error) { over() }))...)
 	if err != nil {
 		over()
 		return nil, a.outcome(ctx, err)
