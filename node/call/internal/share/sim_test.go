@@ -540,7 +540,11 @@ func (s *sim) ask(n *simNode) {
 	life := to.life
 	h := n.holder
 	from := s.instance(n)
+	sentAt := s.now
 	deliver := func() {
+		if s.quiet() && sentAt < simQuiet && !s.calm {
+			return // of one that is dead, perhaps: it would claim something for a while
+		}
 		if to.life != life || s.now < to.cut[n.id] && !s.quiet() {
 			return
 		}
